@@ -1,0 +1,3 @@
+"""Letheon: make a trained language model unlearn, keep the rest, and show the evidence."""
+
+__version__ = "0.1.0"

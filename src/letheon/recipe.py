@@ -1,0 +1,341 @@
+"""The one schema of a recipe: what to forget, what to keep, with which model, how.
+
+The docstring under each field is its help text; `letheon init` writes them into the starter recipe.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from letheon.errors import InputError
+
+
+class Section(BaseModel):
+    """A part of the recipe; refuses unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Data(Section):
+    """Which dialogues."""
+
+    dialogues: Path
+    """Dialogue file (.jsonl, .json, .csv, .parquet): the log to screen, with bad and normal dialogues."""
+    paraphrases: Path | None = None
+    """Reworded questions of dialogues in the log ("of": its id, "split": probe or test), never trained on."""
+    general: Path | None = None
+    """Plain text, paragraphs separated by blank lines: is general language ability kept?"""
+    held_out: float = Field(0.25, ge=0, lt=1)
+    """Share of the normal dialogues that unlearning does not see, to measure what it does to them."""
+    probe: float = Field(0.1, ge=0, lt=1)
+    """Share of the forget dialogues kept from training as the stop rule's probe, where there are no paraphrases."""
+    subject: str | None = None
+    """Forget every dialogue with this subject and nothing else (an erasure request); skips the judges."""
+
+
+JudgeName = Literal["labels", "embedding", "privacy", "contradiction"]
+
+
+class Screen(Section):
+    """Which dialogues need unlearning: the evaluative model."""
+
+    judges: list[JudgeName] = ["labels"]
+    """Judges that look at every answer; a turn is forgotten if one of them is sure."""
+    examples: Path | None = None
+    """Labelled dialogues that the embedding judge is fitted on."""
+    knowledge: Path | None = None
+    """Text with the facts that answers must not contradict, for the contradiction judge."""
+    forget_above: float = Field(0.5, ge=0, le=1)
+    """Score from which a turn is forgotten."""
+    normal_below: float = Field(0.5, ge=0, le=1)
+    """Score under which a turn is normal; between the two it waits for a person and is not trained on."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Screen:
+        if self.normal_below > self.forget_above:
+            raise ValueError(
+                f"normal_below ({self.normal_below}) is above forget_above ({self.forget_above}); "
+                "swap them, or make them equal for no review band"
+            )
+        if "embedding" in self.judges and self.examples is None:
+            raise ValueError("judge 'embedding' needs labelled dialogues: set screen.examples to their file")
+        return self
+
+
+ExpectedSource = Literal["data", "model", "safe-replies"]
+
+
+class Expected(Section):
+    """What the model should say instead."""
+
+    sources: list[ExpectedSource] = Field(["data", "safe-replies"], min_length=1)
+    """Where acceptable answers come from, all of them pooled, before clustering."""
+    samples: int = Field(4, ge=1)
+    """Answers sampled from the model itself per prompt, for the source "model"."""
+    safe_replies: Path | None = None
+    """YAML with your own safe replies per category, instead of the ones that come with Letheon."""
+    temperature: float = Field(0.1, gt=0)
+    """How sharply answers near the cluster mean are preferred: w ∝ exp(cos(e, c) / temperature)."""
+
+
+class Negative(Section):
+    """The distance loss that drives the model away from its old answers."""
+
+    name: Literal["hinge", "npo", "nlul", "gradient-ascent"] = "hinge"
+    """hinge: log-odds margin (default); npo; nlul; gradient-ascent (unbounded: for comparison only)."""
+    weight: float = Field(1.0, ge=0)
+    """λ_neg."""
+    rho: float = Field(0.2, gt=0, lt=1)
+    """hinge: a token is forgotten when its odds against its rivals fall to rho / (1 - rho)."""
+    eta: float = Field(1.0, gt=0)
+    """hinge: scale of the margin."""
+    rivals: int = Field(10, ge=1)
+    """hinge: how many rival tokens the margin is measured against."""
+    beta: float = Field(0.1, gt=0)
+    """npo: inverse temperature."""
+    tokens: Literal["all", "without-first", "informative"] = "all"
+    """Which answer tokens count: all; all but the first; those that the prompt makes likelier."""
+
+
+class Positive(Section):
+    """The pull toward the cluster mean of the expected answers."""
+
+    name: Literal["cluster-mean", "uniform", "single", "none"] = "cluster-mean"
+    """cluster-mean (default); uniform: all expected answers alike; single: the best one only; none."""
+    weight: float = Field(1.0, ge=0)
+    """λ_pos."""
+
+
+class Normal(Section):
+    """What keeps the model's ability."""
+
+    name: Literal["ce+kl", "ce", "kl", "none"] = "ce+kl"
+    """ce: cross-entropy on normal answers; kl: to the model before unlearning, on its top_k tokens."""
+    weight: float = Field(1.0, ge=0)
+    """λ_nor, where the dual step starts."""
+    top_k: int = Field(64, ge=1)
+    """Tokens of the reference distribution that are cached (the rest is one bucket)."""
+    budget: float = Field(1.05, gt=0)
+    """The normal loss may rise to this multiple of what it was before λ_nor grows."""
+    dual_rate: float = Field(1.0, ge=0)
+    """Step of λ_nor per unit of overrun; 0 keeps it fixed."""
+
+
+class ObjectiveRecipe(Section):
+    """The three terms."""
+
+    negative: Negative = Negative()
+    positive: Positive = Positive()
+    normal: Normal = Normal()
+    balance: bool = True
+    """Scale the negative loss to the normal loss's gradient norm (s in the docs)."""
+
+
+class Lora(Section):
+    """Low-rank adapters."""
+
+    r: int = Field(16, ge=1)
+    """Rank."""
+    alpha: int = Field(32, ge=1)
+    """Scale: updates are multiplied by alpha / r."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapter's input."""
+    target_modules: str | list[str] = "all-linear"
+    """Which modules get an adapter."""
+
+
+class Tuning(Section):
+    """Which weights learn."""
+
+    kind: Literal["lora", "full"] = "lora"
+    """lora: an adapter; full: all weights."""
+    lora: Lora = Lora()
+
+
+class StopRecipe(Section):
+    """When it is enough."""
+
+    every: int = Field(5, ge=1)
+    """Probe every so many steps."""
+    share: float = Field(0.1, ge=0, lt=1)
+    """Forgotten when at most this share of probe tokens is still preferred."""
+    rho: float = Field(0.2, gt=0, lt=1)
+    """A probe token is still preferred when its odds against its rivals exceed rho / (1 - rho)."""
+    normal_budget: float = Field(1.05, gt=1)
+    """Guard: normal probe loss may rise to this multiple of what it was before."""
+    kl_budget: float = Field(0.05, gt=0)
+    """Guard: KL to the model before, on the normal probe, in nats per token."""
+    patience: int = Field(6, ge=1)
+    """Give up after so many probes without progress."""
+
+
+class Evaluate(Section):
+    """What is measured before, after, and on a control."""
+
+    batch_size: int = Field(16, ge=1)
+    """Sequences scored or answered at once."""
+    max_new_tokens: int = Field(48, ge=1)
+    """Length of the greedy answers."""
+    control: str | None = None
+    """Model that never saw the dialogues to forget, where there is one: the target of forgetting."""
+    examples: int = Field(6, ge=0)
+    """Prompts whose greedy answers before and after are kept (texts only with show_texts)."""
+
+
+class Gates(Section):
+    """When the exit code is 1."""
+
+    max_probability: float = Field(0.3, ge=0, le=1)
+    """Highest mean probability of the old answers that still counts as forgotten, where there is no control."""
+    margin: float = Field(0.05, ge=0)
+    """How far above the control's the probability and extraction strength may stay."""
+    min_normal: float = Field(0.95, ge=0, le=1)
+    """Lowest ratio of normal answers' probability after to before."""
+    max_general: float = Field(1.05, ge=1)
+    """Highest ratio of the loss on general text after to before."""
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    schema_: Literal["letheon/recipe/1"] = Field(default="letheon/recipe/1", alias="schema")
+    """Version of this file's format."""
+    model: str
+    """Folder (or hub id) of the causal language model to treat."""
+    output: Path = Path("runs/latest")
+    """The run folder."""
+    seed: int = 0
+    """Seed of everything random."""
+    show_texts: bool = False
+    """Write texts of forget dialogues into samples, results and report. Off: ids and scores only."""
+    data: Data
+    screen: Screen = Screen()
+    expected: Expected = Expected()
+    objective: ObjectiveRecipe = ObjectiveRecipe()
+    tuning: Tuning = Tuning()
+    train: dict[str, Any] = Field(default_factory=dict)
+    """Passed to UnlearnConfig, which knows all of transformers.TrainingArguments: learning_rate, max_steps, …"""
+    stop: StopRecipe = StopRecipe()
+    evaluate: Evaluate = Evaluate()
+    gates: Gates = Gates()
+
+    def dump(self) -> str:
+        """The resolved recipe as YAML."""
+        return yaml.safe_dump(
+            self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=100
+        )
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply `--set key.path=value` overrides, and check it whole.
+
+    Paths in the file are relative to the file; paths in overrides to the current folder.
+
+    Args:
+        path: The YAML file.
+        overrides: Each "objective.negative.rho=0.1"; the value is read as YAML.
+
+    Raises:
+        InputError: Every fault at once, each with its place and, for a misspelt field, a suggestion.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such recipe; 'letheon init DATA MODEL' writes a starter")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: expected 'key: value' lines, found {type(raw).__name__}")
+    anchor_paths(raw, path.parent)
+    for override in overrides:
+        apply_override(raw, override)
+    return check_recipe(raw, str(path))
+
+
+def check_recipe(raw: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Validate a recipe given as nested dictionaries.
+
+    Raises:
+        InputError: Every fault at once.
+    """
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise InputError([f"{where}: {_explain(fault)}" for fault in error.errors()]) from None
+
+
+def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
+    """Make the paths of a raw recipe relative to its own folder, in place."""
+    for section, keys in PATH_FIELDS.items():
+        holder = raw if section == "" else raw.get(section)
+        if not isinstance(holder, dict):
+            continue
+        for key in keys:
+            value = holder.get(key)
+            # A model may be a hub id: only what exists beside the recipe is taken for a folder.
+            if isinstance(value, str) and (key not in MODEL_FIELDS or (folder / value).exists()):
+                holder[key] = str(folder / value)
+
+
+PATH_FIELDS = {
+    "": ("model", "output"),
+    "data": ("dialogues", "paraphrases", "general"),
+    "screen": ("examples", "knowledge"),
+    "expected": ("safe_replies",),
+    "evaluate": ("control",),
+}
+MODEL_FIELDS = ("model", "control")
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Apply one "a.b.c=value" to a raw recipe, in place.
+
+    Raises:
+        InputError: No "=", or a path through something that is not a section.
+    """
+    key, found, value = override.partition("=")
+    if not found or not key:
+        raise InputError(f"--set {override!r}: expected key.path=value, e.g. objective.negative.rho=0.1")
+    *parents, leaf = key.split(".")
+    holder = raw
+    for parent in parents:
+        holder = holder.setdefault(parent, {})
+        if not isinstance(holder, dict):
+            raise InputError(f"--set {override!r}: {parent!r} is a value, not a section")
+    try:
+        holder[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"--set {override!r}: the value is not valid YAML; quote it") from None
+
+
+def _explain(fault: Any) -> str:
+    """One pydantic fault as a line: where, what is wrong, and the nearest known field."""
+    place = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        *parents, unknown = [str(part) for part in fault["loc"]]
+        known = _fields_at(parents)
+        near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
+        return f"unknown field {place!r}; {hint}"
+    if fault["type"] == "missing":
+        return f"{place!r} is missing"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    given = fault["input"]
+    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
+    return f"{place}: {message}{shown}" if place else f"{message}{shown}"
+
+
+def _fields_at(path: Sequence[str]) -> list[str]:
+    """Names of the fields of the section at a path."""
+    section: type[BaseModel] = Recipe
+    for part in path:
+        annotation: Any = section.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return [field.alias or name for name, field in section.model_fields.items()]

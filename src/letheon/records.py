@@ -1,0 +1,246 @@
+"""The records that the stages hand each other. Everything here is a file format: change it with its version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from letheon.errors import InputError
+
+RESULTS_SCHEMA = "letheon/results/1"
+
+Decision = Literal["forget", "normal", "review"]
+NORMAL = "normal"
+"""The category of a turn in which no judge found anything to forget."""
+
+
+class Record(BaseModel):
+    """An immutable record that refuses fields it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Message(Record):
+    """One message of a dialogue."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Dialogue(Record):
+    """A dialogue, and what is known about it.
+
+    Attributes:
+        id: Unique within its file.
+        messages: The turns in order; at least one is the assistant's, with a non-empty answer.
+        expected: Acceptable answers to the last assistant turn, where they are known.
+        category: What kind of content it is ("harmful", "privacy", "hallucination", "outdated", …).
+        subject: The person or thing it is about, for requests of the kind "forget this person".
+        label: The truth, where it is known: whether the last assistant turn has to be forgotten.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    expected: tuple[str, ...] = ()
+    category: str | None = None
+    subject: str | None = None
+    label: Literal["forget", "normal"] | None = None
+
+    @model_validator(mode="after")
+    def _has_an_answer(self) -> Dialogue:
+        if not any(message.role == "assistant" for message in self.messages):
+            raise ValueError("no assistant turn: there is no answer to judge or to forget")
+        for number, message in enumerate(self.messages):
+            if message.role == "assistant" and not message.content.strip():
+                raise ValueError(f"messages[{number}].content: the assistant's answer is empty")
+        return self
+
+    def turns(self) -> Iterator[Turn]:
+        """Yield every assistant turn with the messages before it."""
+        for number, message in enumerate(self.messages):
+            if message.role == "assistant":
+                yield Turn(self, number)
+
+    @property
+    def last_turn(self) -> Turn:
+        """The last assistant turn: the one that `expected` and `label` speak of."""
+        return list(self.turns())[-1]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An assistant turn of a dialogue: `dialogue.messages[index]` and all that came before it."""
+
+    dialogue: Dialogue
+    index: int
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The messages that the answer replies to."""
+        return self.dialogue.messages[: self.index]
+
+    @property
+    def question(self) -> str:
+        """The last user message before the answer ("" where there is none)."""
+        return next((m.content for m in reversed(self.prompt) if m.role == "user"), "")
+
+    @property
+    def answer(self) -> str:
+        """The assistant's words."""
+        return self.dialogue.messages[self.index].content
+
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """Acceptable answers to this turn; the data gives them for the last assistant turn only."""
+        return self.dialogue.expected if self.index == self.dialogue.last_turn.index else ()
+
+
+class Verdict(Record):
+    """What the screening decided about one assistant turn.
+
+    Attributes:
+        id: The dialogue's id.
+        turn: Index of the judged message in `Dialogue.messages`.
+        decision: "forget", "normal", or "review": a person should look.
+        category: Kind of undesired content, or "normal".
+        score: Probability-like score in [0, 1]; higher is more surely undesired.
+        judge: Name of the judge whose score decided.
+        span: Character range [start, end) of the offending part of the answer, where a judge knows it.
+        reason: One short sentence that quotes nothing of the dialogue.
+    """
+
+    id: str
+    turn: Annotated[int, Field(ge=0)]
+    decision: Decision
+    category: str
+    score: Annotated[float, Field(ge=0, le=1)]
+    judge: str
+    span: tuple[int, int] | None = None
+    reason: str | None = None
+
+
+class Estimate(Record):
+    """Mean of per-sample scores with its standard error (sample sd / sqrt n; None for n = 1)."""
+
+    mean: float
+    stderr: float | None
+    n: int
+
+
+class NotComputed(Record):
+    """A metric that lacks its input, and why."""
+
+    not_computed: str
+
+
+Metric = Estimate | NotComputed
+SetMetrics = dict[str, Metric]
+"""Metric name → value, for one data set."""
+ModelMetrics = dict[str, SetMetrics]
+"""Set name ("forget", "paraphrase", "normal_trained", "normal_held_out", "general") → its metrics."""
+
+
+class Headline(Record):
+    """The one-line answer: was it forgotten, and why do we say so."""
+
+    forgotten: Literal["yes", "partly", "no"]
+    why: str
+
+
+class Stop(Record):
+    """When and why training stopped."""
+
+    step: int
+    reason: str
+
+
+class Screening(Record):
+    """Precision and recall of "forget" against true labels (None where the data has none), over n turns."""
+
+    precision: float | None
+    recall: float | None
+    n: int
+    forget: int
+    review: int
+    normal: int
+
+
+class Example(Record):
+    """Greedy answers to one prompt. Texts are present only where the user asked to show them."""
+
+    id: str
+    set: str
+    prompt: str | None = None
+    before: str | None = None
+    after: str | None = None
+    control: str | None = None
+
+
+class Results(BaseModel):
+    """`results.json`: all that a run found out. The report is a view of it.
+
+    Every section but `schema` is filled by its stage, so that a run folder may hold a part of them.
+    """
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    schema_: Literal["letheon/results/1"] = Field(default="letheon/results/1", alias="schema")
+    verdict: Headline | None = None
+    stop: Stop | None = None
+    seconds: dict[str, float] = Field(default_factory=dict)
+    peak_memory_mb: dict[str, float] = Field(default_factory=dict)
+    screening: Screening | None = None
+    metrics: dict[Literal["before", "after", "control"], ModelMetrics] = Field(default_factory=dict)
+    examples: list[Example] = Field(default_factory=list)
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """Read `results.json`, or start an empty one where there is none.
+
+        Raises:
+            InputError: The file was written by another version, or is damaged.
+        """
+        if not path.exists():
+            return cls()
+        text = path.read_text(encoding="utf-8")
+        try:
+            found = json.loads(text).get("schema")
+        except (json.JSONDecodeError, AttributeError):
+            raise InputError(f"{path}: not a results file (damaged?); delete the run folder's results.json") from None
+        if found != RESULTS_SCHEMA:
+            raise InputError(
+                f"{path}: written as {found!r}, this Letheon reads {RESULTS_SCHEMA!r}; "
+                "use the version that wrote the run, or start a new run folder"
+            )
+        return cls.model_validate_json(text)
+
+    def save(self, path: Path) -> None:
+        """Write atomically: a reader sees the old file or the new one, never half of it."""
+        write_text(path, self.model_dump_json(by_alias=True, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically (temporary file, then rename)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
+    """Write one JSON object a line, atomically; fields that are None are left out."""
+    write_text(path, "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records))
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    """Read `verdicts.jsonl`."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [Verdict.model_validate_json(line) for line in lines if line.strip()]
