@@ -1,0 +1,1 @@
+"""The demo: one story, told with real runs."""

@@ -1,0 +1,111 @@
+"""Models and tokenizers: load, save, merge, fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from letheon.errors import InputError
+
+Model = Any
+"""A transformers.PreTrainedModel or peft.PeftModel (both untyped for mypy)."""
+Tokenizer = Any
+"""A transformers.PreTrainedTokenizerBase."""
+
+
+def cache_folder() -> Path:
+    """Where downloaded and derived files live: $LETHEON_CACHE, else the user's cache folder."""
+    chosen = os.environ.get("LETHEON_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "letheon"
+
+
+def check_model(name: str) -> None:
+    """Check that a model can be there, without loading weights.
+
+    Raises:
+        InputError: A path that is no model folder. A name of the form org/name is left to the hub.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+            raise InputError(
+                f"{name}: the folder has neither config.json nor adapter_config.json: not a model folder"
+            )
+        return
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise InputError(
+            f"{name}: no such model folder; give a folder saved by save_pretrained, or a hub id org/name"
+        )
+
+
+def load_model(name: str) -> Model:
+    """Load a causal language model in float32, or an adapter with its base merged in.
+
+    Float32, because weights trained in bfloat16 lose small updates; autocast makes the matmuls cheap where it can.
+
+    Args:
+        name: Folder or hub id.
+
+    Raises:
+        InputError: It cannot be found or is no causal language model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    check_model(name)
+    try:
+        if (Path(name) / "adapter_config.json").is_file():
+            from peft import AutoPeftModelForCausalLM
+
+            return AutoPeftModelForCausalLM.from_pretrained(name, dtype=torch.float32).merge_and_unload()
+        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: cannot load this model: {' '.join(str(error).split())[:300]}") from error
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """Load the tokenizer of a model, with a padding token.
+
+    Raises:
+        InputError: There is none.
+    """
+    from transformers import AutoTokenizer
+
+    check_model(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: cannot load its tokenizer: {' '.join(str(error).split())[:300]}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def context_length(model_or_config: Any) -> int | None:
+    """Longest sequence of a model, in tokens; None where its configuration does not say."""
+    config = getattr(model_or_config, "config", model_or_config)
+    value = getattr(config, "max_position_embeddings", None)
+    return int(value) if value else None
+
+
+def save_model(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
+    """Save weights (or the adapter) as safetensors, with the tokenizer and its chat template beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's files with their names; hex."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    for file in files:
+        digest.update(str(file.relative_to(path.parent if path.is_file() else path)).encode() + b"\0")
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

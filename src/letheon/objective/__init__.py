@@ -1,0 +1,31 @@
+"""The losses: pure functions of tensors. Imports torch and nothing else of Letheon."""
+
+from letheon.objective.answers import Answers, log_prob
+from letheon.objective.balance import Balance, DualWeight
+from letheon.objective.negative import NLUL, NPO, GradientAscent, LogOddsHinge, log_odds_margin, share_preferred
+from letheon.objective.normal import CrossEntropy, ReferenceKL, top_k_kl
+from letheon.objective.objective import PARTS, Counts, Objective, Part
+from letheon.objective.positive import ClusterMean
+from letheon.objective.term import Term
+
+__all__ = [
+    "NLUL",
+    "NPO",
+    "PARTS",
+    "Answers",
+    "Balance",
+    "ClusterMean",
+    "Counts",
+    "CrossEntropy",
+    "DualWeight",
+    "GradientAscent",
+    "LogOddsHinge",
+    "Objective",
+    "Part",
+    "ReferenceKL",
+    "Term",
+    "log_odds_margin",
+    "log_prob",
+    "share_preferred",
+    "top_k_kl",
+]

@@ -1,0 +1,53 @@
+"""What every loss term reads: the logits at answer positions, and what the model said before unlearning.
+
+Notation used throughout this package: N answer tokens of S sequences, V vocabulary entries, k reference tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answer tokens of one group of sequences (forget, expected or normal), flattened.
+
+    Attributes:
+        logits: (N, V) float logits that predict each token; prompt and padding are not among them.
+        targets: (N,) the tokens themselves.
+        sequence: (N,) index in [0, S) of the sequence each token belongs to.
+        counts: (N,) bool, whether a token takes part in the loss (the token choice).
+        reference_log_prob: (N,) log p_θ₀ of the targets, where a term declares that it needs it.
+        reference_top_ids: (N, k) the likeliest tokens under θ₀.
+        reference_top_log_probs: (N, k) and their log-probabilities.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    sequence: Tensor
+    counts: Tensor
+    reference_log_prob: Tensor | None = None
+    reference_top_ids: Tensor | None = None
+    reference_top_log_probs: Tensor | None = None
+
+    @property
+    def sequences(self) -> int:
+        """Number of sequences S."""
+        return int(self.sequence.max()) + 1 if self.sequence.numel() else 0
+
+    def log_probs(self) -> Tensor:
+        """(N,) log p_θ of the targets, in float32."""
+        return log_prob(self.logits, self.targets)
+
+    def sum_by_sequence(self, values: Tensor) -> Tensor:
+        """(S,) sums of per-token values over the counted tokens of each sequence."""
+        kept = torch.where(self.counts, values, torch.zeros_like(values))
+        return values.new_zeros(self.sequences).index_add(0, self.sequence, kept)
+
+
+def log_prob(logits: Tensor, targets: Tensor) -> Tensor:
+    """(N,) log-softmax of (N, V) logits at (N,) targets; the reduction runs in float32."""
+    return -torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")

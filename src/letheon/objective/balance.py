@@ -1,0 +1,53 @@
+"""How the weights adapt: gradient-norm balance for the negative term, a dual step for the normal one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Balance:
+    """s = clip(‖∇_z L_nor‖ / ‖∇_z L_neg‖, 0.1, 10), from the step before.
+
+    z are the logits at answer positions, so the norms cost no backward pass through the model. Using the last step's
+    norms keeps s constant over the micro-batches of one step. Where either norm is zero (a satisfied hinge), s stays.
+
+    Attributes:
+        scale: The current s.
+    """
+
+    scale: float = 1.0
+    low: float = 0.1
+    high: float = 10.0
+
+    def update(self, normal_norm: float, negative_norm: float) -> None:
+        """Take the norms of a finished step."""
+        if normal_norm > 0 and negative_norm > 0:
+            self.scale = min(max(normal_norm / negative_norm, self.low), self.high)
+
+
+@dataclass
+class DualWeight:
+    """λ ← clip(λ + η_λ (L_nor/L_nor,0 − budget), floor, 100): the normal loss buys weight while it overruns.
+
+    L_nor,0 is the loss of θ₀ on the *same* tokens, so the ratio is not noise of which dialogues were drawn. λ never
+    falls below its start value `floor`: with none at all a term that has been paid for would be forgotten again.
+
+    Attributes:
+        value: The current λ_nor.
+        floor: Its start and smallest value.
+        rate: η_λ; 0 keeps λ fixed.
+        budget: Allowed ratio.
+    """
+
+    value: float
+    floor: float
+    rate: float = 1.0
+    budget: float = 1.05
+    ceiling: float = 100.0
+
+    def update(self, loss: float, reference: float) -> None:
+        """Take the mean normal cross-entropy of a finished step, and θ₀'s on the same tokens."""
+        if reference > 0:
+            moved = self.value + self.rate * (loss / reference - self.budget)
+            self.value = min(max(moved, self.floor), self.ceiling)

@@ -1,0 +1,96 @@
+"""The objective: three composed terms, their weights, and how they are reduced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from letheon.objective.answers import Answers
+from letheon.objective.negative import LogOddsHinge
+from letheon.objective.normal import ReferenceKL
+from letheon.objective.positive import ClusterMean
+from letheon.objective.term import Needs, Term
+
+Part = Literal["negative", "positive", "normal"]
+PARTS: tuple[Part, ...] = ("negative", "positive", "normal")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a part's sum of losses is divided by: the counts of a whole optimizer step."""
+
+    tokens: float
+    sequences: float
+
+
+@dataclass(frozen=True)
+class Objective:
+    """L = λ_neg · s · L_neg + λ_pos · L_pos + λ_nor · L_nor.
+
+    The call returns the three means; weights and scale are applied by `total`, because the trainer adapts them while
+    it runs (dual step for λ_nor, gradient-norm balance s). Formulas are ours: see docs/3-unlearn.md.
+
+    Attributes:
+        negative: Term on the old answers; None leaves it out.
+        positive: Term on the expected answers; None leaves it out.
+        normal: Term on normal answers; None leaves it out.
+        weights: (λ_neg, λ_pos, λ_nor) at the start.
+
+    Example:
+        >>> objective = Objective(LogOddsHinge(rho=0.2), ClusterMean(), ReferenceKL(top_k=64))
+        >>> sorted(objective.needs("normal"))
+        ['reference_top']
+    """
+
+    negative: Term | None = LogOddsHinge()
+    positive: Term | None = ClusterMean()
+    normal: Term | None = ReferenceKL()
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def term(self, part: Part) -> Term | None:
+        """The term of a part."""
+        terms: dict[Part, Term | None] = {
+            "negative": self.negative,
+            "positive": self.positive,
+            "normal": self.normal,
+        }
+        return terms[part]
+
+    def needs(self, part: Part) -> Needs:
+        """Reference quantities that a part's term needs."""
+        term = self.term(part)
+        return term.needs if term is not None else frozenset()
+
+    def __call__(self, batch: dict[Part, Answers], counts: dict[Part, Counts] | None = None) -> dict[Part, Tensor]:
+        """Mean loss of each part, shape ().
+
+        Args:
+            batch: The answers of each part; a part without any is absent.
+            counts: Tokens and sequences to divide by. None takes those of the batch; under gradient accumulation
+                the trainer passes those of the whole step, which makes it exact.
+        """
+        return {
+            part: self._mean(term, batch[part], counts[part] if counts else None)
+            for part in PARTS
+            if part in batch and (term := self.term(part)) is not None
+        }
+
+    @staticmethod
+    def _mean(term: Term, answers: Answers, counts: Counts | None) -> Tensor:
+        losses = term(answers)
+        if term.unit == "token":
+            losses = torch.where(answers.counts, losses, torch.zeros_like(losses))
+            count = counts.tokens if counts else float(answers.counts.sum())
+        else:
+            count = counts.sequences if counts else answers.sequences
+        return losses.sum() / max(count, 1)
+
+    @staticmethod
+    def total(parts: dict[Part, Tensor], weights: dict[Part, float], scale: float = 1.0) -> Tensor:
+        """The weighted sum, shape (); `scale` is s and multiplies the negative part."""
+        return torch.stack(
+            [loss * weights[part] * (scale if part == "negative" else 1.0) for part, loss in parts.items()]
+        ).sum()

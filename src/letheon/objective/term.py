@@ -1,0 +1,28 @@
+"""What a loss term is: a callable on answers that says in which unit it counts and what it needs."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from letheon.objective.answers import Answers
+
+Unit = Literal["token", "sequence"]
+Need = Literal["reference_log_prob", "reference_top"]
+Needs = frozenset[Need]
+
+
+class Term(Protocol):
+    """One term of the objective. What it does not need is neither computed nor cached."""
+
+    @property
+    def unit(self) -> Unit:
+        """Whether a loss is returned per token (N,) or per sequence (S,)."""
+
+    @property
+    def needs(self) -> Needs:
+        """Reference quantities that must be present in `Answers`."""
+
+    def __call__(self, answers: Answers) -> Tensor:
+        """Losses before any mean."""

@@ -1,0 +1,66 @@
+"""Settings of an unlearning run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class UnlearnConfig(TrainingArguments):
+    """`transformers.TrainingArguments` with the settings of unlearning; only defaults that differ are repeated.
+
+    A batch of size B holds B dialogues to forget, an expected answer for each, and `normal_per_forget` · B normal ones.
+    """
+
+    output_dir: str | None = field(default="letheon-output", metadata={"help": "Where checkpoints are written."})
+    learning_rate: float | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "None: by tuning and size (LoRA 5e-4 to 1e-4, full 3e-5 to 5e-6)."},
+    )
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Dialogues to forget in a micro-batch."})
+    num_train_epochs: float = field(default=20, metadata={"help": "Upper limit; the stop rule ends it earlier."})
+    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Learning rate schedule."})
+    warmup_steps: float = field(default=4, metadata={"help": "Steps of linear warm-up."})
+    logging_steps: float = field(default=1, metadata={"help": "Log the parts of the loss every so many steps."})
+    save_strategy: str = field(default="no", metadata={"help": "Checkpoints to resume from; no, steps or epoch."})
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "No tracker unless asked."})
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Dialogues are not model inputs."})
+    optim: str = field(default="adamw_torch_fused", metadata={"help": "Optimizer."})
+
+    normal_per_forget: int = field(default=1, metadata={"help": "Normal dialogues per dialogue to forget."})
+    max_length: int | None = field(default=None, metadata={"help": "Longest sequence; None: the model's context."})
+    token_choice: Literal["all", "without-first", "informative"] = field(
+        default="all", metadata={"help": "Which answer tokens the negative loss counts."}
+    )
+    balance: bool = field(default=True, metadata={"help": "Scale the negative loss to the normal gradient norm."})
+    top_k: int = field(default=64, metadata={"help": "Reference tokens cached per position."})
+    dual_rate: float = field(default=1.0, metadata={"help": "Step of the normal weight; 0 keeps it fixed."})
+    normal_budget: float = field(default=1.05, metadata={"help": "Allowed ratio of normal loss to before."})
+
+    stop_rule: bool = field(default=True, metadata={"help": "Probe while training and stop when it is enough."})
+    stop_every: int = field(default=5, metadata={"help": "Probe every so many steps."})
+    stop_share: float = field(default=0.1, metadata={"help": "Share of preferred probe tokens that is forgotten."})
+    stop_rho: float = field(default=0.2, metadata={"help": "Odds above which a probe token is still preferred."})
+    stop_normal_budget: float = field(default=1.05, metadata={"help": "Guard on the normal probe's loss ratio."})
+    stop_kl_budget: float = field(default=0.05, metadata={"help": "Guard on the normal probe's KL."})
+    stop_patience: int = field(default=6, metadata={"help": "Give up after so many probes without progress."})
+    probe_size: int = field(default=16, metadata={"help": "Dialogues in a quick probe; confirmed on all of them."})
+
+
+def default_learning_rate(parameters: int, lora: bool) -> float:
+    """Learning rate by kind of tuning and model size.
+
+    Measured for 135M only; larger sizes follow the literature's settings (see docs/3-unlearn.md).
+
+    Args:
+        parameters: Number of parameters of the model.
+        lora: Whether an adapter is trained.
+    """
+    if lora:
+        return 5e-4 if parameters < 5e8 else 1e-4
+    if parameters < 5e8:
+        return 3e-5
+    return 2e-5 if parameters < 4e9 else 5e-6

@@ -1,0 +1,143 @@
+"""What one training example is: a dialogue to forget, an answer to expect instead, and normal dialogues beside it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from letheon.chat import Encoded
+from letheon.forward import collate
+from letheon.objective import PARTS, Part
+
+
+@dataclass(frozen=True)
+class Forget:
+    """A tokenised item of the forget set.
+
+    Attributes:
+        old: The prompt with the undesired answer.
+        expected: The prompt with each expected answer.
+        weights: Probability of drawing each of them (the cluster's weights).
+    """
+
+    old: Encoded
+    expected: tuple[Encoded, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Sequence_:
+    """A sequence in a batch: which part of the objective it serves, and its place in the reference cache."""
+
+    part: Part
+    encoded: Encoded
+    key: int
+
+
+class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
+    """Map-style dataset, one item per dialogue to forget; without any, one per normal dialogue (fine-tuning).
+
+    What is drawn beside a dialogue depends on seed, epoch and index alone: not on the batch size, nor on what was
+    drawn before, so a resumed run sees what the unbroken one would have seen.
+    """
+
+    def __init__(
+        self, forget: Sequence[Forget], normal: Sequence[Encoded], *, normal_per_forget: int = 1, seed: int = 0
+    ):
+        self.forget = list(forget)
+        self.normal = list(normal)
+        self.normal_per_forget = normal_per_forget
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.forget) or len(self.normal)
+
+    def __getitem__(self, index: int) -> list[Sequence_]:
+        if not self.forget:
+            return [Sequence_("normal", self.normal[index], index)]
+        item = self.forget[index]
+        sequences = [Sequence_("negative", item.old, index)]
+        if item.expected:
+            draw = random.Random(f"{self.seed}-{self.epoch}-{index}")
+            chosen = draw.choices(range(len(item.expected)), item.weights)[0]
+            sequences.append(Sequence_("positive", item.expected[chosen], index))
+        if self.normal:
+            # Dealt in turn from shuffled decks, so that all normal dialogues are used equally often.
+            first = (self.epoch * len(self.forget) + index) * self.normal_per_forget
+            for place in range(first, first + self.normal_per_forget):
+                deck, card = divmod(place, len(self.normal))
+                number = self._deck(deck)[card]
+                sequences.append(Sequence_("normal", self.normal[number], number))
+        return sequences
+
+    def _deck(self, number: int) -> list[int]:
+        if self._decks.get(number) is None:
+            order = list(range(len(self.normal)))
+            random.Random(f"{self.seed}-deck-{number}").shuffle(order)
+            self._decks[number] = order
+        return self._decks[number]
+
+    @cached_property
+    def _decks(self) -> dict[int, list[int]]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What θ₀ said about one sequence's n answer tokens, on the CPU.
+
+    Attributes:
+        log_prob: (n,) log-probability of each token.
+        top_ids: (n, k) likeliest tokens.
+        top_log_probs: (n, k) their log-probabilities.
+        counts: (n,) bool, which tokens the loss counts.
+    """
+
+    log_prob: Tensor
+    top_ids: Tensor
+    top_log_probs: Tensor
+    counts: Tensor
+
+
+@dataclass
+class Collator:
+    """Collates items into one padded batch of all parts, with what the reference cache holds for them.
+
+    Attributes:
+        pad_token_id: Padding token.
+        reference: By part, the reference of each key; parts without one get none.
+    """
+
+    pad_token_id: int
+    reference: dict[Part, list[Reference]]
+
+    def __call__(self, items: Sequence[list[Sequence_]]) -> dict[str, Any]:
+        """Flatten, group by part (negative, positive, normal), pad on the left."""
+        sequences = sorted((s for item in items for s in item), key=lambda s: PARTS.index(s.part))
+        batch: dict[str, Any] = collate([s.encoded for s in sequences], self.pad_token_id)
+        batch["part"] = torch.tensor([PARTS.index(s.part) for s in sequences])
+        counts, log_probs = [], []
+        for sequence in sequences:
+            size = sum(sequence.encoded.answer_mask)
+            cache = self.reference.get(sequence.part)
+            found = cache[sequence.key] if cache else None
+            counts.append(found.counts if found else torch.ones(size, dtype=torch.bool))
+            log_probs.append(found.log_prob if found else torch.zeros(size))
+        batch["counts"] = torch.cat(counts)
+        batch["reference_log_prob"] = torch.cat(log_probs)
+        normal = [self.reference["normal"][s.key] for s in sequences if s.part == "normal" and "normal" in self.reference]
+        if normal:
+            batch["reference_top_ids"] = torch.cat([r.top_ids for r in normal])
+            batch["reference_top_log_probs"] = torch.cat([r.top_log_probs for r in normal])
+        return batch

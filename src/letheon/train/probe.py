@@ -1,0 +1,126 @@
+"""Probing: forwards on held-out data that tell how much is still there and what it has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from letheon.chat import Encoded
+from letheon.evaluate.memorisation import extraction_strength
+from letheon.evaluate.text import repetition
+from letheon.forward import answer_logits, collate
+from letheon.models import Model, Tokenizer
+from letheon.objective import log_odds_margin, log_prob, share_preferred, top_k_kl
+from letheon.train.dataset import Reference
+from letheon.train.stop import Probe
+
+T = TypeVar("T")
+
+RIVALS = 10
+GENERATED = 4
+NEW_TOKENS = 24
+
+
+class Prober:
+    """Measures `Probe`s on fixed data.
+
+    Args:
+        old: Sequences with undesired answers that training does not see.
+        normal: Normal sequences that training does not see.
+        reference: What θ₀ said about `normal`.
+        tokenizer: For padding and for reading greedy answers.
+        rho: Threshold of "still preferred".
+        size: Sequences of each kind in a quick probe; the full probe takes all.
+        batch_size: Sequences a forward pass.
+    """
+
+    def __init__(
+        self,
+        old: Sequence[Encoded],
+        normal: Sequence[Encoded],
+        reference: Sequence[Reference],
+        *,
+        tokenizer: Tokenizer,
+        rho: float,
+        size: int,
+        batch_size: int,
+    ):
+        self.old = list(old)
+        self.normal = list(normal)
+        self.reference = list(reference)
+        self.tokenizer = tokenizer
+        self.rho = rho
+        self.size = size
+        self.batch_size = batch_size
+
+    def quick(self, model: Model, step: int) -> Probe:
+        """Probe evenly spaced dialogues."""
+        return self._probe(model, step, _spread(self.old, self.size), _spread(range(len(self.normal)), self.size))
+
+    def full(self, model: Model, step: int) -> Probe:
+        """Probe all dialogues, and let the model answer a few prompts to see whether it still speaks."""
+        probe = self._probe(model, step, self.old, range(len(self.normal)))
+        return replace(probe, repetition=self._repetition(model))
+
+    @torch.no_grad()
+    def _probe(self, model: Model, step: int, old: Sequence[Encoded], normal: Sequence[int]) -> Probe:
+        training = model.training
+        model.eval()
+        margins, strengths = [], []
+        for logits, targets, row in self._forwards(model, old):
+            margins.append(log_odds_margin(logits, targets, RIVALS))
+            matches = logits.argmax(dim=1) == targets
+            strengths += [extraction_strength(matches[row == r].tolist()) for r in row.unique()]
+        loss = before = kl = tokens = 0.0
+        for (logits, targets, _), chosen in zip(
+            self._forwards(model, [self.normal[n] for n in normal]), _batches(list(normal), self.batch_size), strict=True
+        ):
+            known = [self.reference[n] for n in chosen]
+            loss -= float(log_prob(logits, targets).sum())
+            before -= float(torch.cat([r.log_prob for r in known]).sum())
+            top_ids = torch.cat([r.top_ids for r in known]).to(logits.device)
+            top = torch.cat([r.top_log_probs for r in known]).to(logits.device)
+            kl += float(top_k_kl(logits, top_ids, top).sum())
+            tokens += len(targets)
+        model.train(training)
+        return Probe(
+            step=step,
+            share=share_preferred(torch.cat(margins), self.rho),
+            extraction_strength=sum(strengths) / len(strengths),
+            normal_ratio=loss / before if before else 1.0,
+            kl=kl / tokens if tokens else 0.0,
+        )
+
+    def _forwards(self, model: Model, sequences: Sequence[Encoded]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        device = next(model.parameters()).device
+        for chosen in _batches(list(sequences), self.batch_size):
+            batch = collate(chosen, self.tokenizer.pad_token_id)
+            yield answer_logits(model, {key: value.to(device) for key, value in batch.items()})
+
+    @torch.no_grad()
+    def _repetition(self, model: Model) -> float:
+        prompts = [s.ids[: s.answer_mask.index(True)] for s in _spread(self.old, GENERATED)]
+        device = next(model.parameters()).device
+        batch = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(device)
+        training = model.training
+        model.eval()
+        output = model.generate(
+            **batch, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
+        )
+        model.train(training)
+        answers = self.tokenizer.batch_decode(output[:, batch["input_ids"].size(1) :], skip_special_tokens=True)
+        return sum(repetition(answer) for answer in answers) / len(answers)
+
+
+def _spread(items: Sequence[T], size: int) -> list[T]:
+    if len(items) <= size:
+        return list(items)
+    return [items[number * len(items) // size] for number in range(size)]
+
+
+def _batches(items: list[T], size: int) -> list[list[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,110 @@
+"""The stop rule: when it is enough, when it has gone too far, when it does not work. Knows numbers, not models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal, NamedTuple
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One look at held-out data, forwards only.
+
+    Attributes:
+        step: Optimizer step.
+        share: Share of counted probe tokens whose log-odds margin is above logit ρ, in [0, 1]; lower is more forgotten.
+        extraction_strength: Of the old answers on the probe, in [0, 1]; lower is more forgotten.
+        normal_ratio: Normal probe's loss over what it was before; 1 is unchanged.
+        kl: KL to the model before on the normal probe, nats per token.
+        repetition: Share of repeated 3-grams in greedy answers; None where none were made.
+    """
+
+    step: int
+    share: float
+    extraction_strength: float
+    normal_ratio: float
+    kl: float
+    repetition: float | None = None
+
+
+Action = Literal["continue", "hold", "confirm", "stop"]
+
+
+class Decision(NamedTuple):
+    """What to do next: "hold" trains on without the negative loss; "confirm" asks for the larger probe."""
+
+    action: Action
+    reason: str = ""
+
+
+@dataclass
+class StopRule:
+    """Decides from a stream of probes.
+
+    Forgotten: at most `share` of the probe tokens are still preferred, seen on a quick probe and confirmed on a
+    larger one. Guards: normal loss, KL, finite numbers, no repetition collapse; while one is breached the negative
+    loss rests. Flat: no progress for `patience` probes. Rule and thresholds are ours; the two-stage probe follows
+    MASC (arXiv 2606.02920).
+    """
+
+    share: float = 0.1
+    normal_budget: float = 1.05
+    kl_budget: float = 0.05
+    max_repetition: float = 0.5
+    patience: int = 6
+    clean_extraction: float = 0.05
+    best_share: float = math.inf
+    best_step: int = -1
+    flat: int = 0
+
+    def is_clean(self, before: Probe) -> bool:
+        """Whether a model does not reproduce the old answers in the first place."""
+        return before.extraction_strength <= self.clean_extraction
+
+    def breach(self, probe: Probe) -> str | None:
+        """The guard that a probe breaches, in words."""
+        if not (math.isfinite(probe.normal_ratio) and math.isfinite(probe.kl)):
+            return "the loss is not finite"
+        if probe.normal_ratio > self.normal_budget:
+            return f"normal loss is {probe.normal_ratio:.3f} × before, allowed {self.normal_budget}"
+        if probe.kl > self.kl_budget:
+            return f"KL to the model before is {probe.kl:.3f}, allowed {self.kl_budget}"
+        if probe.repetition is not None and probe.repetition > self.max_repetition:
+            return f"answers repeat themselves ({probe.repetition:.0%} of 3-grams), allowed {self.max_repetition:.0%}"
+        return None
+
+    def look(self, probe: Probe) -> Decision:
+        """Take a quick probe."""
+        if not (math.isfinite(probe.normal_ratio) and math.isfinite(probe.kl)):
+            return Decision("stop", "diverged: the loss is not finite")
+        breach = self.breach(probe)
+        if breach is None and probe.share <= self.share:
+            return Decision("confirm")
+        if breach is None and probe.share < self.best_share - 0.01:
+            self.flat = 0
+        else:
+            self.flat += 1
+        if self.flat >= self.patience:
+            return Decision("stop", f"no progress for {self.flat} probes" + (f" ({breach})" if breach else ""))
+        return Decision("hold", breach) if breach else Decision("continue")
+
+    def confirm(self, probe: Probe) -> Decision:
+        """Take the larger probe after a "confirm"."""
+        breach = self.breach(probe)
+        if breach:
+            return Decision("hold", breach)
+        if probe.share <= self.share:
+            return Decision("stop", f"forgotten: {probe.share:.0%} of probe tokens are still preferred")
+        return Decision("continue")
+
+    def is_best(self, probe: Probe) -> bool:
+        """Whether this is the best state so far that passes the guards; remembers it."""
+        if self.breach(probe) is None and probe.share < self.best_share:
+            self.best_share, self.best_step = probe.share, probe.step
+            return True
+        return False
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint must hold to go on as if never interrupted."""
+        return asdict(self)

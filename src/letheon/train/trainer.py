@@ -1,0 +1,488 @@
+"""UnlearnTrainer: a transformers.Trainer whose loss is the objective and which knows when to stop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, set_seed
+from transformers.trainer_utils import TrainOutput
+
+from letheon.chat import Encoded, check_tokenizer, encode_dialogue, encode_reply, encode_turn
+from letheon.errors import InputError
+from letheon.expected import Target, targets_of
+from letheon.forward import answer_logits
+from letheon.models import Model, Tokenizer, context_length
+from letheon.objective import (
+    PARTS,
+    Answers,
+    Balance,
+    Counts,
+    CrossEntropy,
+    DualWeight,
+    Objective,
+    Part,
+    log_prob,
+)
+from letheon.records import Dialogue, Message, Stop, Turn
+from letheon.train.config import UnlearnConfig, default_learning_rate
+from letheon.train.dataset import Collator, Forget, Reference, UnlearnDataset
+from letheon.train.probe import Prober
+from letheon.train.reference import informative, reference_pass
+from letheon.train.stop import Decision, Probe, StopRule
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "letheon_state.json"
+
+
+class UnlearnTrainer(Trainer):  # type: ignore[misc]
+    """Makes a model forget some dialogues and keep others.
+
+    Args:
+        model: A causal language model in float32 (full tuning) or any precision (LoRA); or a PeftModel.
+        args: Settings.
+        forget_dataset: What to forget: dialogues (`Dialogue`, or rows of its format such as a `datasets.Dataset`,
+            whose last assistant turn is meant), or `Target`s that also say what to answer instead. Dialogues
+            without `expected` answers get safe replies of their category. None: ordinary fine-tuning on
+            `normal_dataset`.
+        normal_dataset: Dialogues whose every assistant turn is to be kept.
+        probe_dataset: Dialogues with an undesired last answer that training does not see (held-out or paraphrased),
+            for the stop rule. None: the forget dialogues themselves.
+        normal_probe_dataset: Normal dialogues that training does not see, for the guards. None: the first normal ones.
+        objective: The loss. None: the default one (docs/3-unlearn.md).
+        peft_config: A `peft.LoraConfig`, or another adapter's; None trains all weights.
+        processing_class: The model's tokenizer; it must have a chat template.
+        **kwargs: As for `transformers.Trainer`: callbacks, optimizers, eval_dataset, …
+
+    Raises:
+        InputError: A dialogue does not fit, there is nothing to forget or to keep, or no chat template.
+    """
+
+    # The loss is divided by the counts of the whole accumulated step; see `compute_loss`.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: Model,
+        args: UnlearnConfig | None = None,
+        forget_dataset: Sequence[Dialogue | Target | Mapping[str, Any]] | None = None,
+        normal_dataset: Sequence[Dialogue | Mapping[str, Any]] | None = None,
+        probe_dataset: Sequence[Dialogue | Turn | Mapping[str, Any]] | None = None,
+        normal_probe_dataset: Sequence[Dialogue | Mapping[str, Any]] | None = None,
+        objective: Objective | None = None,
+        peft_config: Any = None,
+        processing_class: Tokenizer = None,
+        eval_dataset: Sequence[Dialogue | Mapping[str, Any]] | None = None,
+        **kwargs: Any,
+    ):
+        args = args or UnlearnConfig()
+        if processing_class is None:
+            raise InputError("processing_class is missing: pass the model's tokenizer")
+        check_tokenizer(processing_class)
+        if not forget_dataset and not normal_dataset:
+            raise InputError("nothing to train on: forget_dataset and normal_dataset are both empty")
+        if forget_dataset is not None and len(forget_dataset) == 0:
+            raise InputError("forget_dataset is empty: there is no dialogue to forget")
+        self._tokenizer = processing_class
+        self._max_length = args.max_length or context_length(model)
+        fine_tuning = forget_dataset is None
+        self.objective = objective or (Objective(None, None, CrossEntropy()) if fine_tuning else Objective())
+
+        targets = [] if forget_dataset is None else targets_of([_target(row) for row in forget_dataset])
+        self._turns = [target.turn for target in targets]
+        forget = [self._forget(target) for target in targets]
+        normal = [self._normal(_dialogue(row)) for row in normal_dataset or ()]
+        if forget and self.objective.normal is not None and not normal:
+            raise InputError("normal_dataset is empty: without normal dialogues the model's ability is not kept")
+        self._probe_turns = [self._turn(_turn(row)) for row in probe_dataset or ()] or [item.old for item in forget]
+        self._probe_normal = [self._normal(_dialogue(row)) for row in normal_probe_dataset or ()] or normal[:16]
+
+        # Before the adapter is made: its weights are drawn at random.
+        set_seed(args.seed)
+        if peft_config is not None:
+            from peft import get_peft_model
+
+            model = get_peft_model(model, peft_config)
+        if args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
+            model.enable_input_require_grads()
+        if args.learning_rate is None:
+            total = sum(parameter.numel() for parameter in model.parameters())
+            args.learning_rate = default_learning_rate(total, lora=hasattr(model, "peft_config"))
+
+        dataset = UnlearnDataset(forget, normal, normal_per_forget=args.normal_per_forget, seed=args.seed)
+        collator = Collator(processing_class.pad_token_id, {})
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=collator,
+            train_dataset=dataset,
+            eval_dataset=None
+            if eval_dataset is None
+            else UnlearnDataset([], [self._normal(_dialogue(row)) for row in eval_dataset]),
+            processing_class=processing_class,
+            **kwargs,
+        )
+        self._collator = collator
+        self.stop: Stop | None = None
+        """Why training ended; None before it has, and for ordinary fine-tuning."""
+        self.probes: list[Probe] = []
+        """All probes so far."""
+        self._rule = StopRule(
+            share=args.stop_share,
+            normal_budget=args.stop_normal_budget,
+            kl_budget=args.stop_kl_budget,
+            patience=args.stop_patience,
+        )
+        self._weights = dict(zip(PARTS, self.objective.weights, strict=True))
+        self._balance = Balance()
+        self._dual = DualWeight(self._weights["normal"], self._weights["normal"], args.dual_rate, args.normal_budget)
+        self._holding = False
+        self._step = _StepSums()
+        self.add_callback(_Adapt(self))
+
+    # -- data --------------------------------------------------------------------------------------------------------
+
+    def _turn(self, turn: Turn) -> Encoded:
+        return encode_turn(self._tokenizer, turn, self._max_length)
+
+    def _normal(self, dialogue: Dialogue) -> Encoded:
+        return encode_dialogue(self._tokenizer, dialogue, self._max_length)
+
+    def _forget(self, target: Target) -> Forget:
+        if self.objective.positive is None:
+            return Forget(self._turn(target.turn), (), ())
+        answers = tuple(
+            encode_reply(self._tokenizer, target.turn.prompt, answer, self._max_length) for answer in target.answers
+        )
+        return Forget(self._turn(target.turn), answers, target.weights)
+
+    # -- loss --------------------------------------------------------------------------------------------------------
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor:
+        """(3, 2) counted tokens and sequences of each part over the micro-batches of one step.
+
+        Averaged over processes, as their gradients will be.
+        """
+        counts = torch.zeros(len(PARTS), 2)
+        for batch in batch_samples:
+            rows = batch["answer_mask"].nonzero()[:, 0]
+            part_of_token = batch["part"][rows]
+            for number in range(len(PARTS)):
+                counts[number, 0] += batch["counts"][part_of_token == number].sum()
+                counts[number, 1] += (batch["part"] == number).sum()
+        return self.accelerator.reduce(counts.to(device), reduction="mean")
+
+    def compute_loss(
+        self,
+        model: Model,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """The weighted sum of the parts; in evaluation, the mean cross-entropy of the answers.
+
+        Args:
+            model: The (wrapped) model.
+            inputs: A batch of the collator.
+            return_outputs: Also return the parts.
+            num_items_in_batch: (3, 2) counts of the step; None takes those of the batch.
+        """
+        logits, targets, row = answer_logits(model, inputs)
+        if not model.training:
+            loss = -log_prob(logits, targets).mean()
+            return (loss, {"loss": loss}) if return_outputs else loss
+        batch = self._answers(logits, targets, row, inputs)
+        counts = None
+        if num_items_in_batch is not None:
+            counts = {
+                part: Counts(float(num_items_in_batch[n, 0]), float(num_items_in_batch[n, 1]))
+                for n, part in enumerate(PARTS)
+            }
+        parts = self.objective(batch, counts)
+        self._step.add(parts, batch, balance=self._balancing)
+        weights = dict(self._weights)
+        if self._holding:
+            weights["negative"] = 0.0
+        loss = self.objective.total(parts, weights, self._balance.scale)
+        return (loss, parts) if return_outputs else loss
+
+    @property
+    def _balancing(self) -> bool:
+        return bool(self.args.balance) and self.objective.negative is not None and self.objective.normal is not None
+
+    @staticmethod
+    def _answers(logits: Tensor, targets: Tensor, row: Tensor, inputs: dict[str, Tensor]) -> dict[Part, Answers]:
+        """Split the answer tokens of a batch by part."""
+        batch: dict[Part, Answers] = {}
+        part_of_token = inputs["part"][row]
+        for number, part in enumerate(PARTS):
+            chosen = part_of_token == number
+            if not bool(chosen.any()):
+                continue
+            of_normal = part == "normal" and "reference_top_ids" in inputs
+            batch[part] = Answers(
+                logits=logits[chosen],
+                targets=targets[chosen],
+                sequence=torch.unique_consecutive(row[chosen], return_inverse=True)[1],
+                counts=inputs["counts"][chosen],
+                reference_log_prob=inputs["reference_log_prob"][chosen],
+                reference_top_ids=inputs["reference_top_ids"] if of_normal else None,
+                reference_top_log_probs=inputs["reference_top_log_probs"] if of_normal else None,
+            )
+        return batch
+
+    def prediction_step(
+        self, model: Model, inputs: dict[str, Tensor], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, None, None]:
+        """Evaluation is a loss; answers are evaluated by `letheon.evaluate`."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return self.compute_loss(model, inputs).detach(), None, None
+
+    # -- run ---------------------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Train until the stop rule or a limit of the settings ends it; leaves the best state in `model`.
+
+        `stop` tells the reason. A model that does not say the old answers is left as it is.
+        """
+        if not self.train_dataset.forget:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        # Under θ₀: before a checkpoint, if any, is loaded.
+        self._cache_reference()
+        if self.args.stop_rule:
+            prober = self._prober
+            before = prober.full(self.model, 0)
+            self._record(before)
+            if self._rule.is_clean(before):
+                self.stop = Stop(
+                    step=0,
+                    reason="already clean: the model does not reproduce these answers "
+                    f"(extraction strength {before.extraction_strength:.3f} on the probe); nothing was changed",
+                )
+                return TrainOutput(0, 0.0, {})
+        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        self._finish()
+        return output
+
+    def _cache_reference(self) -> None:
+        dataset: UnlearnDataset = self.train_dataset
+        self.accelerator.unwrap_model(self.model).to(self.args.device)
+        parts: dict[Part, list[Encoded]] = {
+            "negative": [item.old for item in dataset.forget],
+            "normal": dataset.normal,
+        }
+        for part, sequences in parts.items():
+            if part == "normal" or self.objective.needs(part) or self.args.token_choice == "informative":
+                self._collator.reference[part] = self._reference(sequences)
+        if self.args.token_choice != "all":
+            self._choose_tokens()
+        self._prober = Prober(
+            self._probe_turns,
+            self._probe_normal,
+            self._reference(self._probe_normal),
+            tokenizer=self._tokenizer,
+            rho=self.args.stop_rho,
+            size=self.args.probe_size,
+            batch_size=self._pass_size,
+            scores_first=self.args.token_choice != "without-first",
+        )
+
+    @property
+    def _pass_size(self) -> int:
+        return 3 * int(self.args.per_device_train_batch_size)
+
+    def _reference(self, sequences: Sequence[Encoded]) -> list[Reference]:
+        return reference_pass(
+            self.model,
+            sequences,
+            top_k=self.args.top_k,
+            pad_token_id=self._tokenizer.pad_token_id,
+            batch_size=self._pass_size,
+        )
+
+    def _choose_tokens(self) -> None:
+        """Leave out of the negative loss the tokens that the setting leaves out."""
+        known = self._collator.reference.setdefault("negative", self._reference([i.old for i in self.train_dataset.forget]))
+        if self.args.token_choice == "informative":
+            empty = [
+                encode_reply(self._tokenizer, _without_question(turn.prompt), turn.answer, self._max_length)
+                for turn in self._turns
+            ]
+            masks = [
+                informative(r.log_prob, blind.log_prob) for r, blind in zip(known, self._reference(empty), strict=True)
+            ]
+        else:
+            masks = [torch.arange(len(r.log_prob)) > 0 for r in known]
+        self._collator.reference["negative"] = [
+            Reference(r.log_prob, r.top_ids, r.top_log_probs, mask) for r, mask in zip(known, masks, strict=True)
+        ]
+
+    def _after_step(self, step: int) -> bool:
+        """Adapt the weights, probe when it is time; True when training should stop."""
+        sums, self._step = self._step, _StepSums()
+        if self._balancing:
+            self._balance.update(math.sqrt(sums.normal_square), math.sqrt(sums.negative_square))
+        self._dual.update(sums.normal_loss, sums.normal_reference)
+        self._logged = {
+            **sums.losses,
+            **{f"weight_{part}": weight for part, weight in self._weights.items()},
+            "scale": self._balance.scale,
+        }
+        self._weights["normal"] = self._dual.value
+        if not all(math.isfinite(loss) for loss in sums.losses.values()):
+            self.stop = Stop(step=step, reason="diverged: the loss is not finite")
+            return True
+        if not self.train_dataset.forget or not self.args.stop_rule or step % self.args.stop_every:
+            return False
+        return self._look(step)
+
+    def _look(self, step: int) -> bool:
+        probe = self._prober.quick(self.model, step)
+        decision = self._rule.look(probe)
+        if decision.action == "confirm":
+            probe = self._prober.full(self.model, step)
+            decision = self._rule.confirm(probe)
+        self._record(probe)
+        self._act(probe, decision)
+        return decision.action == "stop"
+
+    def _act(self, probe: Probe, decision: Decision) -> None:
+        self._holding = decision.action == "hold"
+        if self._rule.is_best(probe):
+            self._save_best()
+        if decision.action == "stop":
+            self.stop = Stop(step=probe.step, reason=decision.reason)
+
+    def _record(self, probe: Probe) -> None:
+        self.probes.append(probe)
+        self.log({f"probe_{key}": value for key, value in vars(probe).items() if key != "step" and value is not None})
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the loss, weights and scale to what is logged."""
+        if "loss" in logs and getattr(self, "_logged", None):
+            logs = {**logs, **self._logged}
+        super().log(logs, start_time)
+
+    # -- best state, checkpoints -------------------------------------------------------------------------------------
+
+    @property
+    def _best_file(self) -> Path:
+        return Path(self.args.output_dir) / "best.safetensors"
+
+    def _save_best(self) -> None:
+        """Keep the trainable weights on disk: a copy in memory would cost as much as the model in full tuning."""
+        from safetensors.torch import save_file
+
+        self._best_file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(self._trainable(), self._best_file)
+
+    def _trainable(self) -> dict[str, Tensor]:
+        model = self.accelerator.unwrap_model(self.model)
+        return {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+
+    def _finish(self) -> None:
+        """Go back to the best state that passed the guards, unless training ended in it; say how it ended."""
+        if self.stop is None:
+            self.stop = Stop(step=self.state.global_step, reason="reached the limit of steps before it was forgotten")
+        best = self._rule.best_step
+        if best >= 0 and best != self.state.global_step:
+            from safetensors.torch import load_file
+
+            saved = load_file(self._best_file)
+            with torch.no_grad():
+                for name, parameter in self.accelerator.unwrap_model(self.model).named_parameters():
+                    if name in saved:
+                        parameter.copy_(saved[name])
+            self.stop = Stop(step=best, reason=f"{self.stop.reason}; went back to step {best}, the best within the guards")
+        elif best < 0 and self.args.stop_rule:
+            self.stop = Stop(step=self.stop.step, reason=f"{self.stop.reason}; no state passed the guards")
+        self._best_file.unlink(missing_ok=True)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "rule": self._rule.state(),
+            "scale": self._balance.scale,
+            "normal_weight": self._dual.value,
+            "holding": self._holding,
+            "probes": [vars(probe) for probe in self.probes],
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._rule = StopRule(**state["rule"])
+        self._balance.scale = state["scale"]
+        self._dual.value = self._weights["normal"] = state["normal_weight"]
+        self._holding = state["holding"]
+        self.probes = [Probe(**probe) for probe in state["probes"]]
+
+    def _save_checkpoint(self, model: Model, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        (folder / STATE_FILE).write_text(json.dumps(self._state()), encoding="utf-8")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Model = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        file = Path(resume_from_checkpoint) / STATE_FILE
+        if not file.is_file():
+            raise InputError(f"{resume_from_checkpoint}: not a whole checkpoint of Letheon; delete it to go on from the one before")
+        self._restore(json.loads(file.read_text(encoding="utf-8")))
+
+
+class _Adapt(TrainerCallback):  # type: ignore[misc]
+    """Hands the end of each optimizer step to the trainer."""
+
+    def __init__(self, trainer: UnlearnTrainer):
+        self.trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer._after_step(state.global_step):
+            control.should_training_stop = True
+
+
+class _StepSums:
+    """What one optimizer step adds up over its micro-batches."""
+
+    def __init__(self) -> None:
+        self.losses: dict[str, float] = {}
+        self.normal_square = self.negative_square = 0.0
+        self.normal_loss = self.normal_reference = 0.0
+
+    def add(self, parts: dict[Part, Tensor], batch: dict[Part, Answers], *, balance: bool) -> None:
+        for part, loss in parts.items():
+            self.losses[part] = self.losses.get(part, 0.0) + float(loss.detach())
+        if "normal" in batch:
+            answers = batch["normal"]
+            assert answers.reference_log_prob is not None
+            self.normal_loss -= float(answers.log_probs().detach().sum())
+            self.normal_reference -= float(answers.reference_log_prob.sum())
+        if balance and "negative" in parts and "normal" in parts:
+            self.normal_square += _square_norm(parts["normal"], batch["normal"].logits)
+            self.negative_square += _square_norm(parts["negative"], batch["negative"].logits)
+
+
+def _square_norm(loss: Tensor, logits: Tensor) -> float:
+    (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    return float(gradient.float().pow(2).sum())
+
+
+def _dialogue(row: Dialogue | Mapping[str, Any]) -> Dialogue:
+    return row if isinstance(row, Dialogue) else Dialogue.model_validate({k: v for k, v in row.items() if v is not None})
+
+
+def _turn(row: Dialogue | Turn | Mapping[str, Any]) -> Turn:
+    return row if isinstance(row, Turn) else _dialogue(row).last_turn
+
+
+def _target(row: Dialogue | Target | Mapping[str, Any]) -> Turn | Target:
+    return row if isinstance(row, Target) else _turn(row)
+
+
+def _without_question(prompt: Sequence[Message]) -> tuple[Message, ...]:
+    return (*prompt[:-1], Message(role=prompt[-1].role, content=""))
