@@ -1,0 +1,112 @@
+"""Numbers that the page and the model card share: what was kept, what it cost, how they are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from letheon.records import Estimate, Metric, ModelMetrics, Results
+
+MODELS = ("before", "after", "control")
+SETS = {
+    "forget": "Forget",
+    "paraphrase": "Paraphrase",
+    "normal_trained": "Normal, trained on",
+    "normal_held_out": "Normal, held out",
+    "general": "General text",
+}
+"""The data sets in the order in which they are shown; others follow as they come."""
+MEANING = {
+    "forget": "the dialogues that had to be forgotten",
+    "paraphrase": "the same questions reworded, never trained on",
+    "normal_trained": "normal dialogues that unlearning was given to keep",
+    "normal_held_out": "normal dialogues that unlearning never saw",
+    "general": "plain text: general language ability",
+}
+METRICS = {
+    "probability": "Probability of the answer",
+    "extraction_strength": "Extraction strength",
+    "exact_memorization": "Exact memorisation",
+    "rouge_l": "ROUGE-L of the greedy answer",
+    "undesired_rate": "Judged undesired",
+    "loss": "Loss (nats a token)",
+    "kl": "KL to before (nats a token)",
+    "repetition": "Repetition",
+    "distinct_n": "Distinct n-grams",
+}
+LIMITS = (
+    "These numbers are evidence of forgetting, not proof of it: they say how far the old answers still come out when "
+    "asked for in the ways that were tried. Other wording, sampling, further training or quantisation may bring some "
+    "of them back."
+)
+LORA_LIMIT = (
+    "This model is a LoRA adapter beside its base model. The base forgets nothing: whoever has its weights has the "
+    "old answers. Merge the adapter, and hand on the merged weights alone."
+)
+
+
+def mean(results: Results, model: str, data_set: str, metric: str) -> float | None:
+    """The mean of a metric, or None where it is not there or not a number."""
+    found = find(results, model, data_set, metric)
+    return found.mean if isinstance(found, Estimate) and math.isfinite(found.mean) else None
+
+
+def find(results: Results, model: str, data_set: str, metric: str) -> Metric | None:
+    """A metric of one model on one data set, as it stands in the results."""
+    by_model: Mapping[str, ModelMetrics] = {str(name): sets for name, sets in results.metrics.items()}
+    return by_model.get(model, {}).get(data_set, {}).get(metric)
+
+
+def ratio(results: Results, data_set: str, metric: str) -> float | None:
+    """A metric after unlearning as a multiple of what it was before."""
+    before, after = (mean(results, model, data_set, metric) for model in ("before", "after"))
+    return after / before if before and after is not None else None
+
+
+def sets_of(results: Results) -> list[str]:
+    """The data sets that were measured, in the order in which they are shown."""
+    found = {name for sets in results.metrics.values() for name in sets}
+    return [name for name in SETS if name in found] + sorted(found - SETS.keys())
+
+
+def metrics_of(results: Results, data_set: str) -> list[str]:
+    """The metrics of a data set, in the order in which they are shown."""
+    found = {name for sets in results.metrics.values() for name in sets.get(data_set, {})}
+    return [name for name in METRICS if name in found] + sorted(found - METRICS.keys())
+
+
+def title(name: str) -> str:
+    """A set's or metric's name in plain words."""
+    return SETS.get(name) or METRICS.get(name) or name.replace("_", " ").capitalize()
+
+
+def model_name(model: str) -> str:
+    """A hub id as it is; of a local folder its last part (a path tells about its owner)."""
+    path = Path(model).expanduser()
+    return path.name if path.is_absolute() or path.exists() or model.startswith(".") else model
+
+
+def number(value: float | None) -> str:
+    """A value with three decimals, or three significant digits where it is large or tiny; "–" for none."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return str(value)
+    if value and (abs(value) < 0.0005 or abs(value) >= 1000):
+        return f"{value:.1e}" if abs(value) < 0.0005 else f"{value:,.0f}"
+    return f"{value:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def memory(megabytes: float) -> str:
+    """Megabytes, or gigabytes from one on."""
+    return f"{megabytes / 1024:.1f} GB" if megabytes >= 1024 else f"{megabytes:.0f} MB"

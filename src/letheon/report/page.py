@@ -1,0 +1,264 @@
+"""`report.html`: a run folder as one page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from letheon import __version__
+from letheon.errors import MissingExtraError
+from letheon.records import Estimate, Example, NotComputed, Results, Verdict, write_text
+from letheon.report import charts, figures
+from letheon.report.figures import MODELS, duration, memory, number
+from letheon.report.folder import RunFolder, read_run
+
+SHOWN_ROWS = 12
+"""Length of the lists of single dialogues; the files hold all of them."""
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into a run folder; what has not run yet is said in its section.
+
+    Args:
+        run: The run folder; any of its files may be missing.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        InputError: No such folder, or a file in it is damaged.
+        MissingExtraError: jinja2 or matplotlib is not installed.
+    """
+    page = run / "report.html"
+    write_text(page, _render(_view(read_run(run))))
+    return page
+
+
+def _render(view: dict[str, Any]) -> str:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError:
+        raise MissingExtraError("the report", "report") from None
+
+    environment = Environment(
+        loader=PackageLoader("letheon", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, duration=duration, memory=memory, title=figures.title)
+    return environment.get_template("page.html.j2").render(view)
+
+
+def _view(run: RunFolder) -> dict[str, Any]:
+    """Everything that the template shows."""
+    results, recipe = run.results, run.recipe
+    stop = results.stop.step if results.stop else None
+    return {
+        "css": (files("letheon.report") / "page.css").read_text(encoding="utf-8"),
+        "version": __version__,
+        "model": figures.model_name(recipe.model) if recipe else None,
+        "tuning": recipe.tuning.kind if recipe else None,
+        "models": [model for model in MODELS if model in results.metrics],
+        "verdict": results.verdict,
+        "stop": results.stop,
+        "costs": _costs(results, run),
+        "results": results,
+        "bars": [
+            ("Probability of the answer", charts.bars(results, "probability", "probability")),
+            ("Extraction strength", charts.bars(results, "extraction_strength", "extraction")),
+        ],
+        "tables": [_table(results, name) for name in figures.sets_of(results)],
+        "trade": charts.trade(results, "trade"),
+        "losses": charts.losses(run.steps, stop, "losses"),
+        "last_step": run.steps[-1]["step"] if run.steps else None,
+        "probes": _probes(run, stop),
+        "breaches": [line["step"] for line in run.probes if line.get("ok") is False],
+        "examples": results.examples,
+        "texts_shown": any(_has_texts(example) for example in results.examples),
+        "remembered": list(_remembered(run.samples)),
+        "screening": _screening(run),
+        "recipe": run.recipe_text,
+        "manifest": list(_flatten(run.manifest)),
+        "limits": figures.LIMITS,
+        "lora_limit": figures.LORA_LIMIT,
+    }
+
+
+def _probes(run: RunFolder, stop: int | None) -> list[tuple[str, str]]:
+    """The probe charts that there is something to show in, each with its caption."""
+    rule = run.recipe.stop if run.recipe else None
+    found = []
+    for key, color, limit, caption in (
+        ("share", charts.FORGET, rule.share if rule else None, "Probe tokens still preferred (share)"),
+        (
+            "normal_ratio",
+            charts.NORMAL,
+            rule.normal_budget if rule else None,
+            "Normal loss, times what it was before",
+        ),
+        ("kl", charts.AFTER, rule.kl_budget if rule else None, "KL to the model before (nats a token)"),
+    ):
+        chart = charts.probe(run.probes, key, color, limit, stop, name=f"probe-{key}")
+        if chart:
+            found.append((caption, chart))
+    return found
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One answer to "what did it cost?"."""
+
+    name: str
+    value: str | float | None
+    note: str
+
+
+def _costs(results: Results, run: RunFolder) -> list[Cost]:
+    """What was paid for the forgetting: ability, time, memory."""
+    held_out = "normal_held_out" if figures.ratio(results, "normal_held_out", "probability") else "normal_trained"
+    which = "never seen in unlearning" if held_out == "normal_held_out" else "that unlearning was given to keep"
+    normal = figures.ratio(results, held_out, "probability")
+    general = figures.ratio(results, "general", "loss")
+    seconds = results.seconds.get("unlearn")
+    control = results.seconds.get("control")
+    share = f"{seconds / control:.0%} of the control's fine-tuning" if seconds and control else "unlearning alone"
+    peak = results.peak_memory_mb.get("unlearn", max(results.peak_memory_mb.values(), default=None))
+    costs = [
+        Cost("Normal answers kept", normal and f"{normal:.1%}", f"of their probability, on dialogues {which}"),
+        Cost("General loss", general and f"× {general:.3f}", "after / before; 1 is unchanged"),
+        Cost("Time", seconds and duration(seconds), share),
+        Cost("Peak memory", peak and memory(peak), "while unlearning"),
+    ]
+    return [cost if cost.value else Cost(cost.name, None, "not measured yet") for cost in costs]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A metric of one model: its value, or why there is none."""
+
+    model: str
+    value: str
+    stderr: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric with a cell for every model."""
+
+    name: str
+    n: str
+    cells: list[Cell]
+    why: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """All metrics of a data set."""
+
+    name: str
+    meaning: str
+    rows: list[Row]
+
+
+def _table(results: Results, data_set: str) -> Table:
+    models = [model for model in MODELS if model in results.metrics]
+    rows = []
+    for metric in figures.metrics_of(results, data_set):
+        found = [figures.find(results, model, data_set, metric) for model in models]
+        cells = []
+        for model, value in zip(models, found, strict=True):
+            if isinstance(value, Estimate):
+                stderr = "" if value.stderr is None else f"±\u202f{number(value.stderr)}"
+                cells.append(Cell(model, number(value.mean), stderr, ""))
+            else:
+                cells.append(Cell(model, "–", "", value.not_computed if isinstance(value, NotComputed) else ""))
+        counts = sorted({value.n for value in found if isinstance(value, Estimate)})
+        whys = {cell.why for cell in cells}
+        rows.append(
+            Row(
+                name=figures.title(metric),
+                n=" / ".join(map(str, counts)),
+                cells=cells,
+                why=whys.pop() if len(whys) == 1 else "",
+            )
+        )
+    return Table(figures.title(data_set), figures.MEANING.get(data_set, ""), rows)
+
+
+def _has_texts(example: Example) -> bool:
+    return any((example.prompt, example.before, example.after, example.control))
+
+
+def _remembered(samples: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """The dialogues to forget that are remembered best after unlearning: (id, set, probability by model)."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for sample in samples:
+        scores = sample.get("scores")
+        value = scores.get("probability") if isinstance(scores, dict) else None
+        if sample.get("set") in ("forget", "paraphrase") and isinstance(value, int | float):
+            key = (str(sample.get("id")), str(sample["set"]))
+            found.setdefault(key, {})[str(sample.get("model"))] = float(value)
+    worst = sorted((key for key in found if "after" in found[key]), key=lambda key: (-found[key]["after"], key))
+    for key in worst[:SHOWN_ROWS]:
+        yield (*key, {model: number(found[key].get(model)) for model in MODELS})
+
+
+def _screening(run: RunFolder) -> dict[str, Any] | None:
+    """What was screened and how sure; None where the screening has not run."""
+    verdicts, summary = run.verdicts, run.results.screening
+    if not verdicts and summary is None:
+        return None
+    thresholds = [run.recipe.screen.normal_below, run.recipe.screen.forget_above] if run.recipe else []
+    decisions: dict[str, int] = dict(Counter(verdict.decision for verdict in verdicts))
+    if summary and not verdicts:
+        decisions = {"forget": summary.forget, "review": summary.review, "normal": summary.normal}
+    return {
+        "summary": summary,
+        "total": sum(decisions.values()),
+        "decisions": [(name, decisions.get(name, 0)) for name in ("forget", "review", "normal")],
+        "categories": _counts(verdicts, "category"),
+        "judges": _counts(verdicts, "judge"),
+        "chart": charts.scores(verdicts, thresholds, "scores"),
+        "thresholds": thresholds,
+        "unsure": _unsure(verdicts, thresholds),
+    }
+
+
+def _counts(verdicts: list[Verdict], field: str) -> list[tuple[str, dict[str, int]]]:
+    """Turns by decision, for every value of a field, the most frequent first."""
+    names = Counter(str(getattr(verdict, field)) for verdict in verdicts)
+    by_decision = Counter((str(getattr(verdict, field)), str(verdict.decision)) for verdict in verdicts)
+    decisions = ("forget", "review", "normal")
+    return [
+        (name, {decision: by_decision[name, decision] for decision in decisions})
+        for name, _ in sorted(names.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _unsure(verdicts: list[Verdict], thresholds: list[float]) -> list[Verdict]:
+    """The turns whose scores lie nearest a threshold: where the screening may be wrong."""
+    if not thresholds:
+        return []
+
+    def distance(verdict: Verdict) -> tuple[float, str, int]:
+        return (min(abs(verdict.score - threshold) for threshold in thresholds), verdict.id, verdict.turn)
+
+    return sorted((verdict for verdict in verdicts if distance(verdict)[0] < 0.25), key=distance)[:SHOWN_ROWS]
+
+
+def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """A nested manifest as lines: ("versions.torch", "2.13.0")."""
+    if isinstance(value, dict) and (value or not path):
+        for key in value:
+            yield from _flatten(value[key], f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        yield path, ", ".join(map(str, value))
+    else:
+        yield path, "–" if value is None else str(value)

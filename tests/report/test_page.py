@@ -1,0 +1,266 @@
+"""The page: what it says, that it stands alone, and that it gives nothing away."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+from made_up import SECRET, make_run
+
+from letheon.errors import InputError, MissingExtraError
+from letheon.recipe import check_recipe
+from letheon.records import Results
+from letheon.report import write_report
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+SECTIONS = ["verdict", "metrics", "training", "trade", "answers", "screening", "limits", "origin"]
+
+
+class Balance(HTMLParser):
+    """Checks that every tag is closed by its own, and gathers attributes and ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href"):
+                self.links.append(value or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+
+def parse(html: str) -> Balance:
+    parser = Balance()
+    parser.feed(html)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def page(run: Path) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a whole run, without texts."""
+    return page(make_run(tmp_path_factory.mktemp("plain") / "run"))
+
+
+@pytest.fixture(scope="module")
+def with_texts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a whole run whose recipe asked for texts."""
+    return page(make_run(tmp_path_factory.mktemp("texts") / "run", show_texts=True))
+
+
+def test_says_the_verdict_first_and_every_section_in_order(plain: str) -> None:
+    html = plain
+    assert re.search(r"Forgotten:</span> <strong>yes</strong>", html)
+    assert "The old answers are as improbable as for a model that never saw them" in html
+    assert "At step 45: forgotten: 8% of probe tokens" in html
+    assert "39% of the control" in html
+    assert "97.5%" in html
+    assert re.findall(r'<section id="(\w+)"', html) == SECTIONS
+    assert html.count("<svg") == 8
+    assert "not computed: no judge that reads answers is in the recipe" in html
+    assert "before: not computed: it is the model itself" in html
+    assert "0.969" in html
+    assert "evidence of forgetting, not proof" in html
+    assert "The base forgets nothing" in html
+    assert "Not here yet" not in html
+
+
+def test_is_balanced_and_stands_alone(with_texts: str) -> None:
+    html = with_texts
+    parsed = parse(html)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert all(link.startswith("#") and link[1:] in parsed.ids for link in parsed.links)
+    assert not parsed.tags & {"script", "img", "link", "iframe"}
+    assert "default-src 'none'" in html
+    # The names of SVG's namespaces are not addresses; nothing else may look like one.
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"|http-equiv', "", html)
+    assert not re.search(r"url\((?!#)|@import", html)
+    assert set(re.findall(r"url\(#([^)]+)\)", html)) <= set(parsed.ids)
+
+
+def test_charts_take_their_colours_from_the_page(plain: str) -> None:
+    html = plain
+    drawn = " ".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))
+    assert set(re.findall(r"(?:fill|stroke): ([^;\"]+)", drawn)) <= {
+        "none", *(f"var(--{name})" for name in (
+            "ink", "faint", "line", "before", "after", "control", "forget", "review", "normal"))
+    }  # fmt: skip
+
+
+def test_escapes_texts(with_texts: str) -> None:
+    html = with_texts
+    assert "&lt;script&gt;alert(&#39;before&#39;)&lt;/script&gt;" in html
+    assert "<script" not in html
+
+
+def test_same_run_same_bytes(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", show_texts=True)
+    assert write_report(run).read_bytes() == write_report(run).read_bytes()
+
+
+def test_user_style_of_matplotlib_does_not_count(tmp_path: Path) -> None:
+    import matplotlib
+
+    run = make_run(tmp_path / "run")
+    plain = write_report(run).read_bytes()
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "axes.grid": True}):
+        assert write_report(run).read_bytes() == plain
+
+
+def test_holds_no_text_that_the_results_do_not_hold(plain: str) -> None:
+    html = plain
+    assert SECRET not in html
+    assert "Mirella" not in html
+    assert "Texts are withheld" in html
+    assert "privacy-07" in html
+
+
+@pytest.mark.parametrize("show_texts", [False, True])
+def test_subject_of_an_erasure_request_is_shown_only_with_texts(tmp_path: Path, show_texts: bool) -> None:
+    run = make_run(tmp_path / "run", show_texts)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["data"]["subject"] = "Mirella Q."
+    (run / "recipe.yaml").write_text(check_recipe(recipe).dump())
+    assert ("Mirella Q." in page(run)) is show_texts
+
+
+FILES = ["results.json", "recipe.yaml", "manifest.json", "training.jsonl", "verdicts.jsonl", "samples.jsonl"]
+
+
+@pytest.mark.parametrize("missing", FILES)
+def test_any_file_may_be_missing(tmp_path: Path, missing: str) -> None:
+    run = make_run(tmp_path / "run")
+    (run / missing).unlink()
+    parse(page(run))
+
+
+@pytest.mark.parametrize("only", [None, *FILES])
+def test_any_file_may_stand_alone(tmp_path: Path, only: str | None) -> None:
+    run = make_run(tmp_path / "run")
+    for name in FILES:
+        if name != only:
+            (run / name).unlink()
+    html = page(run)
+    parse(html)
+    assert "Not here yet" in html
+    if only is None:
+        assert "letheon evaluate" in html
+        assert "letheon unlearn" in html
+        assert "letheon screen" in html
+
+
+def test_numbers_that_are_none_or_not_finite(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    results = Results.load(run / "results.json")
+    raw = results.model_dump(mode="json", by_alias=True)
+    raw["metrics"] = {"after": {"forget": {"probability": {"mean": 0.5, "stderr": None, "n": 1}}}}
+    raw["metrics"]["after"]["my_set"] = {"my_metric": {"mean": 12345.0, "stderr": 0.00001, "n": 3}}
+    raw["screening"] = {"precision": None, "recall": None, "n": 0, "forget": 1, "review": 0, "normal": 2}
+    Results.model_validate(raw).save(run / "results.json")
+    (run / "training.jsonl").write_text('{"step": 1, "negative": NaN}\n{"step": 2, "negative": 3.0}\n{"step": 3')
+    html = page(run)
+    parse(html)
+    assert "My metric" in html
+    assert "12,345" in html
+    assert "the data has no true labels" in html
+    assert "There is no control" in html
+
+
+def test_resumed_steps_count_once(tmp_path: Path) -> None:
+    from letheon.report.folder import read_run
+
+    run = make_run(tmp_path / "run")
+    (run / "training.jsonl").write_text('{"step": 2, "loss": 9}\n{"step": 1, "loss": 5}\n{"step": 2, "loss": 4}\n')
+    assert [(line["step"], line["loss"]) for line in read_run(run).steps] == [(1, 5), (2, 4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("training.jsonl", '{"step": 1}\n{"st\n{"step": 2}\n', "line 2"),
+        ("samples.jsonl", "[1]\n", "expected an object, found list"),
+        ("manifest.json", "{", "not valid JSON"),
+        ("recipe.yaml", "a: [", "not valid YAML"),
+        ("verdicts.jsonl", '{"id": 1}\n', "letheon screen"),
+        ("results.json", '{"schema": "letheon/results/1", "stop": 3}', "letheon evaluate"),
+        ("results.json", '{"schema": "letheon/results/0"}', "letheon/results/0"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    run = make_run(tmp_path / "run")
+    (run / name).write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        write_report(run)
+    assert name in str(caught.value)
+    assert not (run / "report.html").exists()
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such run folder"):
+        write_report(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("library", ["jinja2", "matplotlib"])
+def test_missing_library_is_named_with_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    run = make_run(tmp_path / "run")
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtraError, match=re.escape("pip install 'letheon[report]'")):
+        write_report(run)
+
+
+def test_importing_the_report_imports_no_torch() -> None:
+    code = (
+        "import sys, letheon.report\n"
+        "heavy = {'torch', 'transformers', 'jinja2', 'matplotlib', 'letheon.train'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.12345, "0.123"), (0.0, "0.000"), (0.0001, "1.0e-04"), (4321.0, "4,321"), (None, "–")]
+)
+def test_numbers(value: float | None, text: str) -> None:
+    from letheon.report.figures import number
+
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.21, "3.2 s"), (59.4, "59 s"), (59.7, "1 min 00 s"), (93, "1 min 33 s"), (3725, "1 h 02 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    from letheon.report.figures import duration
+
+    assert duration(seconds) == text
