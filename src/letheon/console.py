@@ -1,0 +1,169 @@
+"""What the command line says while it works: lines, tables, and the progress of long steps.
+
+On a terminal progress is a bar with an estimate; elsewhere (a log, CI) it is a plain line now and then. Everything
+goes to stderr but tables, which are results. Of several processes only rank 0 speaks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO, TypeVar
+
+from rich.console import Console as RichConsole
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+T = TypeVar("T")
+OnProgress = Callable[[int, int], None]
+"""How a library tells how far it is: (done, total). It may correct the total as it goes."""
+PLAIN_WIDTH = 118
+"""Width of tables that are written to a file or a pipe."""
+
+
+class Console:
+    """Speaks to the user.
+
+    Args:
+        err: Where lines and progress go; sys.stderr by default.
+        out: Where tables go; sys.stdout by default.
+        every: Seconds between two plain lines of one step.
+        clock: Gives the time in seconds.
+        quiet: Say nothing; by default on every rank but 0.
+    """
+
+    def __init__(
+        self,
+        err: TextIO | None = None,
+        out: TextIO | None = None,
+        every: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+        quiet: bool | None = None,
+    ):
+        self.quiet = int(os.environ.get("RANK") or 0) != 0 if quiet is None else quiet
+        self.every = every
+        self.clock = clock
+        self._err = _rich(err or sys.stderr, self.quiet)
+        self._out = _rich(out or sys.stdout, self.quiet)
+
+    def say(self, line: str = "") -> None:
+        """Print a line as it is: no part of it is taken for markup."""
+        self._err.print(Text(line), soft_wrap=True)
+
+    def warn(self, line: str) -> None:
+        """Print a line that should not be overlooked."""
+        self._err.print(Text.assemble(("warning: ", "bold yellow"), line), soft_wrap=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Print a table; all columns but the first stand to the right."""
+        table = Table(
+            title=Text(title, style="bold"), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+        )
+        for number, column in enumerate(columns):
+            table.add_column(Text(column), justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*(Text(str(cell)) for cell in row))
+        self._out.print(table)
+
+    def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+        """Yield the items and show how far it is.
+
+        Args:
+            items: What to go through.
+            what: What is being done, in a word or two.
+            total: How many there are; by default the items' length.
+        """
+        if total is None:
+            items = items if hasattr(items, "__len__") else list(items)
+            total = len(items)  # type: ignore[arg-type]
+        with self.progress(what, total) as update:
+            for done, item in enumerate(items, start=1):
+                yield item
+                update(done, total)
+
+    @contextmanager
+    def progress(self, what: str, total: int = 0) -> Iterator[OnProgress]:
+        """Show how far a step is while the block runs.
+
+        Args:
+            what: What is being done, in a word or two.
+            total: How many parts there are; 0 where the step itself will tell.
+
+        Yields:
+            The callback to hand to the step: `update(done, total)`.
+        """
+        if self.quiet:
+            yield lambda done, total: None
+        elif self._err.is_terminal:
+            with _bar(self._err) as bar:
+                task = bar.add_task(what, total=total or None)
+                yield lambda done, total: bar.update(task, completed=done, total=total or None)
+        else:
+            lines = _PlainProgress(self, what)
+            yield lines.update
+            lines.finish()
+
+
+class _PlainProgress:
+    """Progress as lines: at the start, now and then, and at the end."""
+
+    def __init__(self, console: Console, what: str):
+        self.console, self.what = console, what
+        self.start = self.last = console.clock()
+        console.say(f"{what} …")
+
+    def update(self, done: int, total: int) -> None:
+        """Say how far it is, if it has been a while."""
+        now = self.console.clock()
+        if now - self.last < self.console.every or done >= total or not done:
+            return
+        self.last = now
+        left = (now - self.start) * (total - done) / done
+        self.console.say(f"{self.what}: {done}/{total} ({done / total:.0%}), about {_span(left)} left")
+
+    def finish(self) -> None:
+        """Say how long it took."""
+        self.console.say(f"{self.what}: done in {_span(self.console.clock() - self.start)}")
+
+
+def _span(seconds: float) -> str:
+    """Seconds, or minutes and seconds from two minutes on."""
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+
+
+def _bar(console: RichConsole) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _rich(file: TextIO, quiet: bool) -> RichConsole:
+    return RichConsole(
+        file=file,
+        quiet=quiet,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=None if file.isatty() else PLAIN_WIDTH,
+    )
