@@ -1,0 +1,106 @@
+"""One pass of a model over given answers, which every metric of given answers is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from letheon.chat import Encoded
+from letheon.forward import answer_logits, collate
+from letheon.models import Model
+from letheon.objective.normal import top_k_kl
+
+ROWS = 1024
+"""Most positions of a batch whose logits are computed: 200 MB of them for a vocabulary of 49152."""
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What a model thinks of one sequence's L target tokens; small tensors on the CPU.
+
+    Attributes:
+        log_probs: (L,) log p(y_t | x, y_<t), float32.
+        matches: (L,) bool, whether the likeliest token is y_t.
+        top_ids: (L, k) the likeliest tokens, where they were asked for.
+        top_log_probs: (L, k) and their log-probabilities.
+        kl: (L,) KL(p_before ‖ p) a token, where a reference was given.
+    """
+
+    log_probs: Tensor
+    matches: Tensor
+    top_ids: Tensor | None = None
+    top_log_probs: Tensor | None = None
+    kl: Tensor | None = None
+
+
+@torch.inference_mode()
+def score_sequences(
+    model: Model,
+    sequences: Sequence[Encoded],
+    *,
+    batch_size: int = 16,
+    top_k: int = 0,
+    reference: Sequence[TokenScores | None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[TokenScores]:
+    """Score the target tokens of every sequence.
+
+    KL is measured on the k likeliest tokens of the reference and one bucket for the rest, a lower bound of the full
+    one, in nats (`objective.normal.top_k_kl`).
+
+    Args:
+        model: A causal language model in eval mode, plain or with an adapter.
+        sequences: S sequences.
+        batch_size: Most sequences at once.
+        top_k: How many of the likeliest tokens to keep, for a later call's reference; 0: none.
+        reference: Another model's scores of the same sequences with top_k; None for those that have none.
+        progress: Called with the number of sequences done by each batch.
+
+    Returns:
+        S scores, in the order of the sequences.
+    """
+    scores: dict[int, TokenScores] = {}
+    for numbers in _batches(sequences, batch_size):
+        batch = collate([sequences[number] for number in numbers], pad_token_id=0)
+        batch = {name: value.to(model.device) for name, value in batch.items()}
+        logits, targets, row = answer_logits(model, batch)
+        for place, number in enumerate(numbers):
+            # A sequence at a time: float32 copies of a whole batch's logits would double the peak memory.
+            here = row == place
+            known = reference[number] if reference is not None else None
+            scores[number] = _score(logits[here].float(), targets[here], top_k, known)
+        if progress is not None:
+            progress(len(numbers))
+    return [scores[number] for number in range(len(sequences))]
+
+
+def _score(logits: Tensor, targets: Tensor, top_k: int, reference: TokenScores | None) -> TokenScores:
+    """Score one sequence from its (L, V) logits."""
+    normaliser = logits.logsumexp(dim=1)
+    log_probs = logits.gather(1, targets[:, None])[:, 0] - normaliser
+    top_ids = top_log_probs = kl = None
+    if top_k:
+        top, top_ids = logits.topk(min(top_k, logits.size(1)), dim=1)
+        top_ids, top_log_probs = top_ids.cpu(), (top - normaliser[:, None]).cpu()
+    if reference is not None and reference.top_ids is not None and reference.top_log_probs is not None:
+        before = reference.top_ids.to(logits.device), reference.top_log_probs.to(logits.device)
+        kl = top_k_kl(logits, *before).cpu()
+    return TokenScores(log_probs.cpu(), (logits.argmax(dim=1) == targets).cpu(), top_ids, top_log_probs, kl)
+
+
+def _batches(sequences: Sequence[Encoded], batch_size: int) -> Iterator[list[int]]:
+    """Numbers of sequences of like length, longest first, so that little is padded and lack of memory shows early."""
+    batch: list[int] = []
+    widest = 0
+    for number in sorted(range(len(sequences)), key=lambda n: -len(sequences[n].ids)):
+        width = len(sequences[number].ids) - sequences[number].answer_mask.index(True) + 1
+        if batch and (len(batch) == batch_size or (len(batch) + 1) * max(widest, width) > ROWS):
+            yield batch
+            batch, widest = [], 0
+        batch.append(number)
+        widest = max(widest, width)
+    if batch:
+        yield batch

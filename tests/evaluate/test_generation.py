@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from letheon.chat import encode_prompt
+from letheon.evaluate.generation import greedy_answers
+from letheon.records import Message
+
+
+def prompts(*questions: str) -> list[list[Message]]:
+    return [[Message(role="user", content=question)] for question in questions]
+
+
+QUESTIONS = prompts("Hi?", "What is the largest moon of Jupiter?", "Why?", "Name it, please.")
+
+
+def naive(model: Any, tokenizer: Any, prompt: list[Message], steps: int) -> str:
+    """Greedy, one prompt, no cache."""
+    ids = encode_prompt(tokenizer, prompt)
+    start = len(ids)
+    for _ in range(steps):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == tokenizer.eos_token_id:
+            break
+    return str(tokenizer.decode(ids[start:], skip_special_tokens=True)).strip()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_agrees_with_a_naive_loop(tiny_model: Callable[..., Any], tiny_tokenizer: Any, batch_size: int) -> None:
+    model = tiny_model()
+    # Penalties of the model's own must not matter.
+    model.generation_config.repetition_penalty = 5.0
+    answers = greedy_answers(model, tiny_tokenizer, QUESTIONS, batch_size=batch_size, max_new_tokens=12)
+    assert answers == [naive(model, tiny_tokenizer, prompt, 12) for prompt in QUESTIONS]
+    assert len(set(answers)) > 1
+
+
+def test_stops_at_the_end_of_the_turn(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    model = tiny_model(num_hidden_layers=1)
+    with torch.no_grad():
+        # Nothing but the end of the turn is ever likely.
+        model.lm_head.weight.zero_()
+        model.model.norm.weight.zero_()
+    model.lm_head.register_forward_hook(
+        lambda module, given, logits: logits + torch.eye(logits.size(-1))[tiny_tokenizer.eos_token_id]
+    )
+    assert greedy_answers(model, tiny_tokenizer, QUESTIONS, max_new_tokens=5) == [""] * 4
+
+
+def test_works_with_an_adapter_and_counts(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    adapted = get_peft_model(tiny_model(), config).eval()
+    steps: list[int] = []
+    answers = greedy_answers(
+        adapted, tiny_tokenizer, QUESTIONS, batch_size=3, max_new_tokens=4, progress=steps.append
+    )
+    assert answers == [naive(adapted, tiny_tokenizer, prompt, 4) for prompt in QUESTIONS]
+    assert steps == [3, 1]
+    assert greedy_answers(adapted, tiny_tokenizer, []) == []
