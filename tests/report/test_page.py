@@ -264,3 +264,11 @@ def test_durations(seconds: float, text: str) -> None:
     from letheon.report.figures import duration
 
     assert duration(seconds) == text
+
+
+def test_a_model_already_clean_is_probed_once_at_step_0(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "training.jsonl").write_text('{"step": 0, "probe": {"share": 0.0, "normal_ratio": 1.0, "kl": 0.0}}\n')
+    html = page(run)
+    parse(html)
+    assert "Probe tokens still preferred" in html

@@ -191,9 +191,10 @@ def _lines(
         axes.set_ylim(min(floor, low), top + 0.2 * ((top - floor) or 1))
         if limit is not None:
             axes.axhline(limit, color=INK, linewidth=1.1, linestyle=(0, (4, 3)))
+        last = max(x for curve in curves for x, _ in curve[-1])
+        axes.set_xlim(0, max(last, stop or 0, 1) * 1.02)
         if stop is not None:
             axes.axvline(stop, color=FAINT, linewidth=1.1)
-            last = max(x for curve in curves for x, _ in curve[-1])
             side = "right" if stop > last / 2 else "left"
             axes.annotate(
                 f"stop: {stop}", (stop, 1), xycoords=("data", "axes fraction"), ha=side, va="top",

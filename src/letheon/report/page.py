@@ -206,8 +206,9 @@ def _remembered(samples: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[
             key = (str(sample.get("id")), str(sample["set"]))
             found.setdefault(key, {})[str(sample.get("model"))] = float(value)
     worst = sorted((key for key in found if "after" in found[key]), key=lambda key: (-found[key]["after"], key))
+    models = [model for model in MODELS if any(model in scores for scores in found.values())]
     for key in worst[:SHOWN_ROWS]:
-        yield (*key, {model: number(found[key].get(model)) for model in MODELS})
+        yield (*key, {model: number(found[key].get(model)) for model in models})
 
 
 def _screening(run: RunFolder) -> dict[str, Any] | None:
