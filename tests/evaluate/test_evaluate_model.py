@@ -8,7 +8,7 @@ import torch
 
 from letheon.chat import encode_turn
 from letheon.errors import InputError
-from letheon.evaluate import EvalSets, SampleKey, evaluate_model
+from letheon.evaluate import EvalSets, SampleKey, evaluate_model, greedy_answers
 from letheon.records import Dialogue, Estimate, Message, NotComputed, Turn, Verdict
 
 
@@ -70,6 +70,20 @@ def test_scores_are_those_of_the_naive_model(tiny_model: Callable[..., Any], tin
     sample = next(s for s in found.samples if s.id == "f1")
     assert sample.scores["loss"] == pytest.approx(float(loss), abs=1e-5)
     assert sample.scores["probability"] == pytest.approx(float(torch.exp(-loss)), abs=1e-5)
+
+
+def test_answers_begin_as_the_model_would_begin_itself(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    model = tiny_model()
+    # Letters only: the bytes that it would choose are no text.
+    letters = torch.zeros(len(tiny_tokenizer))
+    letters[tiny_tokenizer("abcdefghijklmnopqrstuvwxyz").input_ids] = 100
+    model.lm_head.register_forward_hook(lambda module, given, logits: logits + letters)
+    [written] = greedy_answers(model, tiny_tokenizer, [SETS.forget[0].prompt], max_new_tokens=8)
+    # A given answer whose first letters are the model's own.
+    turn = talk("f1", SETS.forget[0].question, written[:4] + " but then something else")
+    found = evaluate_model(model, tiny_tokenizer, EvalSets(forget=[turn]), max_new_tokens=8)
+    assert found.answers == {SampleKey("forget", "f1", 1): written}
+    assert found.samples[0].scores["exact_memorization"] >= 4 / 30
 
 
 def test_the_model_is_left_as_it_was(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:

@@ -53,6 +53,31 @@ def test_stops_at_the_end_of_the_turn(tiny_model: Callable[..., Any], tiny_token
     assert greedy_answers(model, tiny_tokenizer, QUESTIONS, max_new_tokens=5) == [""] * 4
 
 
+def test_what_is_known_is_not_generated_again(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    model = tiny_model()
+    answers = [naive(model, tiny_tokenizer, prompt, 12) for prompt in QUESTIONS]
+    begun = []
+    for prompt in QUESTIONS:
+        ids = torch.tensor([encode_prompt(tiny_tokenizer, prompt)])
+        output = model.generate(input_ids=ids, do_sample=False, max_new_tokens=12)
+        begun.append(output[0, ids.size(1) :].tolist())
+    known = [tokens[: 3 * number] for number, tokens in enumerate(begun)]
+    assert greedy_answers(model, tiny_tokenizer, QUESTIONS, known=known, max_new_tokens=12) == answers
+
+    def fail(**_: Any) -> None:
+        raise AssertionError("nothing is left to generate")
+
+    model.generate = fail
+    steps: list[int] = []
+    options: dict[str, Any] = {"max_new_tokens": 12, "progress": steps.append}
+    assert greedy_answers(model, tiny_tokenizer, QUESTIONS, known=begun, **options) == answers
+    assert steps == [4]
+    ended = [[*tokens[:2], tiny_tokenizer.eos_token_id] for tokens in begun]
+    assert greedy_answers(model, tiny_tokenizer, QUESTIONS, known=ended, **options) == [
+        tiny_tokenizer.decode(tokens[:2]).strip() for tokens in begun
+    ]
+
+
 def test_works_with_an_adapter_and_counts(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     adapted = get_peft_model(tiny_model(), config).eval()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from letheon.chat import check_tokenizer, encode_text, encode_turn
+from letheon.chat import Encoded, check_tokenizer, encode_text, encode_turn
 from letheon.evaluate.generation import greedy_answers
 from letheon.evaluate.memorisation import (
     exact_memorization,
@@ -134,15 +134,16 @@ def evaluate_model(
             reference=[reference.tokens.get(key) for key in encoded] if reference is not None else None,
             progress=_counter(progress, "score", len(encoded)),
         )
+        tokens = dict(zip(encoded, scored, strict=True))
         written = greedy_answers(
             model,
             tokenizer,
             [turns[key].prompt for key in asked],
+            known=[_known(encoded[key], tokens[key]) for key in asked],
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
             progress=_counter(progress, "answer", len(asked)),
         )
-    tokens = dict(zip(encoded, scored, strict=True))
     answers = dict(zip(asked, written, strict=True))
     scores = {key: _teacher_forced(t) if key in turns else {"loss": _loss(t)} for key, t in tokens.items()}
     for key, answer in answers.items():
@@ -170,6 +171,12 @@ def _teacher_forced(tokens: TokenScores) -> dict[str, float]:
         "extraction_strength_published": extraction_strength_published(content),
     }
     return scores if tokens.kl is None else scores | {"kl": float(tokens.kl.double().mean())}
+
+
+def _known(encoded: Encoded, tokens: TokenScores) -> list[int]:
+    """The beginning of the given answer that the model would write itself, up to the first token it would not."""
+    answer = [token for token, counts in zip(encoded.ids, encoded.answer_mask, strict=True) if counts]
+    return answer[: int(tokens.matches.int().cumprod(0).sum())]
 
 
 def _loss(tokens: TokenScores) -> float:

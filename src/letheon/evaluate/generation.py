@@ -18,6 +18,7 @@ def greedy_answers(
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[Message]],
     *,
+    known: Sequence[Sequence[int]] | None = None,
     batch_size: int = 16,
     max_new_tokens: int = 48,
     progress: Callable[[int], None] | None = None,
@@ -28,6 +29,8 @@ def greedy_answers(
         model: A causal language model in eval mode, plain or with an adapter.
         tokenizer: Its tokenizer, with a chat template.
         prompts: P lists of messages, each to be answered by the assistant.
+        known: P beginnings of the answers in token ids, each token the model's own likeliest as a pass over a given
+            answer has shown; they need not be generated again, and an answer known to its end costs nothing.
         batch_size: Prompts answered at once.
         max_new_tokens: An answer is cut after so many tokens.
         progress: Called with the number of prompts answered by each batch.
@@ -45,22 +48,25 @@ def greedy_answers(
         num_beams=1,
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
-        max_new_tokens=max_new_tokens,
         eos_token_id=ends,
         pad_token_id=ends[0],
         use_cache=True,
     )
-    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda number: -len(encoded[number]))
-    answers: dict[int, str] = {}
+    answers = [list(tokens[:max_new_tokens]) for tokens in known] if known is not None else [[] for _ in prompts]
+    open_ = [n for n, ids in enumerate(answers) if len(ids) < max_new_tokens and not (ids and ids[-1] in ends)]
+    if progress is not None and len(open_) < len(prompts):
+        progress(len(prompts) - len(open_))
+    begun = {number: encode_prompt(tokenizer, prompts[number]) + answers[number] for number in open_}
+    order = sorted(open_, key=lambda number: -len(begun[number]))
     for start in range(0, len(order), batch_size):
         numbers = order[start : start + batch_size]
-        batch = collate([Encoded(encoded[n], [False] * len(encoded[n])) for n in numbers], pad_token_id=ends[0])
+        batch = collate([Encoded(begun[n], [False] * len(begun[n])) for n in numbers], pad_token_id=ends[0])
         ids = batch["input_ids"].to(model.device)
         attention = batch["attention_mask"].to(model.device)
+        config.max_new_tokens = max_new_tokens - min(len(answers[number]) for number in numbers)
         output = model.generate(input_ids=ids, attention_mask=attention, generation_config=config)
-        texts = tokenizer.batch_decode(output[:, ids.size(1) :], skip_special_tokens=True)
-        answers.update(zip(numbers, (text.strip() for text in texts), strict=True))
+        for number, tokens in zip(numbers, output[:, ids.size(1) :].tolist(), strict=True):
+            answers[number] = (answers[number] + tokens)[:max_new_tokens]
         if progress is not None:
             progress(len(numbers))
-    return [answers[number] for number in range(len(prompts))]
+    return [str(tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in answers]
