@@ -85,6 +85,16 @@ def load_tokenizer(name: str) -> Tokenizer:
     return tokenizer
 
 
+def fast_bf16() -> bool:
+    """Whether bfloat16 matrix products run in hardware here; in software they are slower than float32."""
+    import torch
+
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, check, bool)()) for check in checks)
+
+
 def context_length(model_or_config: Any) -> int | None:
     """Longest sequence of a model, in tokens; None where its configuration does not say."""
     config = getattr(model_or_config, "config", model_or_config)

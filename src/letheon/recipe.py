@@ -182,6 +182,8 @@ class Evaluate(Section):
     """Sequences scored or answered at once."""
     max_new_tokens: int = Field(48, ge=1)
     """Length of the greedy answers."""
+    normal: int = Field(40, ge=1)
+    """At most so many dialogues of each normal set are measured."""
     control: str | None = None
     """Model that never saw the dialogues to forget, where there is one: the target of forgetting."""
     examples: int = Field(6, ge=0)

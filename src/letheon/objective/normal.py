@@ -26,7 +26,9 @@ def top_k_kl(logits: Tensor, top_ids: Tensor, top_log_probs: Tensor) -> Tensor:
     Returns:
         (N,) divergences in float32.
     """
-    now = logits.float().gather(1, top_ids) - logits.float().logsumexp(dim=1, keepdim=True)
+    # One copy: the gradients of two would each be rounded to the logits' type before they nearly cancel.
+    logits = logits.float()
+    now = logits.gather(1, top_ids) - logits.logsumexp(dim=1, keepdim=True)
     before = top_log_probs.float()
     return (before.exp() * (before - now)).sum(dim=1) + _bucket(before, now)
 

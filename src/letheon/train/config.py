@@ -7,20 +7,22 @@ from typing import Literal
 
 from transformers import TrainingArguments
 
+from letheon.models import fast_bf16
+
 
 @dataclass
-class UnlearnConfig(TrainingArguments):
+class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     """`transformers.TrainingArguments` with the settings of unlearning; only defaults that differ are repeated.
 
-    A batch of size B holds B dialogues to forget, an expected answer for each, and `normal_per_forget` · B normal ones.
+    A batch of B holds B dialogues to forget, an expected answer for each, and B · `normal_per_forget` normal ones.
     """
 
     output_dir: str | None = field(default="letheon-output", metadata={"help": "Where checkpoints are written."})
-    learning_rate: float | None = field(  # type: ignore[assignment]
+    learning_rate: float | None = field(
         default=None,
         metadata={"help": "None: by tuning and size (LoRA 5e-4 to 1e-4, full 3e-5 to 5e-6)."},
     )
-    per_device_train_batch_size: int = field(default=8, metadata={"help": "Dialogues to forget in a micro-batch."})
+    per_device_train_batch_size: int = field(default=4, metadata={"help": "Dialogues to forget in a micro-batch."})
     num_train_epochs: float = field(default=20, metadata={"help": "Upper limit; the stop rule ends it earlier."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Learning rate schedule."})
     warmup_steps: float = field(default=4, metadata={"help": "Steps of linear warm-up."})
@@ -29,6 +31,10 @@ class UnlearnConfig(TrainingArguments):
     report_to: None | str | list[str] = field(default="none", metadata={"help": "No tracker unless asked."})
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "Dialogues are not model inputs."})
     optim: str = field(default="adamw_torch_fused", metadata={"help": "Optimizer."})
+
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Autocast to bfloat16 over float32 masters; None: where hardware has it."}
+    )
 
     normal_per_forget: int = field(default=1, metadata={"help": "Normal dialogues per dialogue to forget."})
     max_length: int | None = field(default=None, metadata={"help": "Longest sequence; None: the model's context."})
@@ -48,6 +54,11 @@ class UnlearnConfig(TrainingArguments):
     stop_kl_budget: float = field(default=0.05, metadata={"help": "Guard on the normal probe's KL."})
     stop_patience: int = field(default=6, metadata={"help": "Give up after so many probes without progress."})
     probe_size: int = field(default=16, metadata={"help": "Dialogues in a quick probe; confirmed on all of them."})
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and fast_bf16()
+        super().__post_init__()
 
 
 def default_learning_rate(parameters: int, lora: bool) -> float:

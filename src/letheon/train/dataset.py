@@ -136,7 +136,9 @@ class Collator:
             log_probs.append(found.log_prob if found else torch.zeros(size))
         batch["counts"] = torch.cat(counts)
         batch["reference_log_prob"] = torch.cat(log_probs)
-        normal = [self.reference["normal"][s.key] for s in sequences if s.part == "normal" and "normal" in self.reference]
+        normal = [
+            self.reference["normal"][s.key] for s in sequences if s.part == "normal" and "normal" in self.reference
+        ]
         if normal:
             batch["reference_top_ids"] = torch.cat([r.top_ids for r in normal])
             batch["reference_top_log_probs"] = torch.cat([r.top_log_probs for r in normal])

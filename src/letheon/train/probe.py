@@ -74,10 +74,12 @@ class Prober:
         for logits, targets, row in self._forwards(model, old):
             margins.append(log_odds_margin(logits, targets, RIVALS))
             matches = logits.argmax(dim=1) == targets
-            strengths += [extraction_strength(matches[row == r].tolist()) for r in row.unique()]
+            strengths += [extraction_strength(matches[row == r].cpu()) for r in range(int(row.max()) + 1)]
         loss = before = kl = tokens = 0.0
         for (logits, targets, _), chosen in zip(
-            self._forwards(model, [self.normal[n] for n in normal]), _batches(list(normal), self.batch_size), strict=True
+            self._forwards(model, [self.normal[n] for n in normal]),
+            _batches(list(normal), self.batch_size),
+            strict=True,
         ):
             known = [self.reference[n] for n in chosen]
             loss -= float(log_prob(logits, targets).sum())

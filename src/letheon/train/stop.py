@@ -13,7 +13,7 @@ class Probe:
 
     Attributes:
         step: Optimizer step.
-        share: Share of counted probe tokens whose log-odds margin is above logit ρ, in [0, 1]; lower is more forgotten.
+        share: Share of probe tokens whose log-odds margin is above logit ρ, in [0, 1]; lower is more forgotten.
         extraction_strength: Of the old answers on the probe, in [0, 1]; lower is more forgotten.
         normal_ratio: Normal probe's loss over what it was before; 1 is unchanged.
         kl: KL to the model before on the normal probe, nats per token.

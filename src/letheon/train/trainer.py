@@ -55,7 +55,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         normal_dataset: Dialogues whose every assistant turn is to be kept.
         probe_dataset: Dialogues with an undesired last answer that training does not see (held-out or paraphrased),
             for the stop rule. None: the forget dialogues themselves.
-        normal_probe_dataset: Normal dialogues that training does not see, for the guards. None: the first normal ones.
+        normal_probe_dataset: Normal dialogues that training does not see, for the guards. None: 16 normal ones.
         objective: The loss. None: the default one (docs/3-unlearn.md).
         peft_config: A `peft.LoraConfig`, or another adapter's; None trains all weights.
         processing_class: The model's tokenizer; it must have a chat template.
@@ -177,7 +177,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             for number in range(len(PARTS)):
                 counts[number, 0] += batch["counts"][part_of_token == number].sum()
                 counts[number, 1] += (batch["part"] == number).sum()
-        return self.accelerator.reduce(counts.to(device), reduction="mean")
+        reduced: Tensor = self.accelerator.reduce(counts.to(device), reduction="mean")
+        return reduced
 
     def compute_loss(
         self,
@@ -258,8 +259,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         # Under θ₀: before a checkpoint, if any, is loaded.
         self._cache_reference()
         if self.args.stop_rule:
-            prober = self._prober
-            before = prober.full(self.model, 0)
+            before = self._prober.quick(self.model, 0)
+            if self._rule.is_clean(before):
+                before = self._prober.full(self.model, 0)
             self._record(before)
             if self._rule.is_clean(before):
                 self.stop = Stop(
@@ -292,7 +294,6 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             rho=self.args.stop_rho,
             size=self.args.probe_size,
             batch_size=self._pass_size,
-            scores_first=self.args.token_choice != "without-first",
         )
 
     @property
@@ -310,14 +311,17 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
     def _choose_tokens(self) -> None:
         """Leave out of the negative loss the tokens that the setting leaves out."""
-        known = self._collator.reference.setdefault("negative", self._reference([i.old for i in self.train_dataset.forget]))
+        known = self._collator.reference.setdefault(
+            "negative", self._reference([i.old for i in self.train_dataset.forget])
+        )
         if self.args.token_choice == "informative":
             empty = [
                 encode_reply(self._tokenizer, _without_question(turn.prompt), turn.answer, self._max_length)
                 for turn in self._turns
             ]
             masks = [
-                informative(r.log_prob, blind.log_prob) for r, blind in zip(known, self._reference(empty), strict=True)
+                informative(r.log_prob, blind.log_prob)
+                for r, blind in zip(known, self._reference(empty), strict=True)
             ]
         else:
             masks = [torch.arange(len(r.log_prob)) > 0 for r in known]
@@ -401,7 +405,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 for name, parameter in self.accelerator.unwrap_model(self.model).named_parameters():
                     if name in saved:
                         parameter.copy_(saved[name])
-            self.stop = Stop(step=best, reason=f"{self.stop.reason}; went back to step {best}, the best within the guards")
+            self.stop = Stop(
+                step=best, reason=f"{self.stop.reason}; went back to step {best}, the best within the guards"
+            )
         elif best < 0 and self.args.stop_rule:
             self.stop = Stop(step=self.stop.step, reason=f"{self.stop.reason}; no state passed the guards")
         self._best_file.unlink(missing_ok=True)
@@ -431,7 +437,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         file = Path(resume_from_checkpoint) / STATE_FILE
         if not file.is_file():
-            raise InputError(f"{resume_from_checkpoint}: not a whole checkpoint of Letheon; delete it to go on from the one before")
+            raise InputError(
+                f"{resume_from_checkpoint}: not a whole checkpoint of Letheon; delete it to go on from the one before"
+            )
         self._restore(json.loads(file.read_text(encoding="utf-8")))
 
 
@@ -473,7 +481,9 @@ def _square_norm(loss: Tensor, logits: Tensor) -> float:
 
 
 def _dialogue(row: Dialogue | Mapping[str, Any]) -> Dialogue:
-    return row if isinstance(row, Dialogue) else Dialogue.model_validate({k: v for k, v in row.items() if v is not None})
+    return (
+        row if isinstance(row, Dialogue) else Dialogue.model_validate({k: v for k, v in row.items() if v is not None})
+    )
 
 
 def _turn(row: Dialogue | Turn | Mapping[str, Any]) -> Turn:

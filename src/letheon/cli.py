@@ -1,0 +1,219 @@
+"""The command line: thin verbs over the stages. `--help` imports no torch.
+
+Exit codes: 0 done; 1 a gate failed; 2 the input is wrong; 3 a missing optional part, with its install command.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from letheon.console import Console
+from letheon.errors import InputError, LetheonError
+
+app = typer.Typer(
+    name="letheon",
+    help="Make a trained language model unlearn: screen dialogues, forget the bad ones, keep the rest, show it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Where = Annotated[Path, typer.Argument(help="A recipe file, or a run folder.", show_default=False)]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field, e.g. objective.negative.rho=0.1; repeatable."),
+]
+
+
+class Tuning(str, Enum):
+    """Which weights learn."""
+
+    lora = "lora"
+    full = "full"
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/demo"),
+    tuning: Annotated[Tuning, typer.Option(help="Train an adapter, or all weights.")] = Tuning.lora,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Redo what an earlier demo has cached.")] = False,
+    overrides: Sets = None,
+) -> None:
+    """Tell the whole story on a small real model: teach it bad habits, screen, unlearn, evaluate, report."""
+    from letheon.demo.story import tell
+
+    tell(Console(), output=output, tuning=tuning.value, seed=seed, fresh=fresh, overrides=overrides or [])
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(help="Your dialogue file.", show_default=False)],
+    model: Annotated[str, typer.Argument(help="Your model's folder, or a hub id.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the recipe is written.")] = Path(
+        "recipe.yaml"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing recipe.")] = False,
+) -> None:
+    """Write a commented starter recipe for a dialogue file and a model."""
+    from letheon.starter import write_starter
+
+    console = Console()
+    for line in write_starter(data, model, output, force=force):
+        console.say(line)
+
+
+@app.command()
+def validate(data: Annotated[Path, typer.Argument(help="Dialogue file or recipe.", show_default=False)]) -> None:
+    """Check a dialogue file and name every bad row; or check a recipe and all that it names."""
+    from letheon.dialogues import check_file
+
+    console = Console()
+    if data.suffix in (".yaml", ".yml") or data.is_dir():
+        from letheon.run import Run
+
+        run = Run.open(data)
+        run.check()
+        console.say(f"{data}: fine; {len(run.dialogues)} dialogues")
+        return
+    dialogues, faults = check_file(data)
+    if faults:
+        raise InputError([*faults, f"{len(faults)} faults; {len(dialogues)} rows are fine"])
+    labels = [dialogue.label for dialogue in dialogues]
+    turns = sum(1 for dialogue in dialogues for _ in dialogue.turns())
+    console.say(
+        f"{data}: fine; {len(dialogues)} dialogues, {turns} assistant turns; labelled "
+        f"{labels.count('forget')} forget, {labels.count('normal')} normal, {labels.count(None)} without a label"
+    )
+
+
+@app.command()
+def run(
+    recipe: Where,
+    overrides: Sets = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was cut off.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Redo every stage.")] = False,
+) -> None:
+    """Run a recipe: screen, unlearn, evaluate, report. Only what its inputs changed is redone."""
+    from letheon import pipeline
+    from letheon.run import Run
+
+    results = pipeline.run_all(Run.open(recipe, overrides or []), Console(), resume=resume, fresh=fresh)
+    pipeline.check_gates(results)
+
+
+@app.command()
+def screen(where: Where, overrides: Sets = None) -> None:
+    """Pick out the dialogues that need unlearning: verdicts.jsonl."""
+    from letheon import pipeline
+    from letheon.run import Run
+
+    opened = Run.open(where, overrides or [])
+    pipeline.prepare(opened)
+    pipeline.screen_stage(opened, Console())
+
+
+@app.command()
+def expect(
+    where: Where,
+    id: Annotated[str | None, typer.Option("--id", help="One dialogue, with the texts of its answers.")] = None,
+    overrides: Sets = None,
+) -> None:
+    """Show which answers the model will be pulled toward, and why."""
+    from letheon.expect_view import show_expected
+    from letheon.run import Run
+
+    show_expected(Run.open(where, overrides or []), Console(), id)
+
+
+@app.command()
+def unlearn(
+    where: Where,
+    subject: Annotated[
+        str | None, typer.Option("--subject", help="Forget every dialogue with this subject, and nothing else.")
+    ] = None,
+    overrides: Sets = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was cut off.")] = False,
+) -> None:
+    """Train the model to forget what verdicts.jsonl says: model/ and training.jsonl."""
+    from letheon import pipeline
+    from letheon.run import Run
+
+    chosen = [*(overrides or []), *([] if subject is None else [f"data.subject={subject!r}"])]
+    opened, console = Run.open(where, chosen), Console()
+    pipeline.prepare(opened)
+    if opened.recipe.data.subject is not None:
+        pipeline.screen_stage(opened, console)
+    pipeline.unlearn_stage(opened, console, resume=resume)
+
+
+@app.command()
+def evaluate(where: Where, overrides: Sets = None) -> None:
+    """Measure the model before and after, and a control: results.json. Exit code 1 if a gate fails."""
+    from letheon import pipeline
+    from letheon.records import Results
+    from letheon.run import Run
+
+    opened = Run.open(where, overrides or [])
+    pipeline.prepare(opened)
+    pipeline.evaluate_stage(opened, Console())
+    pipeline.check_gates(Results.load(opened.results_file))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="The run folder.", show_default=False)]) -> None:
+    """Write report.html from the files of a run folder."""
+    from letheon.report import write_model_card, write_report
+
+    console = Console()
+    console.say(f"report: {write_report(folder)}")
+    if (folder / "model").is_dir():
+        console.say(f"model card: {write_model_card(folder)}")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, and what each missing thing costs."""
+    from letheon.doctor import findings
+
+    Console().table("letheon doctor", ["what", "found", "if missing"], findings())
+
+
+def main() -> None:
+    """Run the command line; a user's mistake prints a line, never a traceback."""
+    # Faults of the library's own progress bars and hub look-ups have no place in our output.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except LetheonError as error:
+        print(f"letheon: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("letheon: interrupted; 'letheon run … --resume' goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        print("letheon: the disk is full; free some space and run again", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+
+
+def is_full_disk(error: Exception) -> bool:
+    """Whether an error means "no space left on device"; safetensors and torch wrap it in errors of their own."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return True
+    return os.strerror(errno.ENOSPC) in str(error)
+
+
+if __name__ == "__main__":
+    main()

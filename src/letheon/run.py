@@ -1,0 +1,258 @@
+"""The run folder: where the stages leave their files, and which of them are out of date."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from letheon.dialogues import Paraphrase, read_dialogues, read_paraphrases
+from letheon.errors import InputError
+from letheon.models import check_model, fingerprint
+from letheon.recipe import Recipe, apply_override, check_recipe, load_recipe
+from letheon.records import Dialogue, Results, Verdict, read_verdicts, write_text
+
+MANIFEST_SCHEMA = "letheon/manifest/1"
+
+
+class Run:
+    """A recipe and its folder.
+
+    Args:
+        recipe: The resolved recipe.
+
+    Attributes:
+        folder: `recipe.output`.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self.folder = recipe.output
+        self.verdicts_file = self.folder / "verdicts.jsonl"
+        self.training_file = self.folder / "training.jsonl"
+        self.samples_file = self.folder / "samples.jsonl"
+        self.results_file = self.folder / "results.json"
+        self.report_file = self.folder / "report.html"
+        self.model_folder = self.folder / "model"
+        self.checkpoints = self.folder / "checkpoints"
+        self._manifest_file = self.folder / "manifest.json"
+        self._dialogues: list[Dialogue] | None = None
+
+    @classmethod
+    def open(cls, where: Path, overrides: Sequence[str] = ()) -> Run:
+        """Open a recipe file, or the recipe of a run folder, with overrides.
+
+        Raises:
+            InputError: There is none, or it is faulty.
+        """
+        if not where.is_dir():
+            return cls(load_recipe(where, overrides))
+        if not (where / "recipe.yaml").is_file():
+            raise InputError(f"{where}: no recipe.yaml in this folder, so it is no run folder; give a recipe file")
+        raw = load_recipe(where / "recipe.yaml").model_dump(mode="json", by_alias=True)
+        for override in overrides:
+            apply_override(raw, override)
+        return cls(check_recipe({**raw, "output": str(where)}, str(where / "recipe.yaml")))
+
+    def check(self) -> None:
+        """Look for every fault that can be found before any weights load, and name them all.
+
+        Raises:
+            InputError: Missing files or model, faulty dialogues, a run folder of another version.
+        """
+        recipe, faults = self.recipe, []
+        for check in (
+            lambda: check_model(recipe.model),
+            lambda: check_model(recipe.evaluate.control) if recipe.evaluate.control else None,
+            lambda: self.dialogues,
+            self.paraphrases,
+            self.general,
+            self._check_subject,
+            lambda: Results.load(self.results_file),
+            self.manifest,
+        ):
+            try:
+                check()
+            except InputError as error:
+                faults += [fault for fault in error.faults if fault not in faults]
+        for name, path in (("examples", recipe.screen.examples), ("knowledge", recipe.screen.knowledge)):
+            if path is not None and not path.is_file():
+                faults.append(f"{path}: no such file (screen.{name})")
+        if faults:
+            raise InputError(faults)
+
+    def _check_subject(self) -> None:
+        subject = self.recipe.data.subject
+        if subject is None:
+            return
+        known = {dialogue.subject for dialogue in self.dialogues if dialogue.subject}
+        if subject not in known:
+            import difflib
+
+            near = difflib.get_close_matches(subject, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the log names {len(known)} subjects"
+            raise InputError(f"data.subject: no dialogue of the log has the subject {subject!r}; {hint}")
+
+    # -- inputs ------------------------------------------------------------------------------------------------------
+
+    @property
+    def dialogues(self) -> list[Dialogue]:
+        """The log."""
+        if self._dialogues is None:
+            self._dialogues = read_dialogues(self.recipe.data.dialogues)
+        return self._dialogues
+
+    def paraphrases(self) -> list[Paraphrase]:
+        """The reworded questions; none where the recipe names no file."""
+        path = self.recipe.data.paraphrases
+        return [] if path is None else read_paraphrases(path)
+
+    def general(self) -> list[str]:
+        """Paragraphs of general text; none where the recipe names no file.
+
+        Raises:
+            InputError: The file cannot be read or holds no text.
+        """
+        path = self.recipe.data.general
+        if path is None:
+            return []
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise InputError(f"{path}: no such text file, or not UTF-8 (data.general)") from None
+        paragraphs = [paragraph.strip() for paragraph in text.split("\n\n") if paragraph.strip()]
+        if not paragraphs:
+            raise InputError(f"{path}: empty (data.general); leave the setting out to measure no general text")
+        return paragraphs
+
+    def verdicts(self) -> list[Verdict]:
+        """The verdicts of the screening.
+
+        Raises:
+            InputError: It has not run.
+        """
+        if not self.verdicts_file.is_file():
+            raise InputError(f"{self.folder}: not screened yet; run 'letheon screen {self.folder}' first")
+        return read_verdicts(self.verdicts_file)
+
+    # -- what is out of date -----------------------------------------------------------------------------------------
+
+    def key(self, stage: str) -> str:
+        """A hash of all that a stage's outcome depends on: settings, data, model, and the stages before it."""
+        recipe = self.recipe
+        data, seed = recipe.data, recipe.seed
+        if stage == "screen":
+            parts: list[Any] = [_hash(data.dialogues), data.subject, recipe.screen, _hash(recipe.screen.examples)]
+            return _key(*parts, _hash(recipe.screen.knowledge), seed)
+        if stage == "unlearn":
+            # The verdicts themselves, not the screening's key: a person may have edited them.
+            parts = [_hash(self.verdicts_file), _hash(data.dialogues), _hash(data.paraphrases), data.held_out]
+            parts += [data.probe, _model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
+            return _key(*parts, recipe.objective, recipe.tuning, recipe.train, recipe.stop, seed)
+        control = recipe.evaluate.control
+        parts = [self.key("unlearn"), _hash(data.general), recipe.evaluate, recipe.gates, recipe.show_texts]
+        return _key(*parts, _model_hash(control) if control else None, recipe.screen)
+
+    def is_current(self, stage: str) -> bool:
+        """Whether a stage has run on exactly these inputs."""
+        return bool(self.manifest().get("stages", {}).get(stage) == self.key(stage))
+
+    def manifest(self) -> dict[str, Any]:
+        """`manifest.json`, or {}.
+
+        Raises:
+            InputError: It was written by another version, or is damaged.
+        """
+        if not self._manifest_file.is_file():
+            return {}
+        try:
+            manifest = json.loads(self._manifest_file.read_text(encoding="utf-8"))
+            found = manifest.get("schema")
+        except (json.JSONDecodeError, AttributeError):
+            raise InputError(f"{self._manifest_file}: damaged; start a new run folder") from None
+        if found != MANIFEST_SCHEMA:
+            raise InputError(
+                f"{self._manifest_file}: written as {found!r}, this Letheon reads {MANIFEST_SCHEMA!r}; "
+                "use the version that wrote the run, or start a new run folder"
+            )
+        return dict(manifest)
+
+    def finish(self, stage: str) -> None:
+        """Record that a stage has run, on what, with what."""
+        recipe, data = self.recipe, self.recipe.data
+        manifest = {
+            "schema": MANIFEST_SCHEMA,
+            "seed": recipe.seed,
+            "versions": {"letheon": version("letheon"), "python": platform.python_version(), **_versions()},
+            "hardware": _hardware(),
+            "hashes": {
+                "model": _model_hash(recipe.model),
+                **{n: _hash(p) for n, p in vars(data).items() if isinstance(p, Path)},
+                "verdicts": _hash(self.verdicts_file),
+            },
+            "stages": {**self.manifest().get("stages", {}), stage: self.key(stage)},
+        }
+        write_text(self._manifest_file, json.dumps(manifest, indent=2) + "\n")
+
+    def save_recipe(self) -> None:
+        """Write the resolved recipe, with absolute paths, so that the folder can be rerun from anywhere."""
+        resolved = self.recipe.model_dump(mode="json", by_alias=True)
+        for section, name in (
+            ("data", "dialogues"),
+            ("data", "paraphrases"),
+            ("data", "general"),
+            ("screen", "examples"),
+            ("screen", "knowledge"),
+            ("expected", "safe_replies"),
+        ):
+            if resolved[section][name]:
+                resolved[section][name] = str(Path(resolved[section][name]).resolve())
+        for holder, name in ((resolved, "model"), (resolved, "output"), (resolved["evaluate"], "control")):
+            if holder[name] and (name == "output" or Path(holder[name]).exists()):
+                holder[name] = str(Path(holder[name]).resolve())
+        write_text(self.folder / "recipe.yaml", Recipe.model_validate(resolved).dump())
+
+
+def _key(*parts: Any) -> str:
+    plain = [part.model_dump(mode="json") if hasattr(part, "model_dump") else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _hash(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    # A hub data set has no file to hash; its name stands for it.
+    return fingerprint(path) if path.is_file() else str(path)
+
+
+_MODEL_HASHES: dict[tuple[str, float], str] = {}
+
+
+def _model_hash(name: str) -> str:
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    known = (str(folder.resolve()), max(file.stat().st_mtime for file in folder.rglob("*")))
+    if known not in _MODEL_HASHES:
+        _MODEL_HASHES[known] = fingerprint(folder)
+    return _MODEL_HASHES[known]
+
+
+def _versions() -> Mapping[str, str]:
+    return {name: version(name) for name in ("torch", "transformers", "peft", "accelerate", "datasets")}
+
+
+def _hardware() -> dict[str, Any]:
+    import psutil
+    import torch
+
+    return {
+        "machine": platform.machine(),
+        "cores": psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }

@@ -1,0 +1,64 @@
+"""The evaluative model: which answers need unlearning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from letheon import recipe
+from letheon.dialogues import read_dialogues
+from letheon.embed import Embedder
+from letheon.errors import InputError
+from letheon.records import Dialogue
+from letheon.screen.contradiction import ContradictionJudge
+from letheon.screen.embedding import EmbeddingJudge, everyday
+from letheon.screen.judge import Judge, Opinion
+from letheon.screen.labels import LabelsJudge
+from letheon.screen.privacy import PrivacyJudge
+from letheon.screen.screen import score_screening, screen
+
+__all__ = ["Judge", "Opinion", "build_judges", "score_screening", "screen"]
+
+
+def build_judges(settings: recipe.Screen, embedder: Embedder | None = None, seed: int = 0) -> list[Judge]:
+    """Make the judges that a recipe names, in its order; the embedding judge is fitted here.
+
+    Args:
+        settings: The recipe's `screen` section.
+        embedder: Shared by the judges; a new one where there is none.
+        seed: Of the embedding judge's folds.
+
+    Raises:
+        InputError: The examples or the knowledge text cannot be used.
+        MissingExtraError: A judge needs a part that is not installed.
+    """
+    shared = embedder or Embedder()
+    make: dict[recipe.JudgeName, Callable[[], Judge]] = {
+        "labels": LabelsJudge,
+        "embedding": lambda: EmbeddingJudge.fit(_examples(settings.examples), shared, everyday(), seed),
+        "privacy": PrivacyJudge,
+        "contradiction": lambda: ContradictionJudge(shared, _knowledge(settings.knowledge)),
+    }
+    if not settings.judges:
+        raise InputError(f"screen.judges is empty; name at least one of {', '.join(make)}")
+    return [make[name]() for name in settings.judges]
+
+
+def _examples(path: Path | None) -> list[Dialogue]:
+    if path is None:
+        raise InputError("judge 'embedding' needs labelled dialogues: set screen.examples to their file")
+    return read_dialogues(path)
+
+
+def _knowledge(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file (screen.knowledge)") from None
+    except (UnicodeDecodeError, OSError):
+        raise InputError(f"{path}: not readable as UTF-8 text (screen.knowledge)") from None
+    if not text.strip():
+        raise InputError(f"{path}: empty (screen.knowledge); put the facts in it, or leave the setting out")
+    return text

@@ -1,0 +1,146 @@
+"""The judge that compares an answer with what is known: acceptable answers, or a text of facts.
+
+It is weak. MiniLM puts a claim and its denial close together, so most of the weight lies on words: numbers and names
+that the answer has and the known text lacks. It therefore misses a wrong claim made of known words ("the wall fell
+before the war" for "after"), and it suspects a right answer that adds a true detail. It never looks anything up.
+Use it beside other judges, with a review band.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from letheon.embed import Embedder, Vectors
+from letheon.records import Turn
+from letheon.screen.judge import Opinion
+
+CATEGORY = "hallucination"
+SENTENCES = 3
+"""Sentences of the knowledge text that an answer is held against."""
+RELATED = 0.5
+"""Cosine of question and answer to the best sentence from which the knowledge text speaks of the same thing."""
+WORDLESS = 0.45
+"""Highest score that disagreement can reach without a new number, name, or a yes against a no."""
+
+NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+NAME = re.compile(r"(?<![.!?:;\n] )(?<!^)\b[A-Z][a-z]{2,}\b")
+"""A capitalised word that does not open a sentence."""
+POLARITY = re.compile(r"^\W*(yes|no|not|never|sure|of course|certainly|correct|right|wrong)\b", re.IGNORECASE)
+YES = ("yes", "sure", "of course", "certainly", "correct", "right")
+
+
+class ContradictionJudge:
+    """Score of an answer y against known texts K: (1 − a) · (0.45 + 0.55 · e), in [0, 1]; higher contradicts more.
+
+    a = max over K of the agreement (ROUGE-L F + cosine) / 2, clipped to [0, 1].
+    e = of the numbers and names that y adds to the question, the share that K lacks; 1 where y says yes and K no, or
+    the other way round; 0 where y adds none.
+
+    K is the dialogue's acceptable answers; without any, the three sentences of the knowledge text that lie closest
+    to question and answer, if the closest is related (cosine ≥ 0.5). Against a knowledge text the score is e · the
+    cosine, since a text that says more than the answer disagrees with nothing. No K: no opinion.
+    """
+
+    name = "contradiction"
+
+    def __init__(self, embedder: Embedder, knowledge: str = ""):
+        self._embedder = embedder
+        self._sentences = [s.strip() for s in re.split(r"(?<=[.!?])\s+|\n+", knowledge) if s.strip()]
+        self._sentence_vectors: Vectors | None = None
+
+    def judge(self, turns: Sequence[Turn]) -> list[Opinion | None]:
+        """Judge the turns that there is something to compare with."""
+        opinions: list[Opinion | None] = [None] * len(turns)
+        with_answers = [number for number, turn in enumerate(turns) if turn.expected]
+        for number, opinion in zip(with_answers, self._by_answers([turns[n] for n in with_answers]), strict=True):
+            opinions[number] = opinion
+        if self._sentences:
+            others = [number for number, turn in enumerate(turns) if not turn.expected]
+            for number, found in zip(others, self._by_knowledge([turns[n] for n in others]), strict=True):
+                opinions[number] = found
+        return opinions
+
+    def _by_answers(self, turns: Sequence[Turn]) -> list[Opinion]:
+        texts = sorted({text for turn in turns for text in (turn.answer, *turn.expected)})
+        place = {text: number for number, text in enumerate(texts)}
+        vectors = self._embedder.encode(texts)
+        opinions = []
+        for turn in turns:
+            cosines = vectors[[place[text] for text in turn.expected]] @ vectors[place[turn.answer]]
+            opinions.append(_against_answers(turn, cosines.tolist()))
+        return opinions
+
+    def _by_knowledge(self, turns: Sequence[Turn]) -> list[Opinion | None]:
+        if self._sentence_vectors is None:
+            self._sentence_vectors = self._embedder.encode(self._sentences)
+        asked = self._embedder.encode([f"{turn.question}\n{turn.answer}" for turn in turns])
+        opinions: list[Opinion | None] = []
+        for turn, cosines in zip(turns, asked @ self._sentence_vectors.T, strict=True):
+            best = np.argsort(-cosines, kind="stable")[:SENTENCES]
+            nearest = float(cosines[best[0]])
+            if nearest < RELATED:
+                opinions.append(None)
+                continue
+            evidence = lexical_evidence(turn.answer, [self._sentences[n] for n in best], turn.question)
+            score = min(1.0, evidence.share * nearest)
+            opinions.append(Opinion(CATEGORY, score, evidence.span, f"{evidence.what} (knowledge text)"))
+        return opinions
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What in an answer's words speaks against the known texts.
+
+    Attributes:
+        share: e of the formula, in [0, 1].
+        span: The first new number or name in the answer.
+        what: A short description that quotes nothing.
+    """
+
+    share: float
+    span: tuple[int, int] | None
+    what: str
+
+
+def lexical_evidence(answer: str, known: Sequence[str], question: str) -> Evidence:
+    """Find what the answer adds to the question and the known texts lack."""
+    said = {_says_yes(text) for text in known} - {None}
+    ours = _says_yes(answer)
+    if ours is not None and said == {not ours}:
+        return Evidence(1.0, None, "says yes where the known text says no, or the reverse")
+    spans = sorted(match.span() for pattern in (NUMBER, NAME) for match in pattern.finditer(answer))
+    stated = [span for span in spans if not _has(question, answer[slice(*span)])]
+    new = [span for span in stated if not any(_has(text, answer[slice(*span)]) for text in known)]
+    if not new:
+        return Evidence(0.0, None, "no new number or name")
+    return Evidence(len(new) / len(stated), new[0], f"{len(new)} of {len(stated)} numbers and names are new")
+
+
+def _has(text: str, word: str) -> bool:
+    return re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE) is not None
+
+
+def rouge_l(answer: str, reference: str) -> float:
+    """ROUGE-L F of two texts, stemmed: in [0, 1], 1 for the same words in the same order."""
+    scorer = importlib.import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=True)
+    return float(scorer.score(reference, answer)["rougeL"].fmeasure)
+
+
+def _says_yes(text: str) -> bool | None:
+    opener = POLARITY.match(text)
+    return None if opener is None else opener.group(1).lower() in YES
+
+
+def _against_answers(turn: Turn, cosines: Sequence[float]) -> Opinion:
+    agreement = max(
+        (rouge_l(turn.answer, text) + cosine) / 2 for text, cosine in zip(turn.expected, cosines, strict=True)
+    )
+    evidence = lexical_evidence(turn.answer, turn.expected, turn.question)
+    disagreement = 1 - min(1.0, max(0.0, agreement))
+    score = disagreement * (WORDLESS + (1 - WORDLESS) * evidence.share)
+    return Opinion(CATEGORY, score, evidence.span, f"{evidence.what} (acceptable answers)")

@@ -1,0 +1,39 @@
+"""What a judge is: something that looks at assistant turns and says how sure it is that each must be forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from letheon.records import Turn
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a judge thinks of one turn.
+
+    Attributes:
+        category: Kind of undesired content that it looks for or found most likely, or "normal".
+        score: In [0, 1]; higher is more surely undesired.
+        span: Character range [start, end) of the offending part of the answer, where the judge knows it.
+        reason: One short sentence that quotes nothing of the dialogue.
+    """
+
+    category: str
+    score: float
+    span: tuple[int, int] | None = None
+    reason: str | None = None
+
+
+class Judge(Protocol):
+    """A judge of assistant turns."""
+
+    @property
+    def name(self) -> str:
+        """What verdicts call it."""
+        ...
+
+    def judge(self, turns: Sequence[Turn]) -> list[Opinion | None]:
+        """Give one opinion a turn, in order; None where this judge has nothing to go by."""
+        ...

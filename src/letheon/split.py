@@ -1,0 +1,101 @@
+"""Who sees what: training, the stop rule's probes, and what is only ever evaluated never overlap."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from letheon.dialogues import Paraphrase
+from letheon.errors import InputError
+from letheon.records import Dialogue, Turn, Verdict
+
+NORMAL_PROBE = 0.1
+"""Share of the normal dialogues that only the guards see."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The data of a run.
+
+    Attributes:
+        forget: Turns to forget, and the category that the screening gave each.
+        categories: In the order of `forget`.
+        probe: Turns for the stop rule.
+        paraphrase: Reworded questions that only evaluation sees.
+        normal: Normal dialogues for training.
+        normal_probe: Normal dialogues for the stop rule's guards.
+        normal_held_out: Normal dialogues that only evaluation sees.
+    """
+
+    forget: list[Turn]
+    categories: list[str]
+    probe: list[Turn]
+    paraphrase: list[Turn]
+    normal: list[Dialogue]
+    normal_probe: list[Dialogue]
+    normal_held_out: list[Dialogue]
+
+
+def split(
+    dialogues: Sequence[Dialogue],
+    verdicts: Sequence[Verdict],
+    paraphrases: Sequence[Paraphrase],
+    *,
+    held_out: float,
+    probe: float,
+    seed: int,
+) -> Split:
+    """Divide a screened log.
+
+    A dialogue is normal if every turn of it is; one that waits for review is used for nothing. Paraphrases with
+    split "probe" drive the stop rule; where there are none, a share of the forget dialogues is kept from training.
+
+    Args:
+        dialogues: The log.
+        verdicts: Of every assistant turn.
+        paraphrases: Reworded questions.
+        held_out: Share of the normal dialogues that only evaluation sees.
+        probe: Share of the forget turns for the stop rule, where no paraphrase is.
+        seed: Of the division.
+
+    Raises:
+        InputError: Nothing to forget, or nothing normal to keep.
+    """
+    by_id = {dialogue.id: dialogue for dialogue in dialogues}
+    unknown = sorted({verdict.id for verdict in verdicts} - set(by_id))
+    if unknown:
+        raise InputError(
+            f"verdicts.jsonl names dialogues that the log does not have ({unknown[0]!r} …); screen again"
+        )
+    flagged = [verdict for verdict in verdicts if verdict.decision == "forget"]
+    if not flagged:
+        raise InputError(
+            "no dialogue to forget: the screening found none; lower screen.forget_above, "
+            "label some rows, or leave the model as it is"
+        )
+    not_normal = {verdict.id for verdict in verdicts if verdict.decision != "normal"}
+    normal = [dialogue for dialogue in dialogues if dialogue.id not in not_normal]
+    if not normal:
+        raise InputError("no normal dialogue is left to keep the model's ability with; add some to the log")
+    draw = random.Random(f"{seed}-split")
+    draw.shuffle(normal)
+    held = round(len(normal) * held_out) if len(normal) > 1 else 0
+    guard = min(max(round(len(normal) * NORMAL_PROBE), 1), len(normal) - held - 1)
+
+    turns = [(Turn(by_id[v.id], v.turn), v.category) for v in flagged]
+    forgotten = {turn.dialogue.id for turn, _ in turns}
+    probes = [p.dialogue.last_turn for p in paraphrases if p.split == "probe" and p.of in forgotten]
+    if not probes and len(turns) > 1:
+        draw.shuffle(turns)
+        size = min(max(round(len(turns) * probe), 1), len(turns) - 1) if probe else 0
+        probes, turns = [turn for turn, _ in turns[:size]], turns[size:]
+    return Split(
+        forget=[turn for turn, _ in turns],
+        categories=[category for _, category in turns],
+        probe=probes,
+        paraphrase=[p.dialogue.last_turn for p in paraphrases if p.split == "test" and p.of in forgotten],
+        normal=normal[held + guard :],
+        normal_probe=normal[held : held + guard],
+        normal_held_out=normal[:held],
+    )

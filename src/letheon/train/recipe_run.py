@@ -1,0 +1,180 @@
+"""A recipe's training: from its sections to trainer, objective and settings."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from transformers import TrainerCallback
+
+from letheon.console import OnProgress
+from letheon.errors import InputError
+from letheon.expected import Target
+from letheon.models import Model, Tokenizer
+from letheon.objective import (
+    NLUL,
+    NPO,
+    ClusterMean,
+    CrossEntropy,
+    GradientAscent,
+    LogOddsHinge,
+    Objective,
+    ReferenceKL,
+    Term,
+)
+from letheon.recipe import ObjectiveRecipe, Recipe
+from letheon.records import Stop
+from letheon.run import Run
+from letheon.split import Split
+from letheon.train.config import UnlearnConfig
+from letheon.train.progress import quiet
+from letheon.train.trainer import UnlearnTrainer
+
+LORA_SAVE_STEPS, FULL_SAVE_STEPS = 10, 25
+"""A full checkpoint is written to disk with its optimizer: three times the model."""
+
+
+def train_from_recipe(
+    run: Run,
+    model: Model,
+    tokenizer: Tokenizer,
+    targets: Sequence[Target],
+    data: Split,
+    update: OnProgress,
+    *,
+    resume: bool,
+) -> tuple[Model, Stop]:
+    """Train as a recipe says; `training.jsonl` grows a line a step.
+
+    Args:
+        run: The run.
+        model: Its model.
+        tokenizer: The tokenizer.
+        targets: What to forget, and what to say instead.
+        data: The division of the log.
+        update: Progress, in steps.
+        resume: Continue from the last checkpoint, if there is one.
+
+    Returns:
+        The trained model (with its adapter), and why training stopped.
+    """
+    trainer = UnlearnTrainer(
+        model,
+        training_settings(run.recipe, str(run.checkpoints)),
+        forget_dataset=targets,
+        normal_dataset=data.normal,
+        probe_dataset=data.probe,
+        normal_probe_dataset=data.normal_probe,
+        objective=objective_of(run.recipe.objective),
+        peft_config=adapter_of(run.recipe),
+        processing_class=tokenizer,
+        callbacks=[TrainingLog(run, append=resume)],
+    )
+    quiet(trainer, update)
+    checkpoints = list(run.checkpoints.glob("checkpoint-*"))
+    trainer.train(resume_from_checkpoint=bool(resume and checkpoints))
+    assert trainer.stop is not None
+    return trainer.model, trainer.stop
+
+
+def objective_of(recipe: ObjectiveRecipe) -> Objective:
+    """The objective that a recipe describes."""
+    negative = recipe.negative
+    distances: dict[str, Term] = {
+        "hinge": LogOddsHinge(negative.rho, negative.eta, negative.rivals),
+        "npo": NPO(negative.beta),
+        "nlul": NLUL(),
+        "gradient-ascent": GradientAscent(),
+    }
+    top_k = recipe.normal.top_k
+    keep: dict[str, Term | None] = {
+        "ce+kl": ReferenceKL(top_k),
+        "ce": CrossEntropy(),
+        "kl": ReferenceKL(top_k, cross_entropy=False),
+        "none": None,
+    }
+    return Objective(
+        negative=distances[negative.name],
+        positive=None if recipe.positive.name == "none" else ClusterMean(),
+        normal=keep[recipe.normal.name],
+        weights=(negative.weight, recipe.positive.weight, recipe.normal.weight),
+    )
+
+
+def adapter_of(recipe: Recipe) -> Any:
+    """The recipe's `peft.LoraConfig`; None for full tuning."""
+    if recipe.tuning.kind == "full":
+        return None
+    from peft import LoraConfig
+
+    lora = recipe.tuning.lora
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
+    """The settings of a recipe; its `train` section wins over what the other sections set.
+
+    Raises:
+        InputError: `train` names a setting that does not exist, or gives one a value that does not fit.
+    """
+    objective, stop, normal = recipe.objective, recipe.stop, recipe.objective.normal
+    save_steps = LORA_SAVE_STEPS if recipe.tuning.kind == "lora" else FULL_SAVE_STEPS
+    settings: dict[str, Any] = {
+        "output_dir": output,
+        "seed": recipe.seed,
+        "save_strategy": "steps",
+        "save_steps": save_steps,
+        "save_total_limit": 2,
+        "disable_tqdm": True,
+        "token_choice": objective.negative.tokens,
+        "balance": objective.balance,
+        "top_k": normal.top_k,
+        "dual_rate": normal.dual_rate,
+        "normal_budget": normal.budget,
+        "stop_every": stop.every,
+        "stop_share": stop.share,
+        "stop_rho": stop.rho,
+        "stop_normal_budget": stop.normal_budget,
+        "stop_kl_budget": stop.kl_budget,
+        "stop_patience": stop.patience,
+        **recipe.train,
+    }
+    known = {field.name for field in fields(UnlearnConfig)}
+    faults = []
+    for name in recipe.train:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            faults.append(f"unknown setting 'train.{name}'" + (f"; did you mean {near[0]!r}?" if near else ""))
+    if faults:
+        raise InputError(faults)
+    try:
+        return UnlearnConfig(**settings)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"train: {' '.join(str(error).split())}") from None
+
+
+class TrainingLog(TrainerCallback):  # type: ignore[misc]
+    """Writes what the trainer logs to `training.jsonl`."""
+
+    def __init__(self, run: Run, *, append: bool):
+        self.path = run.training_file
+        if not append:
+            self.path.unlink(missing_ok=True)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write a line: parts of the loss and weights, or a probe."""
+        if not logs or "train_runtime" in logs:
+            return
+        probe = {name.removeprefix("probe_"): value for name, value in logs.items() if name.startswith("probe_")}
+        line = {"step": state.global_step, **({"probe": probe} if probe else logs)}
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
