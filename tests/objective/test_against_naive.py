@@ -1,0 +1,169 @@
+"""Loss terms and their gradients against transcriptions of the formulas, one token and one number at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from letheon.objective import (
+    NLUL,
+    NPO,
+    Answers,
+    ClusterMean,
+    CrossEntropy,
+    GradientAscent,
+    LogOddsHinge,
+    ReferenceKL,
+    log_odds_margin,
+    log_prob,
+    top_k_kl,
+)
+
+SHAPES = [(1, 2, 1), (3, 5, 2), (7, 11, 3), (13, 17, 5)]
+
+
+def made_up(n: int, vocabulary: int, k: int, dtype: torch.dtype = torch.float32) -> Answers:
+    """Answer tokens in sequences of odd lengths, some of which do not count."""
+    random = torch.Generator().manual_seed(n * vocabulary)
+    before = torch.randn(n, vocabulary, generator=random) * 2
+    targets = torch.randint(vocabulary, (n,), generator=random)
+    top = before.log_softmax(dim=1).topk(k, dim=1)
+    return Answers(
+        logits=(torch.randn(n, vocabulary, generator=random) * 2).to(dtype).requires_grad_(),
+        targets=targets,
+        sequence=torch.tensor([int(math.sqrt(t)) for t in range(n)]),
+        counts=torch.rand(n, generator=random) < 0.7,
+        reference_log_prob=log_prob(before, targets),
+        reference_top_ids=top.indices,
+        reference_top_log_probs=top.values,
+    )
+
+
+def softmax(row: Tensor) -> list[Tensor]:
+    """In float64 and without any trick for stability."""
+    powers = [value.double().exp() for value in row]
+    return [power / sum(powers) for power in powers]
+
+
+def naive_hinge(a: Answers, t: int, term: LogOddsHinge) -> Tensor:
+    row, own = a.logits[t].double(), int(a.targets[t])
+    rivals = sorted((v for v in range(len(row)) if v != own), key=lambda v: -row[v].item())[: term.rivals]
+    margin = row[own] - torch.log(sum((row[v].exp() for v in rivals), torch.zeros(())))
+    return torch.clamp(margin - math.log(term.rho / (1 - term.rho)), min=0) / term.eta
+
+
+def naive_kl(a: Answers, t: int) -> Tensor:
+    assert a.reference_top_ids is not None
+    assert a.reference_top_log_probs is not None
+    now = softmax(a.logits[t])
+    ids, before = a.reference_top_ids[t].tolist(), a.reference_top_log_probs[t].double().exp().tolist()
+    inside = sum((p * (math.log(p) - now[v].log()) for v, p in zip(ids, before, strict=True)), torch.zeros(()))
+    rest, rest_now = 1 - sum(before), torch.ones(()) - sum(now[v] for v in ids)
+    return inside + rest * (math.log(rest) - rest_now.log())
+
+
+def naive_npo(a: Answers, term: NPO) -> list[Tensor]:
+    assert a.reference_log_prob is not None
+    losses = []
+    for s in range(a.sequences):
+        ratio = torch.zeros((), dtype=torch.float64)
+        for t in range(len(a.targets)):
+            if int(a.sequence[t]) == s and bool(a.counts[t]):
+                ratio = ratio + softmax(a.logits[t])[int(a.targets[t])].log() - float(a.reference_log_prob[t])
+        losses.append(-2 / term.beta * torch.log(1 / (1 + torch.exp(term.beta * ratio))))
+    return losses
+
+
+def own_probability(a: Answers, t: int) -> Tensor:
+    return softmax(a.logits[t])[int(a.targets[t])]
+
+
+def by_token(loss: Callable[[Answers, int], Tensor]) -> Callable[[Answers], list[Tensor]]:
+    return lambda a: [loss(a, t) for t in range(len(a.targets))]
+
+
+TERMS: dict[str, tuple[Any, Callable[[Answers], list[Tensor]]]] = {
+    "hinge": (LogOddsHinge(), by_token(lambda a, t: naive_hinge(a, t, LogOddsHinge()))),
+    "hinge of 2 rivals": (
+        LogOddsHinge(0.05, 0.25, 2),
+        by_token(lambda a, t: naive_hinge(a, t, LogOddsHinge(0.05, 0.25, 2))),
+    ),
+    "nlul": (NLUL(), by_token(lambda a, t: -torch.log(1 - own_probability(a, t)))),
+    "npo": (NPO(), lambda a: naive_npo(a, NPO())),
+    "npo of beta 1": (NPO(1.0), lambda a: naive_npo(a, NPO(1.0))),
+    "gradient ascent": (GradientAscent(), by_token(lambda a, t: own_probability(a, t).log())),
+    "cross-entropy": (CrossEntropy(), by_token(lambda a, t: -own_probability(a, t).log())),
+    "cluster mean": (ClusterMean(), by_token(lambda a, t: -own_probability(a, t).log())),
+    "kl": (ReferenceKL(cross_entropy=False), by_token(naive_kl)),
+    "kl and cross-entropy": (ReferenceKL(), by_token(lambda a, t: naive_kl(a, t) - own_probability(a, t).log())),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", TERMS)
+def test_value_and_gradient(name: str, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    term, naive = TERMS[name]
+    given = made_up(*shape, dtype=dtype)
+    # Uneven weights, so that a loss in the wrong place is seen.
+    found, wanted = term(given), torch.stack(naive(given))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), wanted.double(), rtol=1e-4, atol=1e-5)
+    uneven = torch.arange(1.0, len(found) + 1)
+    (gradient,) = torch.autograd.grad((found * uneven).sum(), given.logits)
+    (expected,) = torch.autograd.grad((wanted * uneven).sum(), given.logits)
+    # The reduction runs in float32 whatever the logits are; only the gradient is rounded to their type.
+    rough = dtype == torch.bfloat16
+    torch.testing.assert_close(gradient, expected, rtol=4e-2 if rough else 1e-3, atol=5e-3 if rough else 1e-5)
+
+
+@pytest.mark.parametrize("rivals", [1, 3, 10])
+def test_numeric_gradient_of_the_margin(rivals: int) -> None:
+    """Central differences in float32: the functions compute in float32, which is too coarse for gradcheck."""
+    given = made_up(3, 7, 2)
+    (gradient,) = torch.autograd.grad(log_odds_margin(given.logits, given.targets, rivals).sum(), given.logits)
+    step = 1e-2
+    for t in range(3):
+        for v in range(7):
+            moved = [given.logits.detach().clone() for _ in range(2)]
+            moved[0][t, v] += step
+            moved[1][t, v] -= step
+            up, down = (float(log_odds_margin(logits, given.targets, rivals).sum()) for logits in moved)
+            assert float(gradient[t, v]) == pytest.approx((up - down) / (2 * step), abs=2e-3)
+
+
+@pytest.mark.parametrize("p", [0.01, 0.3, 0.9, 0.999])
+def test_gradient_of_nlul_is_that_of_ce_u(p: float) -> None:
+    """CE-U: cross-entropy to the model's own distribution without the token, detached (methods, §4)."""
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 9, generator=random)
+    with torch.no_grad():
+        others = logits[0, 1:].logsumexp(dim=0)
+        logits[0, 0] = others + math.log(p / (1 - p))
+    logits.requires_grad_()
+    target = torch.tensor([0])
+    given = Answers(logits, target, torch.tensor([0]), torch.tensor([True]))
+    (gradient,) = torch.autograd.grad(NLUL()(given).sum(), logits)
+    wished = logits.detach().scatter(1, target[:, None], float("-inf")).softmax(dim=1)
+    (of_ce_u,) = torch.autograd.grad(-(wished * logits.log_softmax(dim=1)).sum(), logits)
+    torch.testing.assert_close(gradient, of_ce_u, rtol=1e-4, atol=1e-6)
+    # dL/dz_t = p_t and dL/dz_j = −p_t p_j/(1 − p_t).
+    probabilities = logits.detach().softmax(dim=1)[0]
+    by_hand = -probabilities * p / (1 - p)
+    by_hand[0] = p
+    torch.testing.assert_close(gradient[0], by_hand, rtol=1e-3, atol=1e-6)
+
+
+def test_gradient_of_the_kl_of_all_tokens_is_the_difference_of_the_distributions() -> None:
+    given = made_up(5, 9, 9)
+    assert given.reference_top_ids is not None
+    assert given.reference_top_log_probs is not None
+    loss = top_k_kl(given.logits, given.reference_top_ids, given.reference_top_log_probs).sum()
+    (gradient,) = torch.autograd.grad(loss, given.logits)
+    before = torch.zeros(5, 9).scatter(1, given.reference_top_ids, given.reference_top_log_probs.exp())
+    torch.testing.assert_close(gradient, given.logits.detach().softmax(dim=1) - before, rtol=1e-3, atol=1e-5)

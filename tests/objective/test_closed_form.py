@@ -1,0 +1,247 @@
+"""Loss terms on tensors whose answer is known in closed form."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from letheon.objective import (
+    NLUL,
+    NPO,
+    Answers,
+    Balance,
+    ClusterMean,
+    Counts,
+    CrossEntropy,
+    DualWeight,
+    GradientAscent,
+    LogOddsHinge,
+    Objective,
+    ReferenceKL,
+    log_odds_margin,
+    log_prob,
+    share_preferred,
+    top_k_kl,
+)
+
+
+def with_probability(p: float, vocabulary: int = 8) -> Tensor:
+    """(1, V) logits that give token 0 the probability p and the others equal shares of the rest."""
+    return torch.tensor([[math.log(p), *[math.log((1 - p) / (vocabulary - 1))] * (vocabulary - 1)]])
+
+
+def answers(logits: Tensor, targets: list[int], **changes: Any) -> Answers:
+    n = len(targets)
+    fields: dict[str, Any] = {
+        "logits": logits,
+        "targets": torch.tensor(targets),
+        "sequence": torch.zeros(n, dtype=torch.long),
+        "counts": torch.ones(n, dtype=torch.bool),
+    }
+    return Answers(**{**fields, **changes})
+
+
+@pytest.mark.parametrize("p", [1e-4, 0.01, 0.2, 0.5, 0.9, 0.9999])
+def test_margin_to_all_rivals_is_the_logit_of_the_probability(p: float) -> None:
+    margin = log_odds_margin(with_probability(p), torch.tensor([0]), rivals=7)
+    assert float(margin) == pytest.approx(math.log(p / (1 - p)), abs=1e-3)
+
+
+def test_margin_to_few_rivals_is_higher_and_more_rivals_than_tokens_are_all() -> None:
+    logits = with_probability(0.3)
+    margins = [float(log_odds_margin(logits, torch.tensor([0]), rivals)) for rivals in (1, 3, 7, 100)]
+    # One of seven equal rivals has a seventh of the odds.
+    assert margins[0] == pytest.approx(margins[2] + math.log(7), abs=1e-5)
+    assert margins[0] > margins[1] > margins[2] == margins[3]
+
+
+def test_margin_stays_finite_at_the_extremes() -> None:
+    logits = torch.tensor([[200.0, -200.0, -200.0], [-200.0, 200.0, 0.0]])
+    assert log_odds_margin(logits, torch.tensor([0, 0]), 10).tolist() == pytest.approx([400 - math.log(2), -400])
+
+
+@pytest.mark.parametrize("eta", [0.25, 1.0, 4.0])
+@pytest.mark.parametrize("rho", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("p", [0.01, 0.3, 0.6, 0.99])
+def test_hinge_is_zero_below_the_threshold_and_linear_above(rho: float, eta: float, p: float) -> None:
+    logits = with_probability(p).requires_grad_()
+    loss = LogOddsHinge(rho=rho, eta=eta, rivals=7)(answers(logits, [0])).sum()
+    loss.backward()
+    above = math.log(p / (1 - p)) - math.log(rho / (1 - rho))
+    assert float(loss.detach()) == pytest.approx(max(0.0, above) / eta, abs=1e-4)
+    assert logits.grad is not None
+    # dm/dz_y = 1, whatever the probability: the push does not fade where the answer is memorised.
+    assert float(logits.grad[0, 0]) == pytest.approx(1 / eta if above > 0 else 0.0)
+    if above < 0:
+        assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("p", [1e-3, 0.2, 0.5, 0.99])
+def test_nlul(p: float) -> None:
+    assert float(NLUL()(answers(with_probability(p), [0]))) == pytest.approx(-math.log(1 - p), abs=1e-4)
+
+
+def test_nlul_stays_finite_where_the_probability_rounds_to_1() -> None:
+    logits = torch.tensor([[100.0, 0.0, 0.0]], requires_grad=True)
+    loss = NLUL()(answers(logits, [0]))
+    assert float(loss.detach()) == pytest.approx(100 - math.log(2), rel=1e-6)
+    loss.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == [pytest.approx([1.0, -0.5, -0.5])]
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.1, 1.0])
+def test_npo_where_nothing_has_moved(beta: float) -> None:
+    logits, targets = torch.randn(6, 9, generator=torch.Generator().manual_seed(0)), [1, 2, 3, 4, 5, 6]
+    given = answers(
+        logits,
+        targets,
+        sequence=torch.tensor([0, 0, 0, 1, 1, 2]),
+        reference_log_prob=log_prob(logits, torch.tensor(targets)),
+    )
+    assert NPO(beta)(given).tolist() == pytest.approx([2 / beta * math.log(2)] * 3)
+
+
+def test_npo_of_a_known_ratio() -> None:
+    # log π/π₀ = log 0.5 − log 0.25 twice = 2 log 2, so σ(−β log π/π₀) = 1/(1 + 4^β).
+    given = answers(with_probability(0.5).repeat(2, 1), [0, 0], reference_log_prob=torch.tensor([0.25, 0.25]).log())
+    assert float(NPO(0.5)(given)) == pytest.approx(4 * math.log(3), rel=1e-6)
+
+
+@pytest.mark.parametrize(("term", "sign"), [(GradientAscent(), 1), (CrossEntropy(), -1), (ClusterMean(), -1)])
+def test_cross_entropies(term: Any, sign: int) -> None:
+    assert float(term(answers(with_probability(0.3), [0]))) == pytest.approx(sign * math.log(0.3), abs=1e-6)
+
+
+def top(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    found = logits.log_softmax(dim=1).topk(k, dim=1)
+    return found.indices, found.values
+
+
+@pytest.mark.parametrize("k", [1, 4, 12])
+def test_kl_is_zero_where_nothing_has_moved(k: int) -> None:
+    logits = torch.randn(5, 12, generator=torch.Generator().manual_seed(0)) * 3
+    assert top_k_kl(logits, *top(logits, k)).tolist() == pytest.approx([0.0] * 5, abs=2e-6)
+
+
+def test_kl_of_all_tokens_is_the_full_one_and_of_fewer_a_lower_bound() -> None:
+    random = torch.Generator().manual_seed(0)
+    before, now = torch.randn(2, 7, 12, generator=random) * 2
+    full = (before.softmax(dim=1) * (before.log_softmax(dim=1) - now.log_softmax(dim=1))).sum(dim=1)
+    by_k = [top_k_kl(now, *top(before, k)) for k in (1, 3, 6, 11, 12)]
+    assert by_k[-1].tolist() == pytest.approx(full.tolist(), abs=1e-5)
+    # Eleven tokens and a bucket that holds the twelfth are all tokens again.
+    assert by_k[-2].tolist() == pytest.approx(full.tolist(), abs=1e-5)
+    for fewer, more in zip(by_k, by_k[1:], strict=False):
+        assert bool((fewer <= more + 1e-5).all())
+        assert bool((fewer >= -1e-6).all())
+
+
+def test_kl_of_two_tokens_by_hand() -> None:
+    # (0.8, 0.2) against (0.5, 0.5); with k = 1 the second token is the bucket.
+    logits = torch.zeros(1, 2)
+    loss = top_k_kl(logits, torch.tensor([[0]]), torch.tensor([[math.log(0.8)]]))
+    assert float(loss) == pytest.approx(0.8 * math.log(1.6) + 0.2 * math.log(0.4), abs=1e-6)
+
+
+def test_reference_kl_adds_the_cross_entropy_unless_switched_off() -> None:
+    before, now = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(1))
+    ids, values = top(before, 4)
+    given = answers(now, [0, 1, 2], reference_top_ids=ids, reference_top_log_probs=values)
+    kl = ReferenceKL(4, cross_entropy=False)(given)
+    both = ReferenceKL(4)(given)
+    assert both.tolist() == pytest.approx((kl + CrossEntropy()(given)).tolist())
+
+
+@pytest.mark.parametrize(
+    ("normal", "negative", "scale"),
+    [(2.0, 4.0, 0.5), (1.0, 1000.0, 0.1), (1000.0, 1.0, 10.0), (1.0, 0.0, 3.0), (0.0, 1.0, 3.0), (0.0, 0.0, 3.0)],
+)
+def test_balance_is_the_clipped_ratio_and_rests_where_there_is_none(
+    normal: float, negative: float, scale: float
+) -> None:
+    balance = Balance(scale=3.0)
+    balance.update(normal, negative)
+    assert balance.scale == pytest.approx(scale)
+
+
+def test_dual_weight_rises_falls_to_its_floor_and_stops_at_its_ceiling() -> None:
+    dual = DualWeight(value=1.0, floor=1.0, rate=2.0, budget=1.05)
+    dual.update(loss=1.25, reference=1.0)
+    assert dual.value == pytest.approx(1.4)
+    dual.update(loss=1.0, reference=1.0)
+    assert dual.value == pytest.approx(1.3)
+    for _ in range(10):
+        dual.update(loss=0.5, reference=1.0)
+    assert dual.value == 1.0
+    dual.update(loss=1e6, reference=1.0)
+    assert dual.value == dual.ceiling == 100.0
+    # The ratio counts, not the loss.
+    other = DualWeight(value=1.0, floor=1.0, rate=2.0, budget=1.05)
+    other.update(loss=12.5, reference=10.0)
+    assert other.value == pytest.approx(1.4)
+
+
+def test_dual_weight_stays_without_a_reference_and_with_a_rate_of_0() -> None:
+    unknown, fixed = DualWeight(3.0, 1.0), DualWeight(3.0, 1.0, rate=0.0)
+    unknown.update(loss=9.0, reference=0.0)
+    fixed.update(loss=9.0, reference=1.0)
+    assert unknown.value == fixed.value == 3.0
+
+
+def test_share_preferred() -> None:
+    threshold = math.log(0.2 / 0.8)
+    margins = torch.tensor([threshold - 0.1, threshold + 0.1, 50.0, -50.0])
+    assert share_preferred(margins, 0.2) == 0.5
+    # At even odds a margin of 0 is the threshold, and not above it.
+    assert share_preferred(torch.tensor([0.0, 1e-3]), 0.5) == 0.5
+
+
+def test_share_of_a_broken_model_is_not_forgotten() -> None:
+    assert math.isnan(share_preferred(torch.tensor([-5.0, float("nan")]), 0.2))
+
+
+def test_objective_by_hand() -> None:
+    """Two tokens to forget (one does not count), one normal; mean, weights and scale."""
+    batch: Any = {
+        "negative": answers(
+            torch.cat([with_probability(0.5), with_probability(0.9)]),
+            [0, 0],
+            counts=torch.tensor([True, False]),
+        ),
+        "normal": answers(with_probability(0.25), [0]),
+    }
+    objective = Objective(GradientAscent(), ClusterMean(), CrossEntropy())
+    parts = objective(batch)
+    assert list(parts) == ["negative", "normal"]
+    assert {part: float(loss) for part, loss in parts.items()} == pytest.approx(
+        {"negative": math.log(0.5), "normal": -math.log(0.25)}, abs=1e-6
+    )
+    total = objective.total(parts, {"negative": 2.0, "positive": 7.0, "normal": 3.0}, scale=0.5)
+    assert float(total) == pytest.approx(math.log(0.5) - 3 * math.log(0.25), abs=1e-5)
+    of_step = objective(batch, {part: Counts(tokens=4, sequences=2) for part in ("negative", "normal")})
+    assert float(of_step["negative"]) == pytest.approx(math.log(0.5) / 4)
+
+
+def test_objective_counts_sequences_where_the_term_does() -> None:
+    logits, targets = with_probability(0.5).repeat(4, 1), [0] * 4
+    given = answers(
+        logits,
+        targets,
+        sequence=torch.tensor([0, 0, 0, 1]),
+        reference_log_prob=log_prob(logits, torch.tensor(targets)),
+    )
+    loss = Objective(NPO(0.1), None, None)({"negative": given})["negative"]
+    assert float(loss) == pytest.approx(20 * math.log(2))
+
+
+def test_objective_leaves_out_what_has_no_term_and_asks_only_for_what_is_needed() -> None:
+    objective = Objective(NPO(), None, ReferenceKL())
+    assert objective.needs("negative") == {"reference_log_prob"}
+    assert objective.needs("positive") == frozenset()
+    assert objective.needs("normal") == {"reference_top"}
+    assert Objective(None, None, CrossEntropy())({"negative": answers(with_probability(0.5), [0])}) == {}

@@ -1,0 +1,192 @@
+"""Limits and identities that hold whatever the numbers are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from letheon.objective import (
+    NLUL,
+    NPO,
+    Answers,
+    ClusterMean,
+    Counts,
+    CrossEntropy,
+    GradientAscent,
+    LogOddsHinge,
+    Objective,
+    ReferenceKL,
+    log_prob,
+)
+
+TERMS: list[Any] = [
+    LogOddsHinge(),
+    NLUL(),
+    NPO(),
+    GradientAscent(),
+    CrossEntropy(),
+    ClusterMean(),
+    ReferenceKL(top_k=3),
+    ReferenceKL(top_k=3, cross_entropy=False),
+]
+names = [f"{type(term).__name__}-{number}" for number, term in enumerate(TERMS)]
+
+
+def made_up(seed: int = 0, n: int = 9, vocabulary: int = 13, scale: float = 2.0) -> Answers:
+    random = torch.Generator().manual_seed(seed)
+    before = torch.randn(n, vocabulary, generator=random)
+    targets = torch.randint(vocabulary, (n,), generator=random)
+    top = before.log_softmax(dim=1).topk(3, dim=1)
+    return Answers(
+        logits=(torch.randn(n, vocabulary, generator=random) * scale).requires_grad_(),
+        targets=targets,
+        sequence=torch.arange(n) // 3,
+        counts=torch.arange(n) % 4 > 0,
+        reference_log_prob=log_prob(before, targets),
+        reference_top_ids=top.indices,
+        reference_top_log_probs=top.values,
+    )
+
+
+def mean_and_gradient(term: Any, given: Answers, counts: Counts | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    of = None if counts is None else {"negative": counts}
+    loss = Objective(term, None, None)({"negative": given}, of)["negative"]  # type: ignore[arg-type]
+    return loss.detach(), torch.autograd.grad(loss, given.logits)[0]
+
+
+@pytest.mark.parametrize("term", [t for t in TERMS if getattr(t, "cross_entropy", True)], ids=lambda t: str(t))
+def test_labels_matter(term: Any) -> None:
+    given = made_up()
+    shuffled = replace(given, targets=given.targets.roll(1))
+    loss, gradient = mean_and_gradient(term, given)
+    other, other_gradient = mean_and_gradient(term, shuffled)
+    assert abs(float(loss - other)) > 1e-3
+    assert float((gradient - other_gradient).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("term", TERMS, ids=names)
+def test_tokens_that_do_not_count_have_no_gradient_and_no_say(term: Any) -> None:
+    given = made_up()
+    loss, gradient = mean_and_gradient(term, given)
+    assert not gradient[~given.counts].any()
+    assert bool(gradient[given.counts].abs().sum() > 0)
+    wild = given.logits.detach().clone()
+    wild[~given.counts] = 77 * torch.randn(wild.shape, generator=torch.Generator().manual_seed(5))[~given.counts]
+    assert float(mean_and_gradient(term, replace(given, logits=wild.requires_grad_()))[0]) == float(loss)
+
+
+@pytest.mark.parametrize("term", TERMS, ids=names)
+def test_nothing_that_counts_is_nothing_lost(term: Any) -> None:
+    given = made_up()
+    loss, gradient = mean_and_gradient(term, replace(given, counts=torch.zeros_like(given.counts)))
+    # NPO of no token is that of π = π₀, a constant.
+    assert float(loss) == pytest.approx(0.0 if term.unit == "token" else 20 * 0.6931472, rel=1e-5)
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("term", TERMS, ids=names)
+def test_loss_of_a_batch_is_the_sum_of_its_sequences_over_the_same_counts(term: Any) -> None:
+    """What makes accumulation exact: each piece is divided by the counts of the whole."""
+    given = made_up()
+    counts = Counts(tokens=float(given.counts.sum()), sequences=3)
+    whole, gradient = mean_and_gradient(term, given)
+    loss, pieces = torch.zeros(()), torch.zeros_like(gradient)
+    for number in range(3):
+        rows = given.sequence == number
+        fields = {name: value[rows] for name, value in vars(given).items() if value is not None}
+        fields["logits"] = fields["logits"].detach().requires_grad_()
+        fields["sequence"] = torch.zeros_like(fields["sequence"])
+        part, pieces[rows] = mean_and_gradient(term, Answers(**fields), counts)
+        loss += part
+    assert float(loss) == pytest.approx(float(whole), rel=1e-5)
+    torch.testing.assert_close(pieces, gradient)
+
+
+@pytest.mark.parametrize("term", TERMS, ids=names)
+def test_adding_a_constant_to_all_logits_changes_nothing(term: Any) -> None:
+    given = made_up()
+    moved = replace(given, logits=(given.logits.detach() + 30).requires_grad_())
+    loss, gradient = mean_and_gradient(term, given)
+    other, other_gradient = mean_and_gradient(term, moved)
+    assert float(other) == pytest.approx(float(loss), abs=1e-4)
+    torch.testing.assert_close(gradient, other_gradient, rtol=1e-3, atol=1e-5)
+    assert float(gradient.sum(dim=1).abs().max()) < 1e-5
+
+
+def test_gradient_of_npo_tends_to_gradient_ascents() -> None:
+    given = replace(made_up(), counts=torch.ones(9, dtype=torch.bool))
+    # Gradient ascent on whole answers, as in the paper: a sum over tokens, a mean over sequences.
+    _, ascent = mean_and_gradient(GradientAscent(), given, Counts(tokens=3, sequences=3))
+    distances = [
+        float((mean_and_gradient(NPO(beta), given)[1] - ascent).norm() / ascent.norm()) for beta in (1.0, 0.1, 1e-3)
+    ]
+    assert distances[0] > distances[1] > distances[2]
+    assert distances[2] < 1e-2
+
+
+@pytest.mark.parametrize(("rho", "spread"), [(0.2, 0.5), (0.5, 3.0)])
+def test_a_satisfied_hinge_has_exactly_no_gradient(rho: float, spread: float) -> None:
+    given = made_up(scale=spread)
+    low = given.logits.detach().scatter(1, given.targets[:, None], -9.0).requires_grad_()
+    loss, gradient = mean_and_gradient(LogOddsHinge(rho=rho), replace(given, logits=low))
+    assert float(loss) == 0.0
+    assert not gradient.any()
+
+
+def test_push_of_each_distance_where_memorised_and_where_forgotten() -> None:
+    """The table in the module's docstring: who pushes a memorised answer, and who leaves a forgotten one alone."""
+
+    def push(term: Any, logit: float) -> float:
+        logits = torch.zeros(1, 100)
+        logits[0, 0] = logit
+        given = Answers(
+            logits.requires_grad_(),
+            torch.tensor([0]),
+            torch.tensor([0]),
+            torch.tensor([True]),
+            # θ₀ has the answer by heart.
+            reference_log_prob=torch.tensor([0.0]),
+        )
+        return float(mean_and_gradient(term, given)[1].norm())
+
+    memorised, forgotten = 20.0, -20.0
+    assert push(LogOddsHinge(), memorised) == pytest.approx(push(LogOddsHinge(), 10.0), rel=1e-4)
+    assert push(LogOddsHinge(), forgotten) == 0.0
+    assert push(NLUL(), memorised) > 1.0
+    assert push(NLUL(), forgotten) < 1e-6
+    assert push(GradientAscent(), memorised) < 1e-6
+    assert push(GradientAscent(), forgotten) > 1.0
+    assert push(NPO(1.0), memorised) < 1e-6
+    assert push(NPO(1.0), forgotten) < 1e-6
+
+
+def test_drawing_a_member_is_unbiased() -> None:
+    """Σ_k w_k CE(y^k) is the mean over draws of the item that the dataset makes, and so is its gradient."""
+    from letheon.chat import Encoded
+    from letheon.train.dataset import Forget, UnlearnDataset
+
+    weights = (0.6, 0.3, 0.1)
+    logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    losses = []
+    for token in range(3):
+        given = Answers(logits[[token]], torch.tensor([token]), torch.tensor([0]), torch.tensor([True]))
+        losses.append(ClusterMean()(given).sum())
+    (exact,) = torch.autograd.grad(
+        sum((w * loss for w, loss in zip(weights, losses, strict=True)), torch.zeros(())), logits, retain_graph=True
+    )
+    members = tuple(Encoded([9, token], [False, True]) for token in range(3))
+    dataset = UnlearnDataset([Forget(Encoded([9, 9], [False, True]), members, weights)], [])
+    drawn = []
+    for epoch in range(3000):
+        dataset.set_epoch(epoch)
+        drawn.append(next(s.encoded.ids[1] for s in dataset[0] if s.part == "positive"))
+    share = [drawn.count(token) / len(drawn) for token in range(3)]
+    # Three standard errors of 3000 draws.
+    assert share == pytest.approx(weights, abs=3 * 0.5 / 3000**0.5)
+    (found,) = torch.autograd.grad(
+        sum((s * loss for s, loss in zip(share, losses, strict=True)), torch.zeros(())), logits
+    )
+    torch.testing.assert_close(found, exact, rtol=0.2, atol=0.03)
