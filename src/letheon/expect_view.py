@@ -59,7 +59,7 @@ def show_expected(run: Run, console: Console, dialogue: str | None) -> None:
         columns = ["answer", "source", "cluster", "cos to mean", "weight"]
         console.table(f"Expected answers of {dialogue}", columns, answers)
         console.say(
-            f"kept: the cluster nearest {ANCHORS[target.anchor]}; c is its mean, and an answer's weight (how often it "
-            f"is trained on) is ∝ exp(cos(e, c) / {run.recipe.expected.temperature:g}). Clusters of other answers are "
-            "left out: the mean of far-apart answers is nobody's answer."
+            f"kept: the cluster nearest {ANCHORS[target.anchor]}; c is its mean, and an answer's weight (how often "
+            f"it is trained on) is ∝ exp(cos(e, c) / {run.recipe.expected.temperature:g}). Clusters of other answers "
+            "are left out: the mean of far-apart answers is nobody's answer."
         )
