@@ -35,11 +35,13 @@ class EmbeddingJudge:
     """Says how much an answer looks like the labelled bad ones; several categories at once.
 
     Features x are mean hidden states of MiniLM: of the answer from layers 2 and 4, of the question from layer 4,
-    standardised. (On the demo's fitting examples, cross-validated and without a background, they miss 8% of the bad
-    answers where the final sentence embeddings of answer, question and both together miss 33%: those say what a text is about, and a refusal
-    is about the same thing as a harm. Embedding the two together besides them changed nothing.) A multinomial
-    logistic regression gives logits z over the categories and "normal"; P = softmax(z / T), score = 1 − P(normal),
-    category = the likeliest but normal.
+    standardised. A multinomial logistic regression gives logits z over the categories and "normal";
+    P = softmax(z / T), score = 1 − P(normal), category = the likeliest but normal.
+
+    Why inner layers: the final sentence embedding says what a text is about, and a refusal is about the same thing
+    as a harm. On the demo's fitting examples, cross-validated and without a background, the inner layers miss 8% of
+    the bad answers, the final embeddings of answer, question and both together 33%. Embedding question and answer
+    together besides them changed nothing.
 
     C and the temperature T come from the log-loss of out-of-fold predictions, so nothing but the examples is looked
     at. One temperature, rather than a sigmoid or isotonic curve a category, because examples are few: it has one
