@@ -444,10 +444,14 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
 
 class _Adapt(TrainerCallback):  # type: ignore[misc]
-    """Hands the end of each optimizer step to the trainer."""
+    """Hands the end of each optimizer step to the trainer, and the number of each epoch to its data."""
 
     def __init__(self, trainer: UnlearnTrainer):
         self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The data loader does it too, except where a run resumes within an epoch or has several processes.
+        self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.trainer._after_step(state.global_step):
