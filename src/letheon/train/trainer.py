@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -82,7 +83,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         eval_dataset: Sequence[Dialogue | Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ):
-        args = args or UnlearnConfig()
+        # A copy: the learning rate chosen below is that of this model, not of the next one trained with these settings.
+        args = copy.copy(args) if args is not None else UnlearnConfig()
         if processing_class is None:
             raise InputError("processing_class is missing: pass the model's tokenizer")
         check_tokenizer(processing_class)
