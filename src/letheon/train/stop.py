@@ -62,9 +62,13 @@ class StopRule:
         """Whether a model does not reproduce the old answers in the first place."""
         return before.extraction_strength <= self.clean_extraction
 
+    @staticmethod
+    def _is_finite(probe: Probe) -> bool:
+        return all(math.isfinite(value) for value in (probe.share, probe.normal_ratio, probe.kl))
+
     def breach(self, probe: Probe) -> str | None:
         """The guard that a probe breaches, in words."""
-        if not (math.isfinite(probe.normal_ratio) and math.isfinite(probe.kl)):
+        if not self._is_finite(probe):
             return "the loss is not finite"
         if probe.normal_ratio > self.normal_budget:
             return f"normal loss is {probe.normal_ratio:.3f} × before, allowed {self.normal_budget}"
@@ -76,7 +80,7 @@ class StopRule:
 
     def look(self, probe: Probe) -> Decision:
         """Take a quick probe."""
-        if not (math.isfinite(probe.normal_ratio) and math.isfinite(probe.kl)):
+        if not self._is_finite(probe):
             return Decision("stop", "diverged: the loss is not finite")
         breach = self.breach(probe)
         if breach is None and probe.share <= self.share:
