@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -433,6 +434,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: Model, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self._rule.best_step >= 0:
+            shutil.copyfile(self._best_file, folder / self._best_file.name)
         (folder / STATE_FILE).write_text(json.dumps(self._state()), encoding="utf-8")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Model = None) -> None:
@@ -443,6 +446,10 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 f"{resume_from_checkpoint}: not a whole checkpoint of Letheon; delete it to go on from the one before"
             )
         self._restore(json.loads(file.read_text(encoding="utf-8")))
+        # The run may have found a better state after this checkpoint, or ended and tidied up.
+        best = file.with_name(self._best_file.name)
+        if best.is_file():
+            shutil.copyfile(best, self._best_file)
 
 
 class _Adapt(TrainerCallback):  # type: ignore[misc]
