@@ -258,6 +258,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         `stop` tells the reason. A model that does not say the old answers is left as it is.
         """
         if not self.train_dataset.forget:
+            if self.objective.needs("normal"):
+                self._collator.reference["normal"] = self._reference(self.train_dataset.normal)
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         # Under θ₀: before a checkpoint, if any, is loaded.
         self._cache_reference()
