@@ -1,0 +1,391 @@
+"""What must hold for a training run, whatever its numbers are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+from letheon.errors import InputError
+from letheon.objective import NLUL, NPO, CrossEntropy, GradientAscent, LogOddsHinge, Objective, ReferenceKL
+from letheon.records import Dialogue
+from letheon.train import UnlearnConfig, UnlearnTrainer
+from letheon.train.trainer import STATE_FILE
+
+Make = Callable[..., UnlearnTrainer]
+
+
+def weights(trainer: UnlearnTrainer) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
+
+
+def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def logged(trainer: UnlearnTrainer, key: str) -> list[float]:
+    return [row[key] for row in trainer.state.log_history if key in row]
+
+
+def negative_loss(trainer: UnlearnTrainer) -> float:
+    """The hinge on all old answers, of the model as it is."""
+    losses = []
+    for item in trainer.train_dataset.forget:
+        ids, mask = torch.tensor([item.old.ids]), torch.tensor(item.old.answer_mask)
+        with torch.no_grad():
+            logits = trainer.model(ids).logits[0]
+        at = mask.nonzero()[:, 0]
+        picked, tokens = logits[at - 1], ids[0, at]
+        odds = picked.softmax(dim=1).gather(1, tokens[:, None])[:, 0].logit()
+        losses.append((odds - math.log(0.25)).relu().mean())
+    return float(torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize(
+    "objective", [None, Objective(NPO(), normal=CrossEntropy()), Objective(NLUL())], ids=["default", "npo", "nlul"]
+)
+def test_eight_micro_batches_of_1_are_one_batch_of_8(make_trainer: Make, objective: Objective | None) -> None:
+    """Answers differ in length, so that a mean of means would be wrong."""
+    whole = make_trainer(per_device_train_batch_size=8, objective=objective)
+    pieces = make_trainer(per_device_train_batch_size=1, gradient_accumulation_steps=8, objective=objective)
+    before = weights(whole)
+    whole.train()
+    pieces.train()
+    assert distance(before, weights(whole)) > 1e-3
+    # Adam's first steps magnify rounding where a gradient is nearly zero.
+    assert distance(weights(whole), weights(pieces)) < 2e-5
+    for key in ("negative", "positive", "normal", "scale", "weight_normal", "grad_norm"):
+        assert logged(pieces, key) == pytest.approx(logged(whole, key), rel=1e-3), key
+    assert len(logged(whole, "negative")) == 4
+
+
+class Kill(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("killed_at", [4, 6, 9])
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_a_killed_run_resumes_to_the_same_result(
+    make_trainer: Make, lora: Callable[[], Any], tuning: str, killed_at: int
+) -> None:
+    """Batches of 3 of 8 dialogues: an epoch has 3 steps, so that a checkpoint falls within and at the end of one."""
+    settings: dict[str, Any] = {
+        "per_device_train_batch_size": 3,
+        "max_steps": 11,
+        "save_strategy": "steps",
+        # A checkpoint at 3, 6, 9: ends of epochs; at 5: within the second.
+        "save_steps": {4: 3, 6: 5, 9: 8}[killed_at],
+        "stop_rule": True,
+        "stop_every": 2,
+        "stop_share": 0.0,
+        "stop_patience": 100,
+        "stop_normal_budget": 2.0,
+        "stop_kl_budget": 1.0,
+        "probe_size": 4,
+        "learning_rate": 3e-3,
+    }
+
+    def new(folder: str, **more: Any) -> UnlearnTrainer:
+        return make_trainer(folder, peft_config=lora() if tuning == "lora" else None, **settings, **more)
+
+    unbroken = new("unbroken")
+    unbroken.train()
+    killed = new("killed", callbacks=[Kill(killed_at)])
+    with pytest.raises(KeyboardInterrupt):
+        killed.train()
+    resumed = new("killed")
+    resumed.train(resume_from_checkpoint=True)
+    assert distance(weights(resumed), weights(unbroken)) == 0.0
+    assert resumed.probes == unbroken.probes
+    assert len(unbroken.probes) == 6
+    assert resumed.stop == unbroken.stop
+    assert resumed._weights == unbroken._weights
+    assert resumed._balance == unbroken._balance
+    assert logged(resumed, "negative") == logged(unbroken, "negative")
+    # θ₀'s, although the resumed run trained from other weights.
+    for part, references in unbroken._collator.reference.items():
+        for a, b in zip(references, resumed._collator.reference[part], strict=True):
+            assert torch.equal(a.log_prob, b.log_prob)
+            assert torch.equal(a.top_log_probs, b.top_log_probs)
+
+
+def test_a_finished_run_goes_on_from_its_checkpoint(make_trainer: Make) -> None:
+    """The best state of the run before is there, although the finished run has tidied up."""
+    settings: dict[str, Any] = {
+        "stop_rule": True,
+        "stop_every": 2,
+        "stop_share": 0.0,
+        "stop_normal_budget": 100.0,
+        "stop_kl_budget": 100.0,
+        "save_strategy": "steps",
+        "save_steps": 4,
+    }
+    first = make_trainer(max_steps=4, **settings)
+    first.train()
+    assert first.stop is not None
+    # With a budget that no state keeps, the best one stays that of the checkpoint.
+    longer = make_trainer(max_steps=6, **settings)
+    longer._rule.kl_budget = -1.0
+    longer._restore = lambda state: UnlearnTrainer._restore(  # type: ignore[method-assign]
+        longer, {**state, "rule": {**state["rule"], "kl_budget": -1.0}}
+    )
+    longer.train(resume_from_checkpoint=True)
+    assert longer.stop is not None
+    assert longer.stop.step == first.stop.step > 0
+    assert distance(weights(longer), weights(first)) == 0.0
+
+
+def test_a_checkpoint_without_our_state_is_refused(make_trainer: Make) -> None:
+    make_trainer(save_strategy="steps", save_steps=2, max_steps=2).train()
+    again = make_trainer(max_steps=4)
+    folder = Path(again.args.output_dir) / "checkpoint-2"
+    (folder / STATE_FILE).unlink()
+    with pytest.raises(InputError, match="not a whole checkpoint"):
+        again.train(resume_from_checkpoint=str(folder))
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_equal_seeds_give_equal_weights_and_others_do_not(
+    make_trainer: Make, lora: Callable[[], Any], tuning: str
+) -> None:
+    def run(seed: int) -> dict[str, Tensor]:
+        trainer = make_trainer(seed=seed, peft_config=lora() if tuning == "lora" else None)
+        trainer.train()
+        return weights(trainer)
+
+    first = run(1)
+    torch.rand(7)
+    assert distance(first, run(1)) == 0.0
+    assert distance(first, run(2)) > 1e-5
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_gradient_checkpointing_changes_nothing(make_trainer: Make, lora: Callable[[], Any], tuning: str) -> None:
+    runs = []
+    for on in (False, True):
+        trainer = make_trainer(gradient_checkpointing=on, peft_config=lora() if tuning == "lora" else None)
+        trainer.train()
+        runs.append(weights(trainer))
+    assert distance(*runs) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "negative", [LogOddsHinge(), NPO(), NLUL(), GradientAscent()], ids=lambda t: type(t).__name__
+)
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_lowers_the_negative_loss(make_trainer: Make, lora: Callable[[], Any], tuning: str, negative: Any) -> None:
+    trainer = make_trainer(
+        peft_config=lora() if tuning == "lora" else None,
+        objective=Objective(negative),
+        learning_rate=2e-2 if tuning == "lora" else 3e-3,
+        max_steps=8,
+    )
+    before = negative_loss(trainer)
+    trained = {name for name, p in trainer.model.named_parameters() if p.requires_grad}
+    start = weights(trainer)
+    trainer.train()
+    assert negative_loss(trainer) < 0.8 * before
+    changed = {name for name, value in weights(trainer).items() if not torch.equal(value, start[name])}
+    if tuning == "lora":
+        assert all("lora_" in name for name in trained)
+    assert changed <= trained
+    assert changed
+
+
+def test_ordinary_fine_tuning_lowers_the_loss(
+    make_trainer: Make, tiny_model: Callable[..., Any], normal: list[Dialogue]
+) -> None:
+    trainer = make_trainer(
+        model=tiny_model(), forget_dataset=None, eval_dataset=normal, max_steps=20, learning_rate=1e-2
+    )
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    losses = logged(trainer, "loss")
+    assert losses[-1] < 0.5 * losses[0]
+    assert trainer.evaluate()["eval_loss"] < 0.5 * before
+    assert trainer.stop is None
+    assert trainer.probes == []
+
+
+def test_fine_tuning_to_a_reference(make_trainer: Make) -> None:
+    """An objective that needs θ₀ gets it without anything to forget, too."""
+    trainer = make_trainer(forget_dataset=None, objective=Objective(None, None, ReferenceKL()))
+    trainer.train()
+    assert all(math.isfinite(loss) for loss in logged(trainer, "loss"))
+
+
+# -- the stop rule in a run ---------------------------------------------------------------------------------------
+
+LOOSE: dict[str, Any] = {"stop_rule": True, "stop_normal_budget": 1000.0, "stop_kl_budget": 1000.0}
+
+
+def test_stops_when_forgotten(make_trainer: Make) -> None:
+    trainer = make_trainer(**LOOSE, stop_every=2, max_steps=60, learning_rate=3e-3, stop_share=0.3)
+    trainer.train()
+    assert trainer.probes[0].extraction_strength > 0.5
+    assert trainer.stop is not None
+    assert trainer.stop.reason.startswith("forgotten")
+    assert trainer.stop.step == trainer.state.global_step < 60
+    assert trainer.probes[-1].share <= 0.3
+    # The decision is made on the larger probe, and that one generates.
+    assert trainer.probes[-1].repetition is not None
+
+
+def test_a_clean_model_is_left_alone(
+    make_trainer: Make, tiny_model: Callable[..., Any], lora: Callable[[], Any]
+) -> None:
+    for adapter in (None, lora()):
+        trainer = make_trainer(model=tiny_model(), stop_rule=True, peft_config=adapter)
+        before = weights(trainer)
+        trainer.train()
+        assert distance(before, weights(trainer)) == 0.0
+        assert trainer.stop is not None
+        assert trainer.stop.step == 0
+        assert trainer.stop.reason.startswith("already clean")
+        assert len(trainer.probes) == 1
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(make_trainer: Make) -> None:
+    class Break(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            if state.global_step == 2:
+                with torch.no_grad():
+                    model.lm_head.weight[0] = math.nan
+
+    for stop_rule in (False, True):
+        trainer = make_trainer(callbacks=[Break()], max_steps=9, stop_rule=stop_rule)
+        trainer.train()
+        assert trainer.stop is not None
+        assert trainer.stop.reason.startswith("diverged")
+        assert trainer.state.global_step == 3
+
+
+def test_a_broken_model_is_not_forgotten_without_normal_data(make_trainer: Make) -> None:
+    """No guard on normal data would see it, and no comparison with NaN is true."""
+
+    class Break(TrainerCallback):  # type: ignore[misc]
+        def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            with torch.no_grad():
+                model.model.norm.weight.fill_(math.nan)
+
+    trainer = make_trainer(
+        callbacks=[Break()],
+        normal_dataset=None,
+        objective=Objective(LogOddsHinge(), None, None),
+        stop_rule=True,
+        stop_every=1,
+    )
+    trainer.train()
+    assert trainer.stop is not None
+    assert trainer.stop.reason.startswith("diverged")
+
+
+def test_goes_back_to_the_best_state_within_the_guards(make_trainer: Make) -> None:
+    class Wreck(TrainerCallback):  # type: ignore[misc]
+        """Ruins the model after the second probe."""
+
+        def __init__(self) -> None:
+            self.best: dict[str, Tensor] = {}
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            if state.global_step == 4:
+                self.best = {name: value.clone() for name, value in model.state_dict().items()}
+                with torch.no_grad():
+                    model.lm_head.weight.mul_(-3)
+
+    wreck = Wreck()
+    trainer = make_trainer(
+        callbacks=[wreck],
+        stop_rule=True,
+        stop_normal_budget=1000.0,
+        stop_kl_budget=2.0,
+        stop_every=2,
+        stop_share=0.0,
+        max_steps=8,
+        learning_rate=3e-3,
+    )
+    trainer.train()
+    assert trainer.stop is not None
+    assert trainer.stop.step == 4
+    assert "went back to step 4" in trainer.stop.reason
+    assert distance(weights(trainer), wreck.best) == 0.0
+    assert not trainer._best_file.exists()
+
+
+def test_says_when_no_state_passed_the_guards(make_trainer: Make) -> None:
+    trainer = make_trainer(**LOOSE | {"stop_kl_budget": -1.0}, stop_every=1, stop_patience=3, max_steps=9)
+    trainer.train()
+    assert trainer.stop is not None
+    assert trainer.state.global_step == 3
+    assert trainer.stop.reason.startswith("no progress for 3 probes (KL")
+    assert trainer.stop.reason.endswith("no state passed the guards")
+
+
+def test_the_negative_loss_rests_while_a_guard_is_breached(make_trainer: Make) -> None:
+    """Held from the first probe on, gradient ascent is as if it were not there."""
+    settings: dict[str, Any] = {"stop_every": 1, "stop_kl_budget": -1.0, "stop_patience": 99, "balance": False}
+    held = make_trainer(stop_rule=True, max_steps=5, **settings)
+    held.train()
+    assert held._holding
+    assert held._weights["negative"] == 1.0
+    # Its negative loss no longer falls as one that is not held does.
+    free = make_trainer(stop_rule=False, max_steps=5, balance=False)
+    free.train()
+    assert negative_loss(free) < negative_loss(held)
+
+
+# -- data ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("choice", ["all", "without-first", "informative"])
+def test_token_choice(make_trainer: Make, choice: str) -> None:
+    trainer = make_trainer(token_choice=choice, max_steps=1)
+    trainer.train()
+    batch = trainer._collator([trainer.train_dataset[n] for n in range(3)])
+    rows = batch["answer_mask"].nonzero()[:, 0]
+    negative = batch["counts"][batch["part"][rows] == 0]
+    assert bool(batch["counts"][batch["part"][rows] > 0].all())
+    sizes = [sum(trainer.train_dataset.forget[n].old.answer_mask) for n in range(3)]
+    wanted = {"all": sum(sizes), "without-first": sum(sizes) - 3}
+    if choice in wanted:
+        assert int(negative.sum()) == wanted[choice]
+    for counts in negative.split(sizes):
+        assert bool(counts.any())
+        assert bool(counts[0]) or choice != "all"
+        assert not bool(counts[0]) or choice != "without-first"
+
+
+def test_each_epoch_draws_anew(make_trainer: Make) -> None:
+    """The accelerate loader must pass the epoch on to the dataset, or the same draws would come again and again."""
+    trainer = make_trainer(max_steps=6, per_device_train_batch_size=4)
+    seen: list[tuple[int, int]] = []
+
+    class Look(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            seen.append((state.global_step, trainer.train_dataset.epoch))
+
+    trainer.add_callback(Look())
+    trainer.train()
+    assert seen == [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (6, 2)]
+
+
+def test_settings_are_not_written_into(
+    memorised: Callable[[], Any], tiny_tokenizer: Any, normal: list[Dialogue], tmp_path: Path
+) -> None:
+    """One config serves for several trainers: a learning rate chosen for an adapter would wreck full tuning."""
+    args = UnlearnConfig(output_dir=str(tmp_path), use_cpu=True)
+    trainer = UnlearnTrainer(memorised(), args, normal_dataset=normal, processing_class=tiny_tokenizer)
+    assert args.learning_rate is None
+    assert trainer.args.learning_rate == 3e-5
