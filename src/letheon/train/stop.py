@@ -60,7 +60,7 @@ class StopRule:
 
     def is_clean(self, before: Probe) -> bool:
         """Whether a model does not reproduce the old answers in the first place."""
-        return before.extraction_strength <= self.clean_extraction
+        return self._is_finite(before) and before.extraction_strength <= self.clean_extraction
 
     @staticmethod
     def _is_finite(probe: Probe) -> bool:
@@ -80,11 +80,21 @@ class StopRule:
 
     def look(self, probe: Probe) -> Decision:
         """Take a quick probe."""
+        if probe.share <= self.share and self.breach(probe) is None:
+            return Decision("confirm")
+        return self._go_on(probe)
+
+    def confirm(self, probe: Probe) -> Decision:
+        """Take the larger probe after a "confirm"."""
+        if probe.share <= self.share and self.breach(probe) is None:
+            return Decision("stop", f"forgotten: {probe.share:.0%} of probe tokens are still preferred")
+        return self._go_on(probe)
+
+    def _go_on(self, probe: Probe) -> Decision:
+        """Whether to go on after a probe that is not good enough, and how."""
         if not self._is_finite(probe):
             return Decision("stop", "diverged: the loss is not finite")
         breach = self.breach(probe)
-        if breach is None and probe.share <= self.share:
-            return Decision("confirm")
         if breach is None and probe.share < self.best_share - 0.01:
             self.flat = 0
         else:
@@ -92,15 +102,6 @@ class StopRule:
         if self.flat >= self.patience:
             return Decision("stop", f"no progress for {self.flat} probes" + (f" ({breach})" if breach else ""))
         return Decision("hold", breach) if breach else Decision("continue")
-
-    def confirm(self, probe: Probe) -> Decision:
-        """Take the larger probe after a "confirm"."""
-        breach = self.breach(probe)
-        if breach:
-            return Decision("hold", breach)
-        if probe.share <= self.share:
-            return Decision("stop", f"forgotten: {probe.share:.0%} of probe tokens are still preferred")
-        return Decision("continue")
 
     def is_best(self, probe: Probe) -> bool:
         """Whether this is the best state so far that passes the guards; remembers it."""
