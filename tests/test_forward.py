@@ -1,0 +1,123 @@
+"""Logits at answer positions: the right ones, and untouched by padding, prompt positions and batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from letheon.chat import Encoded
+from letheon.forward import answer_logits, collate
+
+SEQUENCES = [
+    Encoded([7, 8, 9, 10, 11], [False, False, False, True, True]),
+    Encoded([20, 21, 22], [False, True, True]),
+    # Several answers, and a token between them that is not one.
+    Encoded([30, 31, 32, 33, 34, 35, 36], [False, False, True, False, False, True, True]),
+]
+
+
+def test_collate() -> None:
+    batch = collate(SEQUENCES[:2], pad_token_id=99)
+    assert batch["input_ids"].tolist() == [[7, 8, 9, 10, 11], [99, 99, 20, 21, 22]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4], [0, 0, 0, 1, 2]]
+    assert batch["answer_mask"].tolist() == [[False, False, False, True, True], [False, False, False, True, True]]
+
+
+def naive(model: Any, sequence: Encoded) -> tuple[torch.Tensor, list[int]]:
+    """One sequence, no padding, all logits."""
+    with torch.no_grad():
+        logits = model(torch.tensor([sequence.ids])).logits[0]
+    at = [t for t, answer in enumerate(sequence.answer_mask) if answer]
+    return logits[[t - 1 for t in at]], [sequence.ids[t] for t in at]
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["leaves prompts out", "computes all"])
+@pytest.mark.parametrize("order", [[0], [1], [2], [0, 1], [2, 1, 0]])
+def test_logits_are_those_of_each_sequence_alone(
+    tiny_model: Callable[..., Any], order: list[int], keeps: bool
+) -> None:
+    model = tiny_model()
+    if not keeps:
+        forward = model.forward
+        model.forward = lambda input_ids, attention_mask, position_ids, use_cache: forward(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=use_cache
+        )
+    with torch.no_grad():
+        logits, targets, row = answer_logits(model, collate([SEQUENCES[n] for n in order], 0))
+    for place, number in enumerate(order):
+        wanted, tokens = naive(tiny_model(), SEQUENCES[number])
+        assert targets[row == place].tolist() == tokens
+        torch.testing.assert_close(logits[row == place], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_gpt2_learned_positions_do_not_count_the_padding() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = GPT2Config(vocab_size=64, n_positions=32, n_embd=16, n_layer=1, n_head=2, initializer_range=0.3)
+        model = GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        logits, _, row = answer_logits(model, collate(SEQUENCES, 0))
+    for number, sequence in enumerate(SEQUENCES):
+        torch.testing.assert_close(logits[row == number], naive(model, sequence)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("more", [1, 7])
+def test_more_padding_and_another_padding_token_change_nothing(tiny_model: Callable[..., Any], more: int) -> None:
+    model = tiny_model()
+    batch = collate(SEQUENCES, 0)
+    padded = {
+        key: torch.cat([torch.full((3, more), 77 if key == "input_ids" else 0).to(value.dtype), value], dim=1)
+        for key, value in batch.items()
+    }
+    padded["input_ids"][padded["attention_mask"] == 0] = 77
+    with torch.no_grad():
+        for a, b in zip(answer_logits(model, batch), answer_logits(model, padded), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_has_no_gradient(tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model(tie_word_embeddings=False)
+    pad = 77
+    assert all(pad not in sequence.ids for sequence in SEQUENCES)
+    logits, targets, _ = answer_logits(model, collate(SEQUENCES, pad))
+    torch.nn.functional.cross_entropy(logits, targets).backward()
+    gradient = model.get_input_embeddings().weight.grad
+    assert not gradient[pad].any()
+    assert bool(gradient[7].any())
+    # The last token of a sequence predicts nothing; one before an answer does.
+    assert not gradient[36].any()
+    assert bool(gradient[35].any())
+
+
+def test_no_logit_at_a_prompt_position_is_read(tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model()
+    batch = collate(SEQUENCES, 0)
+    with torch.no_grad():
+        wanted, targets, _ = answer_logits(model, batch)
+
+    before_answer = torch.cat([batch["answer_mask"][:, 1:], torch.zeros(3, 1, dtype=torch.bool)], dim=1)
+
+    def spoil(module: Any, given: Any, logits: torch.Tensor) -> torch.Tensor:
+        return logits.masked_fill(~before_answer[:, -logits.size(1) :, None], float("nan"))
+
+    handle = model.lm_head.register_forward_hook(spoil)
+    logits, _, _ = answer_logits(model, batch)
+    handle.remove()
+    assert torch.equal(logits, wanted)
+    torch.nn.functional.cross_entropy(logits, targets).backward()
+
+
+def test_through_an_adapter(tiny_model: Callable[..., Any]) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    batch = collate(SEQUENCES, 0)
+    with torch.no_grad():
+        wanted = answer_logits(tiny_model(), batch)[0]
+        wrapped = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules=["q_proj"])).eval()
+        torch.testing.assert_close(answer_logits(wrapped, batch)[0], wanted)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from letheon.train.stop import Probe, StopRule
+
+
+def probe(share: float = 0.5, **changes: Any) -> Probe:
+    fields: dict[str, Any] = {"step": 5, "extraction_strength": 0.3, "normal_ratio": 1.0, "kl": 0.0}
+    return Probe(share=share, **{**fields, **changes})
+
+
+def test_forgotten_takes_a_quick_look_and_a_larger_one() -> None:
+    rule = StopRule(share=0.1)
+    assert rule.look(probe(0.11)).action == "continue"
+    assert rule.look(probe(0.1)).action == "confirm"
+    assert rule.confirm(probe(0.2)).action == "continue"
+    assert rule.look(probe(0.05)).action == "confirm"
+    decision = rule.confirm(probe(0.1, repetition=0.1))
+    assert decision.action == "stop"
+    assert decision.reason == "forgotten: 10% of probe tokens are still preferred"
+
+
+@pytest.mark.parametrize(
+    ("breached", "word"),
+    [({"normal_ratio": 1.06}, "normal loss is 1.060"), ({"kl": 0.051}, "KL"), ({"repetition": 0.6}, "repeat")],
+)
+def test_a_breached_guard_holds_the_negative_loss_until_it_recovers(breached: dict[str, float], word: str) -> None:
+    rule = StopRule()
+    # Even where it looks forgotten: a wrecked model is not done.
+    for share in (0.5, 0.0):
+        decision = rule.look(probe(share, **breached))
+        assert decision.action == "hold"
+        assert word in decision.reason
+    assert rule.confirm(probe(0.0, **breached)).action == "hold"
+    assert rule.look(probe(0.4)).action == "continue"
+
+
+def test_budgets_may_be_used_up() -> None:
+    rule = StopRule()
+    assert rule.breach(probe(normal_ratio=1.05, kl=0.05, repetition=0.5)) is None
+
+
+@pytest.mark.parametrize("field", ["share", "normal_ratio", "kl"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_diverged(field: str, value: float) -> None:
+    rule, broken = StopRule(), probe(**{field: value})
+    decision = rule.look(broken)
+    assert decision.action == "stop"
+    assert decision.reason.startswith("diverged")
+    assert not rule.is_best(broken)
+    assert rule.confirm(broken) == decision
+    # A model that says nothing sensible is not one that never knew.
+    assert not rule.is_clean(probe(**{field: value, "extraction_strength": 0.0}))
+
+
+def test_flat_probes_end_it() -> None:
+    rule = StopRule(patience=3)
+    actions = []
+    for share in (0.9, 0.8, 0.795, 0.7, 0.695, 0.7, 0.71):
+        actions.append(rule.look(probe(share)).action)
+        rule.is_best(probe(share))
+    assert actions == ["continue"] * 6 + ["stop"]
+
+
+def test_probes_in_breach_are_no_progress() -> None:
+    rule = StopRule(patience=3)
+    decisions = [rule.look(probe(share, kl=1.0)) for share in (0.9, 0.6, 0.3)]
+    assert [decision.action for decision in decisions] == ["hold", "hold", "stop"]
+    assert decisions[-1].reason == "no progress for 3 probes (KL to the model before is 1.000, allowed 0.05)"
+
+
+def test_looks_that_are_never_confirmed_end_it() -> None:
+    """The quick probe is satisfied, the larger one is not, and nothing changes any more."""
+    rule = StopRule(patience=3)
+    actions = []
+    for step in range(1, 9):
+        decision = rule.look(probe(0.05, step=step))
+        seen = probe(0.05, step=step)
+        if decision.action == "confirm":
+            seen = probe(0.2, step=step)
+            decision = rule.confirm(seen)
+        rule.is_best(seen)
+        actions.append(decision.action)
+        if decision.action == "stop":
+            break
+    # The first look is progress: there was none before it.
+    assert actions == ["continue"] * 3 + ["stop"]
+
+
+def test_best_is_the_lowest_share_within_the_guards() -> None:
+    rule = StopRule()
+    seen = [(1, 0.6, 0.0), (2, 0.4, 0.0), (3, 0.1, 1.0), (4, 0.4, 0.0), (5, 0.3, 0.0), (6, 0.35, 0.0)]
+    assert [rule.is_best(probe(share, step=step, kl=kl)) for step, share, kl in seen] == [
+        True, True, False, False, True, False,
+    ]  # fmt: skip
+    assert (rule.best_step, rule.best_share) == (5, 0.3)
+
+
+@pytest.mark.parametrize(("strength", "clean"), [(0.0, True), (0.05, True), (0.06, False), (1.0, False)])
+def test_clean(strength: float, clean: bool) -> None:
+    # By what it says, not by the share: common words are preferred by any model.
+    assert StopRule().is_clean(probe(1.0, extraction_strength=strength)) is clean
+
+
+def test_state_goes_through_a_file() -> None:
+    shares = [0.9, 0.8, 0.8, 0.7, 0.7, 0.7, 0.7, 0.7]
+    whole, actions = StopRule(patience=4), []
+    for step, share in enumerate(shares):
+        actions.append(whole.look(probe(share, step=step)).action)
+        whole.is_best(probe(share, step=step))
+    for cut in range(len(shares)):
+        rule, found = StopRule(patience=4), []
+        for step, share in enumerate(shares):
+            if step == cut:
+                rule = StopRule(**json.loads(json.dumps(rule.state())))
+            found.append(rule.look(probe(share, step=step)).action)
+            rule.is_best(probe(share, step=step))
+        assert found == actions
+        assert rule == whole
