@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from transformers import TrainingArguments
 
 from letheon.models import fast_bf16
@@ -58,6 +59,8 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     def __post_init__(self) -> None:
         if self.bf16 is None:
             self.bf16 = not self.fp16 and fast_bf16()
+        # Without an accelerator there is nothing to pin memory for, and torch warns.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         super().__post_init__()
 
 
