@@ -33,11 +33,11 @@ class Forget:
 
 @dataclass(frozen=True)
 class Sequence_:
-    """A sequence in a batch: which part of the objective it serves, and its place in the reference cache."""
+    """A sequence in a batch: which part of the objective it serves, and its place in the reference cache, if any."""
 
     part: Part
     encoded: Encoded
-    key: int
+    key: int | None
 
 
 class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
@@ -45,15 +45,29 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
 
     What is drawn beside a dialogue depends on seed, epoch and index alone: not on the batch size, nor on what was
     drawn before, so a resumed run sees what the unbroken one would have seen.
+
+    Args:
+        forget: What to forget.
+        normal: What to keep.
+        normal_per_forget: Normal dialogues beside each one to forget.
+        seed: Of the draws.
+        cached: Whether the reference cache is about these data; not so for those of an evaluation.
     """
 
     def __init__(
-        self, forget: Sequence[Forget], normal: Sequence[Encoded], *, normal_per_forget: int = 1, seed: int = 0
+        self,
+        forget: Sequence[Forget],
+        normal: Sequence[Encoded],
+        *,
+        normal_per_forget: int = 1,
+        seed: int = 0,
+        cached: bool = True,
     ):
         self.forget = list(forget)
         self.normal = list(normal)
         self.normal_per_forget = normal_per_forget
         self.seed = seed
+        self.cached = cached
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -65,7 +79,7 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
 
     def __getitem__(self, index: int) -> list[Sequence_]:
         if not self.forget:
-            return [Sequence_("normal", self.normal[index], index)]
+            return [Sequence_("normal", self.normal[index], index if self.cached else None)]
         item = self.forget[index]
         sequences = [Sequence_("negative", item.old, index)]
         if item.expected:
@@ -131,13 +145,15 @@ class Collator:
         for sequence in sequences:
             size = sum(sequence.encoded.answer_mask)
             cache = self.reference.get(sequence.part)
-            found = cache[sequence.key] if cache else None
+            found = cache[sequence.key] if cache and sequence.key is not None else None
             counts.append(found.counts if found else torch.ones(size, dtype=torch.bool))
             log_probs.append(found.log_prob if found else torch.zeros(size))
         batch["counts"] = torch.cat(counts)
         batch["reference_log_prob"] = torch.cat(log_probs)
         normal = [
-            self.reference["normal"][s.key] for s in sequences if s.part == "normal" and "normal" in self.reference
+            self.reference["normal"][s.key]
+            for s in sequences
+            if s.part == "normal" and s.key is not None and "normal" in self.reference
         ]
         if normal:
             batch["reference_top_ids"] = torch.cat([r.top_ids for r in normal])

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import TrainOutput
 
@@ -84,7 +85,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         eval_dataset: Sequence[Dialogue | Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ):
-        # A copy: the learning rate chosen below is that of this model, not of the next one trained with these settings.
+        # A copy: the learning rate chosen below is this model's, not that of the next one with these settings.
         args = copy.copy(args) if args is not None else UnlearnConfig()
         if processing_class is None:
             raise InputError("processing_class is missing: pass the model's tokenizer")
@@ -126,9 +127,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             args=args,
             data_collator=collator,
             train_dataset=dataset,
-            eval_dataset=None
-            if eval_dataset is None
-            else UnlearnDataset([], [self._normal(_dialogue(row)) for row in eval_dataset]),
+            eval_dataset=None if eval_dataset is None else self._evaluated(eval_dataset),
             processing_class=processing_class,
             **kwargs,
         )
@@ -165,6 +164,16 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             encode_reply(self._tokenizer, target.turn.prompt, answer, self._max_length) for answer in target.answers
         )
         return Forget(self._turn(target.turn), answers, target.weights)
+
+    def _evaluated(self, rows: Sequence[Dialogue | Mapping[str, Any]]) -> UnlearnDataset:
+        return UnlearnDataset([], [self._normal(_dialogue(row)) for row in rows], cached=False)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """The loader of `eval_dataset`, which may be dialogues; None takes the trainer's own."""
+        if eval_dataset is not None and not isinstance(eval_dataset, str | UnlearnDataset):
+            eval_dataset = self._evaluated(eval_dataset)
+        loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
+        return loader
 
     # -- loss --------------------------------------------------------------------------------------------------------
 
