@@ -519,4 +519,4 @@ def _target(row: Dialogue | Target | Mapping[str, Any]) -> Turn | Target:
 
 
 def _without_question(prompt: Sequence[Message]) -> tuple[Message, ...]:
-    return (*prompt[:-1], Message(role=prompt[-1].role, content=""))
+    return (*prompt[:-1], Message(role=prompt[-1].role, content="")) if prompt else ()
