@@ -90,6 +90,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if processing_class is None:
             raise InputError("processing_class is missing: pass the model's tokenizer")
         check_tokenizer(processing_class)
+        if processing_class.pad_token_id is None:
+            processing_class.pad_token = processing_class.eos_token
         if not forget_dataset and not normal_dataset:
             raise InputError("nothing to train on: forget_dataset and normal_dataset are both empty")
         if forget_dataset is not None and len(forget_dataset) == 0:
