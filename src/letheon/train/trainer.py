@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from letheon.chat import Encoded, check_tokenizer, encode_dialogue, encode_reply, encode_turn
+from letheon.dialogues import BadRowError, parse_row
 from letheon.errors import InputError
 from letheon.expected import Target, targets_of
 from letheon.forward import answer_logits
@@ -101,14 +102,15 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         fine_tuning = forget_dataset is None
         self.objective = objective or (Objective(None, None, CrossEntropy()) if fine_tuning else Objective())
 
-        targets = [] if forget_dataset is None else targets_of([_target(row) for row in forget_dataset])
+        targets = targets_of([_target(row, n) for n, row in enumerate(forget_dataset or ())])
         self._turns = [target.turn for target in targets]
         forget = [self._forget(target) for target in targets]
-        normal = [self._normal(_dialogue(row)) for row in normal_dataset or ()]
+        normal = self._normal(normal_dataset)
         if forget and self.objective.normal is not None and not normal:
             raise InputError("normal_dataset is empty: without normal dialogues the model's ability is not kept")
-        self._probe_turns = [self._turn(_turn(row)) for row in probe_dataset or ()] or [item.old for item in forget]
-        self._probe_normal = [self._normal(_dialogue(row)) for row in normal_probe_dataset or ()] or normal[:16]
+        self._probe_turns = [self._turn(_turn(row, n)) for n, row in enumerate(probe_dataset or ())]
+        self._probe_turns = self._probe_turns or [item.old for item in forget]
+        self._probe_normal = self._normal(normal_probe_dataset) or normal[:16]
 
         # Before the adapter is made: its weights are drawn at random.
         set_seed(args.seed)
@@ -139,7 +141,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self.probes: list[Probe] = []
         """All probes so far."""
         self._rule = StopRule(
-            share=args.stop_share,
+            probability=args.stop_probability,
+            extraction_strength=args.stop_extraction,
             normal_budget=args.stop_normal_budget,
             kl_budget=args.stop_kl_budget,
             patience=args.stop_patience,
@@ -156,8 +159,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
     def _turn(self, turn: Turn) -> Encoded:
         return encode_turn(self._tokenizer, turn, self._max_length)
 
-    def _normal(self, dialogue: Dialogue) -> Encoded:
-        return encode_dialogue(self._tokenizer, dialogue, self._max_length)
+    def _normal(self, rows: Sequence[Dialogue | Mapping[str, Any]] | None) -> list[Encoded]:
+        dialogues = [_dialogue(row, n) for n, row in enumerate(rows or ())]
+        return [encode_dialogue(self._tokenizer, dialogue, self._max_length) for dialogue in dialogues]
 
     def _forget(self, target: Target) -> Forget:
         if self.objective.positive is None:
@@ -168,7 +172,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         return Forget(self._turn(target.turn), answers, target.weights)
 
     def _evaluated(self, rows: Sequence[Dialogue | Mapping[str, Any]]) -> UnlearnDataset:
-        return UnlearnDataset([], [self._normal(_dialogue(row)) for row in rows], cached=False)
+        return UnlearnDataset([], self._normal(rows), cached=False)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """The loader of `eval_dataset`, which may be dialogues; None takes the trainer's own."""
@@ -506,18 +510,22 @@ def _square_norm(loss: Tensor, logits: Tensor) -> float:
     return float(gradient.float().pow(2).sum())
 
 
-def _dialogue(row: Dialogue | Mapping[str, Any]) -> Dialogue:
-    return (
-        row if isinstance(row, Dialogue) else Dialogue.model_validate({k: v for k, v in row.items() if v is not None})
-    )
+def _dialogue(row: Dialogue | Mapping[str, Any], number: int) -> Dialogue:
+    if isinstance(row, Dialogue):
+        return row
+    try:
+        # A `datasets.Dataset` gives None for what a row does not have.
+        return parse_row({key: value for key, value in row.items() if value is not None}, f"row {number}")
+    except BadRowError as error:
+        raise InputError([f"row {number}: {fault}" for fault in error.faults]) from None
 
 
-def _turn(row: Dialogue | Turn | Mapping[str, Any]) -> Turn:
-    return row if isinstance(row, Turn) else _dialogue(row).last_turn
+def _turn(row: Dialogue | Turn | Mapping[str, Any], number: int) -> Turn:
+    return row if isinstance(row, Turn) else _dialogue(row, number).last_turn
 
 
-def _target(row: Dialogue | Target | Mapping[str, Any]) -> Turn | Target:
-    return row if isinstance(row, Target) else _turn(row)
+def _target(row: Dialogue | Turn | Target | Mapping[str, Any], number: int) -> Turn | Target:
+    return row if isinstance(row, Target) else _turn(row, number)
 
 
 def _without_question(prompt: Sequence[Message]) -> tuple[Message, ...]:
