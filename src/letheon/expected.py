@@ -187,7 +187,9 @@ def _cluster_weights(
     means = {label: vectors[labels == label].mean(axis=0) for label in set(labels.tolist())}
     nearest = max(means, key=lambda label: _cosine(means[label], anchor))
     similarity = [_cosine(vector, means[nearest]) for vector in vectors]
-    pull = np.exp(np.asarray(similarity) / temperature) * (labels == nearest)
+    cosines = np.asarray(similarity)
+    # Less the kept cluster's largest, which leaves the weights as they are: exp overflows at low temperatures.
+    pull = np.exp(np.minimum(cosines - cosines[labels == nearest].max(), 0) / temperature) * (labels == nearest)
     weights = pull / pull.sum()
     rank = {nearest: 0} | {label: n + 1 for n, label in enumerate(sorted(set(means) - {nearest}))}
     return tuple(
