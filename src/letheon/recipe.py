@@ -6,6 +6,7 @@ The docstring under each field is its help text; `letheon init` writes them into
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,6 +21,19 @@ class Section(BaseModel):
     """A part of the recipe; refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, raw: Any) -> Any:
+        """A section whose every line is commented out has its defaults."""
+        if not isinstance(raw, dict):
+            return raw
+        return {key: value for key, value in raw.items() if value is not None or not cls._is_section(str(key))}
+
+    @classmethod
+    def _is_section(cls, name: str) -> bool:
+        field = cls.model_fields.get(name)
+        return field is not None and isinstance(field.get_default(call_default_factory=True), Section | dict)
 
 
 class Data(Section):
@@ -122,7 +136,7 @@ class Normal(Section):
     top_k: int = Field(64, ge=1)
     """Tokens of the reference distribution that are cached (the rest is one bucket)."""
     budget: float = Field(1.05, gt=0)
-    """The normal loss may rise to this multiple of what it was before λ_nor grows."""
+    """The normal perplexity may rise to this multiple of what it was before λ_nor grows."""
     dual_rate: float = Field(1.0, ge=0)
     """Step of λ_nor per unit of overrun; 0 keeps it fixed."""
 
@@ -148,6 +162,10 @@ class Lora(Section):
     """Dropout on the adapter's input."""
     target_modules: str | list[str] = "all-linear"
     """Which modules get an adapter."""
+    exclude_modules: list[str] = ["down_proj"]
+    """Modules among them that get none; down_proj has the widest input, and costs more than it gains."""
+    init: Literal["contrast", "random"] = "contrast"
+    """contrast: adapters look where forget inputs differ from normal ones (and only B learns); random: plain LoRA."""
 
 
 class Tuning(Section):
@@ -163,12 +181,14 @@ class StopRecipe(Section):
 
     every: int = Field(5, ge=1)
     """Probe every so many steps."""
-    share: float = Field(0.1, ge=0, lt=1)
-    """Forgotten when at most this share of probe tokens is still preferred."""
+    probability: float = Field(0.1, gt=0, lt=1)
+    """Forgotten when the old answers' probability on the probe is at most this, and …"""
+    extraction_strength: float = Field(0.1, gt=0, lt=1)
+    """… their extraction strength at most this: about what a model that never saw them has."""
     rho: float = Field(0.2, gt=0, lt=1)
-    """A probe token is still preferred when its odds against its rivals exceed rho / (1 - rho)."""
+    """For the curve: a probe token is still preferred when its odds against its rivals exceed rho / (1 - rho)."""
     normal_budget: float = Field(1.05, gt=1)
-    """Guard: normal probe loss may rise to this multiple of what it was before."""
+    """Guard: the normal probe's perplexity may rise to this multiple of what it was before."""
     kl_budget: float = Field(0.05, gt=0)
     """Guard: KL to the model before, on the normal probe, in nats per token."""
     patience: int = Field(6, ge=1)
@@ -227,6 +247,15 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     gates: Gates = Gates()
 
+    @model_validator(mode="after")
+    def _sampled_answers_need_a_judge(self) -> Recipe:
+        if "model" in self.expected.sources and set(self.screen.judges) <= {"labels"}:
+            raise ValueError(
+                "expected.sources names 'model', but judge 'labels' cannot judge new answers: "
+                "add another to screen.judges, or take 'model' out"
+            )
+        return self
+
     def dump(self) -> str:
         """The resolved recipe as YAML."""
         return yaml.safe_dump(
@@ -249,7 +278,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if not path.is_file():
         raise InputError(f"{path}: no such recipe; 'letheon init DATA MODEL' writes a starter")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = _yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
@@ -282,7 +311,7 @@ def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
             value = holder.get(key)
             # A model may be a hub id: only what exists beside the recipe is taken for a folder.
             if isinstance(value, str) and (key not in MODEL_FIELDS or (folder / value).exists()):
-                holder[key] = str(folder / value)
+                holder[key] = str(folder / Path(value).expanduser())
 
 
 PATH_FIELDS = {
@@ -307,13 +336,28 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     *parents, leaf = key.split(".")
     holder = raw
     for parent in parents:
-        holder = holder.setdefault(parent, {})
+        if holder.get(parent) is None:
+            holder[parent] = {}
+        holder = holder[parent]
         if not isinstance(holder, dict):
             raise InputError(f"--set {override!r}: {parent!r} is a value, not a section")
     try:
-        holder[leaf] = yaml.safe_load(value)
+        holder[leaf] = _yaml(value)
     except yaml.YAMLError:
         raise InputError(f"--set {override!r}: the value is not valid YAML; quote it") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the numbers of version 1.2: 5e-4 is one, where version 1.1 sees a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
 
 
 def _explain(fault: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -28,10 +29,12 @@ class Balance:
 
 @dataclass
 class DualWeight:
-    """λ ← clip(λ + η_λ (L_nor/L_nor,0 − budget), floor, 100): the normal loss buys weight while it overruns.
+    """λ ← clip(λ + η_λ (exp(L_nor − L_nor,0) − budget), floor, 100): normal loss buys weight while it overruns.
 
-    L_nor,0 is the loss of θ₀ on the *same* tokens, so the ratio is not noise of which dialogues were drawn. λ never
-    falls below its start value `floor`: with none at all a term that has been paid for would be forgotten again.
+    exp(L_nor − L_nor,0) is the ratio of perplexities. (A ratio of losses would count the same harm many times over
+    where the normal answers are nearly known by heart and L_nor,0 is close to 0.) L_nor,0 is the loss of θ₀ on the
+    *same* tokens, so the ratio is not noise of which dialogues were drawn. λ never falls below its start value
+    `floor`: otherwise a term that has been paid for would be forgotten again.
 
     Attributes:
         value: The current λ_nor.
@@ -48,6 +51,6 @@ class DualWeight:
 
     def update(self, loss: float, reference: float) -> None:
         """Take the mean normal cross-entropy of a finished step, and θ₀'s on the same tokens."""
-        if reference > 0:
-            moved = self.value + self.rate * (loss / reference - self.budget)
-            self.value = min(max(moved, self.floor), self.ceiling)
+        # Beyond e^5 λ is at its ceiling anyway; the limit keeps a diverging loss from overflowing.
+        moved = self.value + self.rate * (math.exp(min(loss - reference, 5.0)) - self.budget)
+        self.value = min(max(moved, self.floor), self.ceiling)

@@ -95,12 +95,23 @@ def _probes(run: RunFolder, stop: int | None) -> list[tuple[str, str]]:
     rule = run.recipe.stop if run.recipe else None
     found = []
     for key, color, limit, caption in (
-        ("share", charts.FORGET, rule.share if rule else None, "Probe tokens still preferred (share)"),
+        (
+            "probability",
+            charts.FORGET,
+            rule.probability if rule else None,
+            "Old answers' probability on the probe",
+        ),
+        (
+            "extraction_strength",
+            charts.FORGET,
+            rule.extraction_strength if rule else None,
+            "Their extraction strength",
+        ),
         (
             "normal_ratio",
             charts.NORMAL,
             rule.normal_budget if rule else None,
-            "Normal loss, times what it was before",
+            "Normal perplexity, times what it was before",
         ),
         ("kl", charts.AFTER, rule.kl_budget if rule else None, "KL to the model before (nats a token)"),
     ):

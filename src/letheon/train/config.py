@@ -39,19 +39,28 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
 
     normal_per_forget: int = field(default=1, metadata={"help": "Normal dialogues per dialogue to forget."})
     max_length: int | None = field(default=None, metadata={"help": "Longest sequence; None: the model's context."})
+    adapter_init: Literal["contrast", "random"] = field(
+        default="contrast",
+        metadata={"help": "contrast: new LoRA adapters look where forget inputs differ from normal ones; random."},
+    )
     token_choice: Literal["all", "without-first", "informative"] = field(
         default="all", metadata={"help": "Which answer tokens the negative loss counts."}
     )
     balance: bool = field(default=True, metadata={"help": "Scale the negative loss to the normal gradient norm."})
     top_k: int = field(default=64, metadata={"help": "Reference tokens cached per position."})
     dual_rate: float = field(default=1.0, metadata={"help": "Step of the normal weight; 0 keeps it fixed."})
-    normal_budget: float = field(default=1.05, metadata={"help": "Allowed ratio of normal loss to before."})
+    normal_budget: float = field(default=1.05, metadata={"help": "Allowed ratio of normal perplexity to before."})
 
     stop_rule: bool = field(default=True, metadata={"help": "Probe while training and stop when it is enough."})
     stop_every: int = field(default=5, metadata={"help": "Probe every so many steps."})
-    stop_share: float = field(default=0.1, metadata={"help": "Share of preferred probe tokens that is forgotten."})
+    stop_probability: float = field(default=0.1, metadata={"help": "Probe probability that counts as forgotten."})
+    stop_extraction: float = field(
+        default=0.1, metadata={"help": "Probe extraction strength that counts as forgotten."}
+    )
     stop_rho: float = field(default=0.2, metadata={"help": "Odds above which a probe token is still preferred."})
-    stop_normal_budget: float = field(default=1.05, metadata={"help": "Guard on the normal probe's loss ratio."})
+    stop_normal_budget: float = field(
+        default=1.05, metadata={"help": "Guard on the normal probe's perplexity ratio."}
+    )
     stop_kl_budget: float = field(default=0.05, metadata={"help": "Guard on the normal probe's KL."})
     stop_patience: int = field(default=6, metadata={"help": "Give up after so many probes without progress."})
     probe_size: int = field(default=16, metadata={"help": "Dialogues in a quick probe; confirmed on all of them."})
@@ -60,7 +69,8 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         if self.bf16 is None:
             self.bf16 = not self.fp16 and fast_bf16()
         # Without an accelerator there is nothing to pin memory for, and torch warns.
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
+        if not torch.accelerator.is_available():
+            self.dataloader_pin_memory = False
         super().__post_init__()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from letheon.chat import Encoded
-from letheon.evaluate.memorisation import extraction_strength
+from letheon.evaluate.memorisation import extraction_strength, probability
 from letheon.evaluate.text import repetition
 from letheon.forward import answer_logits, collate
 from letheon.models import Model, Tokenizer
@@ -70,11 +71,17 @@ class Prober:
     def _probe(self, model: Model, step: int, old: Sequence[Encoded], normal: Sequence[int]) -> Probe:
         training = model.training
         model.eval()
-        margins, strengths = [], []
+        margins: list[Tensor] = []
+        probabilities: list[float] = []
+        strengths: list[float] = []
         for logits, targets, row in self._forwards(model, old):
             margins.append(log_odds_margin(logits, targets, RIVALS))
-            matches = logits.argmax(dim=1) == targets
-            strengths += [extraction_strength(matches[row == r].cpu()) for r in range(int(row.max()) + 1)]
+            matches, log_probs = (logits.argmax(dim=1) == targets).cpu(), log_prob(logits, targets).cpu()
+            for number in range(int(row.max()) + 1):
+                own = row.cpu() == number
+                probabilities.append(probability(log_probs[own]))
+                # As in evaluation: the token that ends the turn is no content to have by heart.
+                strengths.append(extraction_strength(matches[own][:-1]))
         loss = before = kl = tokens = 0.0
         for (logits, targets, _), chosen in zip(
             self._forwards(model, [self.normal[n] for n in normal]),
@@ -91,9 +98,10 @@ class Prober:
         model.train(training)
         return Probe(
             step=step,
+            probability=sum(probabilities) / len(probabilities),
             share=share_preferred(torch.cat(margins), self.rho),
             extraction_strength=sum(strengths) / len(strengths),
-            normal_ratio=loss / before if before else 1.0,
+            normal_ratio=math.exp((loss - before) / tokens) if tokens else 1.0,
             kl=kl / tokens if tokens else 0.0,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -31,10 +32,13 @@ from letheon.run import Run
 from letheon.split import Split
 from letheon.train.config import UnlearnConfig
 from letheon.train.progress import quiet
-from letheon.train.trainer import UnlearnTrainer
+from letheon.train.trainer import STATE_FILE, UnlearnTrainer
 
 LORA_SAVE_STEPS, FULL_SAVE_STEPS = 10, 25
 """A full checkpoint is written to disk with its optimizer: three times the model."""
+
+NUMBER = {"class", "int", "float", "None"}
+"""The words in a numeric field's type, such as "<class 'int'>" or "float | None"."""
 
 
 def train_from_recipe(
@@ -74,10 +78,15 @@ def train_from_recipe(
         callbacks=[TrainingLog(run, append=resume)],
     )
     quiet(trainer, update)
-    checkpoints = list(run.checkpoints.glob("checkpoint-*"))
-    trainer.train(resume_from_checkpoint=bool(resume and checkpoints))
+    trainer.train(resume_from_checkpoint=_last_checkpoint(run) if resume else None)
     assert trainer.stop is not None
     return trainer.model, trainer.stop
+
+
+def _last_checkpoint(run: Run) -> str | None:
+    """The last whole checkpoint; one that was cut off while it was written lacks the file that is written last."""
+    whole = [file.parent for file in run.checkpoints.glob(f"checkpoint-*/{STATE_FILE}")]
+    return str(max(whole, key=lambda folder: int(folder.name.split("-")[1]))) if whole else None
 
 
 def objective_of(recipe: ObjectiveRecipe) -> Objective:
@@ -116,6 +125,7 @@ def adapter_of(recipe: Recipe) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
+        exclude_modules=lora.exclude_modules or None,
         task_type="CAUSAL_LM",
     )
 
@@ -135,25 +145,31 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
         "save_steps": save_steps,
         "save_total_limit": 2,
         "disable_tqdm": True,
+        "adapter_init": recipe.tuning.lora.init,
         "token_choice": objective.negative.tokens,
         "balance": objective.balance,
         "top_k": normal.top_k,
         "dual_rate": normal.dual_rate,
         "normal_budget": normal.budget,
         "stop_every": stop.every,
-        "stop_share": stop.share,
+        "stop_probability": stop.probability,
+        "stop_extraction": stop.extraction_strength,
         "stop_rho": stop.rho,
         "stop_normal_budget": stop.normal_budget,
         "stop_kl_budget": stop.kl_budget,
         "stop_patience": stop.patience,
         **recipe.train,
     }
-    known = {field.name for field in fields(UnlearnConfig)}
+    known = {field.name: str(field.type) for field in fields(UnlearnConfig)}
     faults = []
-    for name in recipe.train:
+    for name, value in recipe.train.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             faults.append(f"unknown setting 'train.{name}'" + (f"; did you mean {near[0]!r}?" if near else ""))
+        elif name == "output_dir":
+            faults.append("'train.output_dir' is the run folder's to set; set 'output' instead")
+        elif isinstance(value, str) and set(re.findall(r"\w+", known[name])) <= NUMBER:
+            faults.append(f"'train.{name}' is {value!r}, expected a number")
     if faults:
         raise InputError(faults)
     try:

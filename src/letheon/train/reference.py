@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -11,12 +12,19 @@ from letheon.chat import Encoded
 from letheon.forward import answer_logits, collate
 from letheon.models import Model
 from letheon.objective import log_prob
+from letheon.train.contrast import Moments
 from letheon.train.dataset import Reference
 
 
 @torch.no_grad()
 def reference_pass(
-    model: Model, sequences: Sequence[Encoded], *, top_k: int, pad_token_id: int, batch_size: int
+    model: Model,
+    sequences: Sequence[Encoded],
+    *,
+    top_k: int,
+    pad_token_id: int,
+    batch_size: int,
+    moments: Moments | None = None,
 ) -> list[Reference]:
     """Score sequences under the current weights, θ₀, in batches of similar length.
 
@@ -26,6 +34,7 @@ def reference_pass(
         top_k: Tokens kept of each distribution.
         pad_token_id: Padding token.
         batch_size: Sequences a forward pass.
+        moments: Also adds up the second moments of layers' inputs.
 
     Returns:
         S references, in the order of the sequences; all tokens count.
@@ -38,7 +47,9 @@ def reference_pass(
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = collate([sequences[number] for number in chosen], pad_token_id)
-        logits, targets, row = answer_logits(model, {key: value.to(device) for key, value in batch.items()})
+        batch = {key: value.to(device) for key, value in batch.items()}
+        with moments.watching(batch["answer_mask"]) if moments else nullcontext():
+            logits, targets, row = answer_logits(model, batch)
         own = log_prob(logits, targets).cpu()
         top = logits.float().log_softmax(dim=1).topk(min(top_k, logits.size(1)), dim=1)
         values, ids, rows = top.values.cpu(), top.indices.cpu(), row.cpu()

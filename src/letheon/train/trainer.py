@@ -36,6 +36,7 @@ from letheon.objective import (
 )
 from letheon.records import Dialogue, Message, Stop, Turn
 from letheon.train.config import UnlearnConfig, default_learning_rate
+from letheon.train.contrast import Moments, lora_layers, point_adapters
 from letheon.train.dataset import Collator, Forget, Reference, UnlearnDataset
 from letheon.train.probe import Prober
 from letheon.train.reference import informative, reference_pass
@@ -114,6 +115,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
         # Before the adapter is made: its weights are drawn at random.
         set_seed(args.seed)
+        self._fresh_adapter = peft_config is not None
         if peft_config is not None:
             from peft import get_peft_model
 
@@ -295,15 +297,21 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         return output
 
     def _cache_reference(self) -> None:
+        """One pass over the data under θ₀: what it said, and where the adapters should look."""
         dataset: UnlearnDataset = self.train_dataset
-        self.accelerator.unwrap_model(self.model).to(self.args.device)
+        model = self.accelerator.unwrap_model(self.model).to(self.args.device)
+        layers = lora_layers(model) if self._fresh_adapter and self.args.adapter_init == "contrast" else {}
+        pointing = bool(layers and dataset.normal)
         parts: dict[Part, list[Encoded]] = {
             "negative": [item.old for item in dataset.forget],
             "normal": dataset.normal,
         }
+        moments: dict[Part, Moments] = {part: Moments(layers) for part in parts if pointing}
         for part, sequences in parts.items():
-            if part == "normal" or self.objective.needs(part) or self.args.token_choice == "informative":
-                self._collator.reference[part] = self._reference(sequences)
+            if pointing or part == "normal" or self.objective.needs(part) or self.args.token_choice == "informative":
+                self._collator.reference[part] = self._reference(sequences, moments.get(part))
+        if pointing:
+            point_adapters(model, moments["negative"], moments["normal"])
         if self.args.token_choice != "all":
             self._choose_tokens()
         self._prober = Prober(
@@ -320,10 +328,11 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
     def _pass_size(self) -> int:
         return 3 * int(self.args.per_device_train_batch_size)
 
-    def _reference(self, sequences: Sequence[Encoded]) -> list[Reference]:
+    def _reference(self, sequences: Sequence[Encoded], moments: Moments | None = None) -> list[Reference]:
         return reference_pass(
             self.model,
             sequences,
+            moments=moments,
             top_k=self.args.top_k,
             pad_token_id=self._tokenizer.pad_token_id,
             batch_size=self._pass_size,
@@ -354,7 +363,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         sums, self._step = self._step, _StepSums()
         if self._balancing:
             self._balance.update(math.sqrt(sums.normal_square), math.sqrt(sums.negative_square))
-        self._dual.update(sums.normal_loss, sums.normal_reference)
+        if sums.normal_tokens and "normal" in self._collator.reference:
+            self._dual.update(sums.normal_loss / sums.normal_tokens, sums.normal_reference / sums.normal_tokens)
         self._logged = {
             **sums.losses,
             **{f"weight_{part}": weight for part, weight in self._weights.items()},
@@ -491,6 +501,7 @@ class _StepSums:
         self.losses: dict[str, float] = {}
         self.normal_square = self.negative_square = 0.0
         self.normal_loss = self.normal_reference = 0.0
+        self.normal_tokens = 0
 
     def add(self, parts: dict[Part, Tensor], batch: dict[Part, Answers], *, balance: bool) -> None:
         for part, loss in parts.items():
@@ -500,6 +511,7 @@ class _StepSums:
             assert answers.reference_log_prob is not None
             self.normal_loss -= float(answers.log_probs().detach().sum())
             self.normal_reference -= float(answers.reference_log_prob.sum())
+            self.normal_tokens += len(answers.targets)
         if balance and "negative" in parts and "normal" in parts:
             self.normal_square += _square_norm(parts["normal"], batch["normal"].logits)
             self.negative_square += _square_norm(parts["negative"], batch["negative"].logits)

@@ -1,0 +1,124 @@
+"""Adapters that look where the forget set differs from normal dialogues.
+
+A LoRA adapter adds ΔW h = (α/r) B A h to a layer with input h. With a random A it answers to every input alike, and
+all that it does to normal dialogues has to be trained away again. Here the rows of A are the directions in which the
+inputs of forget answers stand out most against those of normal answers: the top generalised eigenvectors of
+
+    C_f a = μ (C_n + ε I) a,        C = E[h hᵀ] over answer positions under θ₀,  ε = shrinkage · tr(C_n)/d,
+
+scaled to the mean square that a random A would have on forget inputs, so that learning rates mean the same. A stays
+fixed and only B is trained: what the adapter can do to normal inputs is small by construction, whether or not
+training has seen them. Related to null-space adapters (LoRA-Null, arXiv 2503.02659); the contrast is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from letheon.models import Model
+
+SHRINKAGE = 0.1
+
+
+class Moments:
+    """Second moments E[h hᵀ] of the inputs of layers, over positions that predict an answer token.
+
+    Args:
+        layers: The layers, by name.
+    """
+
+    def __init__(self, layers: dict[str, nn.Module]):
+        self.layers = layers
+        self.shared: dict[str, str] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+        self._positions: Tensor | None = None
+        self._last: tuple[str, Tensor] | None = None
+
+    @contextmanager
+    def watching(self, answer_mask: Tensor) -> Iterator[None]:
+        """Add up one forward pass, made inside the block.
+
+        Args:
+            answer_mask: (S, T) bool; the input at position t − 1 is what predicts token t.
+        """
+        self._positions = answer_mask.roll(-1, dims=1)
+        self._count += int(answer_mask.sum())
+        handles = [layer.register_forward_pre_hook(self._hook(name)) for name, layer in self.layers.items()]
+        try:
+            yield
+        finally:
+            self._last = None
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, name: str) -> Any:
+        def collect(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            # Query, key and value read the same tensor: one moment serves all three.
+            if self._last is not None and self._last[1] is inputs[0]:
+                self.shared[name] = self._last[0]
+                return
+            self._last = (name, inputs[0])
+            chosen = inputs[0][self._positions].float()
+            self._sums[name] = self._sums.get(name, 0) + chosen.T @ chosen
+
+        return collect
+
+    def mean(self, name: str) -> Tensor:
+        """(d, d) second moment of a layer's input."""
+        return self._sums[self.shared.get(name, name)] / max(self._count, 1)
+
+
+def contrast_directions(forget: Tensor, normal: Tensor, rank: int, shrinkage: float = SHRINKAGE) -> Tensor:
+    """Rows of A: the top generalised eigenvectors of (C_f, C_n + ε I).
+
+    Args:
+        forget: (d, d) second moment C_f.
+        normal: (d, d) second moment C_n.
+        rank: Number of rows r ≤ d.
+        shrinkage: ε as a share of C_n's mean eigenvalue, > 0.
+
+    Returns:
+        (r, d) float32; each row a has aᵀ C_f a = tr(C_f)/3d, the expectation under PEFT's default A.
+    """
+    size = normal.size(0)
+    ridge = shrinkage * normal.diagonal().mean().clamp(min=1e-12)
+    lower = torch.linalg.cholesky(normal.double() + ridge * torch.eye(size, device=normal.device))
+    left = torch.linalg.solve_triangular(lower, forget.double(), upper=False)
+    whitened = torch.linalg.solve_triangular(lower, left.T, upper=False)
+    vectors = torch.linalg.eigh((whitened + whitened.T) / 2).eigenvectors[:, -rank:].flip(1)
+    rows = torch.linalg.solve_triangular(lower.T, vectors, upper=True).T
+    energy = ((rows @ forget.double()) * rows).sum(dim=1, keepdim=True).clamp(min=1e-12)
+    usual = forget.double().diagonal().mean() / 3
+    scaled: Tensor = rows * (usual / energy).sqrt()
+    return scaled.float()
+
+
+def lora_layers(model: Model) -> dict[str, nn.Module]:
+    """The layers that have a LoRA adapter, by name."""
+    return {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
+
+
+@torch.no_grad()
+def point_adapters(model: Model, forget: Moments, normal: Moments) -> None:
+    """Set and freeze the A of every adapter.
+
+    Args:
+        model: A PeftModel with fresh LoRA adapters.
+        forget: Moments of `lora_layers(model)` on forget answers.
+        normal: And on normal ones.
+    """
+    found: dict[str, Tensor] = {}
+    for name, layer in lora_layers(model).items():
+        source = forget.shared.get(name, name)
+        for adapter in layer.lora_A.values():  # type: ignore[operator]
+            weight = adapter.weight
+            if source not in found:
+                found[source] = contrast_directions(forget.mean(source), normal.mean(source), weight.size(0))
+            weight.copy_(found[source])
+            weight.requires_grad_(False)
