@@ -14,6 +14,9 @@ Model = Any
 Tokenizer = Any
 """A transformers.PreTrainedTokenizerBase."""
 
+MERGED = "letheon_merged"
+"""Mark of a model whose weights are those of no folder: an adapter has been merged into its base."""
+
 
 def cache_folder() -> Path:
     """Where downloaded and derived files live: $LETHEON_CACHE, else the user's cache folder."""
@@ -61,7 +64,9 @@ def load_model(name: str) -> Model:
         if (Path(name) / "adapter_config.json").is_file():
             from peft import AutoPeftModelForCausalLM
 
-            return AutoPeftModelForCausalLM.from_pretrained(name, dtype=torch.float32).merge_and_unload()
+            merged = AutoPeftModelForCausalLM.from_pretrained(name, dtype=torch.float32).merge_and_unload()
+            setattr(merged, MERGED, True)
+            return merged
         return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{name}: cannot load this model: {' '.join(str(error).split())[:300]}") from error
@@ -103,7 +108,12 @@ def context_length(model_or_config: Any) -> int | None:
 
 
 def save_model(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
-    """Save weights (or the adapter) as safetensors, with the tokenizer and its chat template beside them."""
+    """Save weights (or the adapter) as safetensors, with the tokenizer and its chat template beside them.
+
+    An adapter on top of a merged one is merged as well: a file of it would name the first one's base as its own.
+    """
+    if hasattr(model, "peft_config") and getattr(model.get_base_model(), MERGED, False):
+        model = model.merge_and_unload()
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
