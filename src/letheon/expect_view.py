@@ -7,7 +7,7 @@ from collections import Counter
 from letheon.console import Console
 from letheon.errors import InputError
 from letheon.expected import Target
-from letheon.pipeline import expected_of, prepare, split_of
+from letheon.pipeline import expected_of, split_of
 from letheon.run import Run
 
 ANCHORS = {
@@ -23,7 +23,7 @@ def show_expected(run: Run, console: Console, dialogue: str | None) -> None:
     Raises:
         InputError: No dialogue to forget has this id.
     """
-    prepare(run)
+    run.check()
     data = split_of(run)
     targets: list[Target] = expected_of(run, data)
     if dialogue is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ def check_model(name: str) -> None:
             raise InputError(
                 f"{name}: the folder has neither config.json nor adapter_config.json: not a model folder"
             )
+        if not any(folder.glob("*.safetensors")):
+            raise InputError(
+                f"{name}: the folder has no weights as *.safetensors, the only kind that is loaded; "
+                "save the model with save_pretrained"
+            )
         return
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise InputError(
@@ -69,7 +75,7 @@ def load_model(name: str) -> Model:
             return merged
         return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError) as error:
-        raise InputError(f"{name}: cannot load this model: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(f"{name}: cannot load this model: {_short(error)}") from error
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -84,10 +90,34 @@ def load_tokenizer(name: str) -> Tokenizer:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise InputError(f"{name}: cannot load its tokenizer: {' '.join(str(error).split())[:300]}") from error
+        absent = "" if Path(name).is_dir() else "no such folder here, and as a hub id: "
+        raise InputError(f"{name}: {absent}cannot load its tokenizer: {_short(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def load_config(name: str) -> Any:
+    """Load the configuration of a model, or of an adapter's base.
+
+    Raises:
+        InputError: There is none.
+    """
+    from transformers import AutoConfig
+
+    check_model(name)
+    try:
+        adapter = Path(name) / "adapter_config.json"
+        if adapter.is_file():
+            name = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{name}: cannot load its configuration: {_short(error)}") from error
+
+
+def _short(error: Exception) -> str:
+    """The first sentence of an error, on one line: those of the hub are long."""
+    return " ".join(str(error).split()).split(". ")[0][:300]
 
 
 def fast_bf16() -> bool:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from letheon.console import Console, OnProgress
-from letheon.errors import GateError, InputError
+from letheon.errors import GateError, InputError, require_extra
 from letheon.measure import Measured, release_memory
 from letheon.models import Model, Tokenizer, load_model, load_tokenizer, save_model
 from letheon.recipe import Recipe
-from letheon.records import Example, Headline, Results, Stop, Turn, Verdict, write_jsonl
+from letheon.records import NORMAL, Example, Headline, Results, Stop, Turn, Verdict, write_jsonl, write_text
 from letheon.run import Run
 from letheon.split import Split, split
 
 SUBJECT_JUDGE = "subject"
+EMPTY: dict[str, dict[str, Any]] = {
+    "screen": {"screening": None},
+    "unlearn": {"stop": None},
+    "evaluate": {"verdict": None, "metrics": {}, "examples": []},
+}
+"""The sections of the results that each stage fills, as they are before it."""
 
 
 def run_all(run: Run, console: Console, *, resume: bool = False, fresh: bool = False) -> Results:
@@ -28,7 +35,9 @@ def run_all(run: Run, console: Console, *, resume: bool = False, fresh: bool = F
         resume: Continue a training that was cut off.
         fresh: Redo every stage.
     """
-    prepare(run)
+    require_extra("unlearning toward expected answers", "screen")
+    require_extra("the report", "report")
+    prepare(run, whole=True)
     stages: dict[str, Callable[[], object]] = {
         "screen": lambda: screen_stage(run, console),
         "unlearn": lambda: unlearn_stage(run, console, resume=resume),
@@ -43,13 +52,17 @@ def run_all(run: Run, console: Console, *, resume: bool = False, fresh: bool = F
     return Results.load(run.results_file)
 
 
-def prepare(run: Run) -> None:
+def prepare(run: Run, *, whole: bool = False) -> None:
     """Check everything that can be checked before weights load, then write the resolved recipe.
+
+    Args:
+        run: The run.
+        whole: Every stage is going to run.
 
     Raises:
         InputError: Every fault at once; nothing has been written then.
     """
-    run.check()
+    run.check(whole=whole)
     run.save_recipe()
 
 
@@ -61,6 +74,7 @@ def screen_stage(run: Run, console: Console) -> list[Verdict]:
     from letheon.screen import build_judges, score_screening, screen
 
     recipe = run.recipe
+    run.start("screen")
     with Measured() as cost, console.progress("screening"):
         if recipe.data.subject is not None:
             verdicts = _subject_verdicts(run, recipe.data.subject)
@@ -86,18 +100,21 @@ def screen_stage(run: Run, console: Console) -> list[Verdict]:
 
 def _subject_verdicts(run: Run, subject: str) -> list[Verdict]:
     """An erasure request: all that the log says about one subject, and nothing else."""
-    return [
-        Verdict(
-            id=dialogue.id,
-            turn=turn.index,
-            decision="forget" if dialogue.subject == subject else "normal",
-            category=(dialogue.category or "privacy") if dialogue.subject == subject else "normal",
-            score=float(dialogue.subject == subject),
-            judge=SUBJECT_JUDGE,
-        )
-        for dialogue in run.dialogues
-        for turn in dialogue.turns()
-    ]
+    return [_subject_verdict(turn, subject) for dialogue in run.dialogues for turn in dialogue.turns()]
+
+
+def _subject_verdict(turn: Turn, subject: str) -> Verdict:
+    dialogue, decision, score = turn.dialogue, NORMAL, 0.0
+    if dialogue.subject == subject:
+        decision, score = "forget", 1.0
+    elif dialogue.label == "forget":
+        # Not asked for, but not fit to be trained on as normal either.
+        decision, score = "review", 0.5
+    category = NORMAL if decision == NORMAL else dialogue.category or "privacy"
+    return Verdict.model_validate(
+        {"id": dialogue.id, "turn": turn.index, "decision": decision, "category": category}
+        | {"score": score, "judge": SUBJECT_JUDGE}
+    )
 
 
 def split_of(run: Run) -> Split:
@@ -108,7 +125,8 @@ def split_of(run: Run) -> Split:
         run.verdicts(),
         run.paraphrases(),
         held_out=recipe.data.held_out,
-        probe=recipe.data.probe,
+        # Whoever asks to be forgotten is forgotten whole: nothing is kept back from training.
+        probe=recipe.data.probe if recipe.data.subject is None else 0.0,
         seed=recipe.seed,
     )
 
@@ -188,8 +206,14 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False) -> Stop:
         f"to forget: {len(data.forget)} turns (probed on {len(data.probe)}); to keep: {len(data.normal)} dialogues, "
         f"{len(data.normal_probe)} for the guards, {len(data.normal_held_out)} held out"
     )
+    inputs, key = run.checkpoints / "inputs.txt", run.key("unlearn")
+    if resume and inputs.is_file() and inputs.read_text(encoding="utf-8") != key:
+        console.warn("settings or data have changed since the training was cut off: it starts anew")
+        resume = False
     if not resume:
         shutil.rmtree(run.checkpoints, ignore_errors=True)
+    run.start("unlearn", "evaluate")
+    write_text(inputs, key)
     with Measured() as cost:
         model, tokenizer = load_model(run.recipe.model), load_tokenizer(run.recipe.model)
         with console.progress("finding expected answers"):
@@ -198,10 +222,14 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False) -> Stop:
             trained, stop = train_from_recipe(run, model, tokenizer, targets, data, update, resume=resume)
     scratch = run.folder / "model.new"
     shutil.rmtree(scratch, ignore_errors=True)
-    shutil.rmtree(run.model_folder, ignore_errors=True)
-    if stop.step > 0:
-        save_model(trained, tokenizer, scratch)
-        scratch.rename(run.model_folder)
+    try:
+        if stop.step > 0:
+            save_model(trained, tokenizer, scratch)
+        shutil.rmtree(run.model_folder, ignore_errors=True)
+        if stop.step > 0:
+            scratch.rename(run.model_folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     _update(run, "unlearn", cost, stop=stop)
     console.say(f"stopped at step {stop.step}: {stop.reason}")
@@ -220,9 +248,17 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
     results = Results.load(run.results_file)
     if results.stop is None:
         raise InputError(f"{run.folder}: nothing to evaluate yet; run 'letheon unlearn {run.folder}' first")
+    if results.stop.step > 0 and not run.model_folder.is_dir():
+        raise InputError(f"{run.model_folder}: the trained model is gone; run 'letheon unlearn {run.folder}' again")
+    if not run.is_current("unlearn"):
+        console.warn(
+            "the model was trained with other settings, data or verdicts than those it is evaluated on now; "
+            f"'letheon run {run.folder}' trains it again"
+        )
+    run.start("evaluate")
     data, most = split_of(run), recipe.evaluate.normal
     sets = EvalSets(
-        forget=data.forget,
+        forget=data.asked,
         paraphrase=data.paraphrase,
         normal_trained=[d.last_turn for d in data.normal[:most]],
         normal_held_out=[d.last_turn for d in data.normal_held_out[:most]],
@@ -270,10 +306,6 @@ def _halves(update: OnProgress) -> Callable[[str, int, int], None]:
 
 
 def _write_samples(path: Path, found: dict[str, Any], *, show_texts: bool) -> None:
-    import json
-
-    from letheon.records import write_text
-
     lines = []
     for name, evaluation in found.items():
         for sample in evaluation.samples:
@@ -335,4 +367,9 @@ def _update(run: Run, stage: str, cost: Measured, **sections: Any) -> None:
     peak = {**results.peak_memory_mb, stage: round(cost.peak_mb, 1)}
     # Round trip through validation: what is written can be read.
     fields = {**dict(results), "seconds": seconds, "peak_memory_mb": peak, **sections}
+    stages = list(EMPTY)
+    for later in stages[stages.index(stage) + 1 :]:
+        # What a later stage found out about what is no longer so would mislead.
+        if not run.is_current(later):
+            fields |= EMPTY[later]
     Results.model_validate(fields).save(run.results_file)

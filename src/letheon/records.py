@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from letheon.errors import InputError
 
@@ -217,7 +217,10 @@ class Results(BaseModel):
                 f"{path}: written as {found!r}, this Letheon reads {RESULTS_SCHEMA!r}; "
                 "use the version that wrote the run, or start a new run folder"
             )
-        return cls.model_validate_json(text)
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(f"{path}: damaged: {first_fault(error)}; run 'letheon evaluate' again") from None
 
     def save(self, path: Path) -> None:
         """Write atomically: a reader sees the old file or the new one, never half of it."""
@@ -241,6 +244,37 @@ def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
 
 
 def read_verdicts(path: Path) -> list[Verdict]:
-    """Read `verdicts.jsonl`."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [Verdict.model_validate_json(line) for line in lines if line.strip()]
+    """Read `verdicts.jsonl`, which a person may have edited.
+
+    Raises:
+        InputError: Every line that is no verdict, or the second one on its turn.
+    """
+    verdicts: list[Verdict] = []
+    faults = []
+    line_of: dict[tuple[str, int], int] = {}
+    # Not splitlines(): it also splits at U+2028 and its like, which JSON allows inside strings.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            verdict = Verdict.model_validate_json(line)
+        except ValidationError as error:
+            faults.append(f"{path}:{number}: {first_fault(error)}; mend the line, or run 'letheon screen' again")
+            continue
+        first = line_of.setdefault((verdict.id, verdict.turn), number)
+        if first != number:
+            faults.append(
+                f"{path}:{number}: turn {verdict.turn} of {verdict.id!r} has a verdict on line {first} already; "
+                "keep one of them"
+            )
+        verdicts.append(verdict)
+    if faults:
+        raise InputError(faults)
+    return verdicts
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a record, as "field: message"; quotes no value."""
+    fault = error.errors(include_input=False)[0]
+    place = ".".join(str(part) for part in fault["loc"])
+    return f"{place}: {fault['msg']}" if place else str(fault["msg"])

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from letheon.dialogues import Paraphrase, read_dialogues, read_paraphrases
+from letheon.dialogues import SHOWN_FAULTS, Paraphrase, read_dialogues, read_paraphrases
 from letheon.errors import InputError
-from letheon.models import check_model, fingerprint
+from letheon.expected import read_safe_replies
+from letheon.models import check_model, context_length, fingerprint, load_config, load_tokenizer
 from letheon.recipe import Recipe, apply_override, check_recipe, load_recipe
 from letheon.records import Dialogue, Results, Verdict, read_verdicts, write_text
 
 MANIFEST_SCHEMA = "letheon/manifest/1"
+RESOLVED = "# Resolved by letheon: every setting, with absolute paths."
+"""First line of a run folder's recipe, which is overwritten without asking."""
 
 
 class Run:
@@ -54,36 +57,115 @@ class Run:
         if not (where / "recipe.yaml").is_file():
             raise InputError(f"{where}: no recipe.yaml in this folder, so it is no run folder; give a recipe file")
         raw = load_recipe(where / "recipe.yaml").model_dump(mode="json", by_alias=True)
+        raw["output"] = str(where)
         for override in overrides:
             apply_override(raw, override)
-        return cls(check_recipe({**raw, "output": str(where)}, str(where / "recipe.yaml")))
+        return cls(check_recipe(raw, str(where / "recipe.yaml")))
 
-    def check(self) -> None:
+    def check(self, *, whole: bool = False) -> None:
         """Look for every fault that can be found before any weights load, and name them all.
 
+        Args:
+            whole: For a run of every stage: also that the labels, where nothing else decides, leave something to
+                forget and something to keep.
+
         Raises:
-            InputError: Missing files or model, faulty dialogues, a run folder of another version.
+            InputError: Missing files or model, faulty or too long dialogues, unknown settings, a run folder of
+                another version.
         """
-        recipe, faults = self.recipe, []
-        for check in (
+        recipe, faults = self.recipe, list[str]()
+        checks: list[Callable[[], object]] = [
             lambda: check_model(recipe.model),
             lambda: check_model(recipe.evaluate.control) if recipe.evaluate.control else None,
             lambda: self.dialogues,
             self.paraphrases,
             self.general,
+            self._check_screen_files,
+            lambda: read_safe_replies(recipe.expected.safe_replies),
             self._check_subject,
+            lambda: self._check_labels() if whole else None,
+            self._check_output,
             lambda: Results.load(self.results_file),
             self.manifest,
-        ):
+            self._check_training,
+        ]
+        for check in checks:
             try:
                 check()
             except InputError as error:
                 faults += [fault for fault in error.faults if fault not in faults]
-        for name, path in (("examples", recipe.screen.examples), ("knowledge", recipe.screen.knowledge)):
-            if path is not None and not path.is_file():
-                faults.append(f"{path}: no such file (screen.{name})")
         if faults:
             raise InputError(faults)
+
+    def _check_screen_files(self) -> None:
+        examples, knowledge = self.recipe.screen.examples, self.recipe.screen.knowledge
+        if knowledge is not None and not knowledge.is_file():
+            raise InputError(f"{knowledge}: no such file (screen.knowledge)")
+        if examples is not None:
+            read_dialogues(examples)
+
+    def _check_labels(self) -> None:
+        """Where labels alone decide, what they leave is known before anything runs."""
+        recipe = self.recipe
+        if recipe.data.subject is not None or set(recipe.screen.judges) != {"labels"} or self.is_current("screen"):
+            return
+        labels = {dialogue.label for dialogue in self.dialogues}
+        log, faults = recipe.data.dialogues, []
+        if "forget" not in labels:
+            faults.append(
+                f'{log}: no dialogue to forget: none has "label": "forget"; label some, or name other screen.judges'
+            )
+        if "normal" not in labels:
+            faults.append(
+                f'{log}: no normal dialogue to keep the model\'s ability with: none has "label": "normal"; '
+                "add some to the log"
+            )
+        if faults:
+            raise InputError(faults)
+
+    def _check_output(self) -> None:
+        """Refuse to overwrite what is not ours."""
+        folder, model = self.folder, Path(self.recipe.model)
+        held = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+        if held.exists() and not held.is_dir():
+            raise InputError(f"{folder}: cannot be the run folder (output): {held} is a file")
+        if model.is_dir() and self.model_folder.resolve() in (model.resolve(), *model.resolve().parents):
+            raise InputError(
+                f"{model}: the run would overwrite the model it starts from; choose another folder as output"
+            )
+        recipe = folder / "recipe.yaml"
+        if self._manifest_file.is_file() or not recipe.is_file():
+            return
+        if not recipe.read_text(encoding="utf-8", errors="replace").startswith(RESOLVED):
+            raise InputError(
+                f"{folder}: holds a recipe.yaml that no run wrote and the run would overwrite; "
+                "choose another folder as output"
+            )
+
+    def _check_training(self) -> None:
+        """Check the training's settings, and that every dialogue fits into the model's context."""
+        from letheon.chat import check_tokenizer, encode_dialogue, encode_reply
+        from letheon.train.recipe_run import training_settings
+
+        recipe = self.recipe
+        settings = training_settings(recipe, str(self.checkpoints))
+        tokenizer = load_tokenizer(recipe.model)
+        check_tokenizer(tokenizer)
+        longest = settings.max_length or context_length(load_config(recipe.model))
+        faults = []
+        rows = [(recipe.data.dialogues, dialogue) for dialogue in self.dialogues]
+        rows += [(recipe.data.paraphrases or Path(), paraphrase.dialogue) for paraphrase in self.paraphrases()]
+        for path, dialogue in rows:
+            try:
+                encode_dialogue(tokenizer, dialogue, longest)
+                for number, answer in enumerate(dialogue.expected):
+                    name = f"dialogue {dialogue.id!r}, expected[{number}]"
+                    encode_reply(tokenizer, dialogue.last_turn.prompt, answer, longest, name=name)
+            except InputError as error:
+                faults.append(f"{path}: {error}")
+        if faults:
+            more = len(faults) - SHOWN_FAULTS
+            raise InputError([*faults[:SHOWN_FAULTS], *([f"… and {more} more"] if more > 0 else [])])
 
     def _check_subject(self) -> None:
         subject = self.recipe.data.subject
@@ -158,8 +240,17 @@ class Run:
         return _key(*parts, _model_hash(control) if control else None, recipe.screen)
 
     def is_current(self, stage: str) -> bool:
-        """Whether a stage has run on exactly these inputs."""
-        return bool(self.manifest().get("stages", {}).get(stage) == self.key(stage))
+        """Whether a stage has run on exactly these inputs, and what it left is still there."""
+        return self.manifest().get("stages", {}).get(stage) == self.key(stage) and self._left(stage)
+
+    def _left(self, stage: str) -> bool:
+        if stage == "screen":
+            return self.verdicts_file.is_file()
+        results = Results.load(self.results_file)
+        if stage == "unlearn":
+            # A model that was already clean is left as it was.
+            return results.stop is not None and (results.stop.step == 0 or self.model_folder.is_dir())
+        return bool(results.metrics) and self.samples_file.is_file()
 
     def manifest(self) -> dict[str, Any]:
         """`manifest.json`, or {}.
@@ -167,19 +258,15 @@ class Run:
         Raises:
             InputError: It was written by another version, or is damaged.
         """
-        if not self._manifest_file.is_file():
-            return {}
-        try:
-            manifest = json.loads(self._manifest_file.read_text(encoding="utf-8"))
-            found = manifest.get("schema")
-        except (json.JSONDecodeError, AttributeError):
-            raise InputError(f"{self._manifest_file}: damaged; start a new run folder") from None
-        if found != MANIFEST_SCHEMA:
-            raise InputError(
-                f"{self._manifest_file}: written as {found!r}, this Letheon reads {MANIFEST_SCHEMA!r}; "
-                "use the version that wrote the run, or start a new run folder"
-            )
-        return dict(manifest)
+        return read_manifest(self._manifest_file)
+
+    def start(self, *stages: str) -> None:
+        """Record that what these stages left is no longer to be relied on."""
+        manifest = self.manifest()
+        done = manifest.get("stages", {})
+        if done.keys() & set(stages):
+            manifest["stages"] = {stage: key for stage, key in done.items() if stage not in stages}
+            write_text(self._manifest_file, json.dumps(manifest, indent=2) + "\n")
 
     def finish(self, stage: str) -> None:
         """Record that a stage has run, on what, with what."""
@@ -214,7 +301,28 @@ class Run:
         for holder, name in ((resolved, "model"), (resolved, "output"), (resolved["evaluate"], "control")):
             if holder[name] and (name == "output" or Path(holder[name]).exists()):
                 holder[name] = str(Path(holder[name]).resolve())
-        write_text(self.folder / "recipe.yaml", Recipe.model_validate(resolved).dump())
+        write_text(self.folder / "recipe.yaml", f"{RESOLVED}\n{Recipe.model_validate(resolved).dump()}")
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read `manifest.json`; {} where there is none.
+
+    Raises:
+        InputError: It was written by another version, or is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found = manifest.get("schema")
+    except (json.JSONDecodeError, AttributeError):
+        raise InputError(f"{path}: damaged; start a new run folder") from None
+    if found != MANIFEST_SCHEMA:
+        raise InputError(
+            f"{path}: written as {found!r}, this Letheon reads {MANIFEST_SCHEMA!r}; "
+            "use the version that wrote the run, or start a new run folder"
+        )
+    return dict(manifest)
 
 
 def _key(*parts: Any) -> str:

@@ -19,8 +19,9 @@ class Split:
     """The data of a run.
 
     Attributes:
-        forget: Turns to forget, and the category that the screening gave each.
-        categories: In the order of `forget`.
+        asked: Every turn that is to be forgotten; evaluation looks at all of them.
+        forget: Those of them that are trained on: all but the probe's.
+        categories: What the screening called each of `forget`.
         probe: Turns for the stop rule.
         paraphrase: Reworded questions that only evaluation sees.
         normal: Normal dialogues for training.
@@ -28,6 +29,7 @@ class Split:
         normal_held_out: Normal dialogues that only evaluation sees.
     """
 
+    asked: list[Turn]
     forget: list[Turn]
     categories: list[str]
     probe: list[Turn]
@@ -60,14 +62,20 @@ def split(
         seed: Of the division.
 
     Raises:
-        InputError: Nothing to forget, or nothing normal to keep.
+        InputError: Nothing to forget, nothing normal to keep, or verdicts that do not fit the log.
     """
     by_id = {dialogue.id: dialogue for dialogue in dialogues}
-    unknown = sorted({verdict.id for verdict in verdicts} - set(by_id))
-    if unknown:
-        raise InputError(
-            f"verdicts.jsonl names dialogues that the log does not have ({unknown[0]!r} …); screen again"
-        )
+    turns_of_log = {(dialogue.id, turn.index) for dialogue in dialogues for turn in dialogue.turns()}
+    judged = {(verdict.id, verdict.turn) for verdict in verdicts}
+    for odd, what in (
+        (judged - turns_of_log, "names turns that the log does not have"),
+        (turns_of_log - judged, "lacks a verdict on turns of the log"),
+    ):
+        if odd:
+            name, index = min(odd)
+            raise InputError(
+                f"verdicts.jsonl {what} ({len(odd)} of them, the first is turn {index} of {name!r}); screen again"
+            )
     flagged = [verdict for verdict in verdicts if verdict.decision == "forget"]
     if not flagged:
         raise InputError(
@@ -80,17 +88,23 @@ def split(
         raise InputError("no normal dialogue is left to keep the model's ability with; add some to the log")
     draw = random.Random(f"{seed}-split")
     draw.shuffle(normal)
-    held = round(len(normal) * held_out) if len(normal) > 1 else 0
+    # Training comes first, then evaluation, then the guards: one dialogue serves training alone.
+    held = min(round(len(normal) * held_out), len(normal) - 1)
     guard = min(max(round(len(normal) * NORMAL_PROBE), 1), len(normal) - held - 1)
 
-    turns = [(Turn(by_id[v.id], v.turn), v.category) for v in flagged]
-    forgotten = {turn.dialogue.id for turn, _ in turns}
+    asked = [(Turn(by_id[v.id], v.turn), v.category) for v in flagged]
+    forgotten = list(dict.fromkeys(turn.dialogue.id for turn, _ in asked))
     probes = [p.dialogue.last_turn for p in paraphrases if p.split == "probe" and p.of in forgotten]
-    if not probes and len(turns) > 1:
-        draw.shuffle(turns)
-        size = min(max(round(len(turns) * probe), 1), len(turns) - 1) if probe else 0
-        probes, turns = [turn for turn, _ in turns[:size]], turns[size:]
+    turns = asked
+    if not probes and probe:
+        # Whole dialogues: the prompt of a later turn holds the answers before it.
+        draw.shuffle(forgotten)
+        size = min(max(round(len(forgotten) * probe), 1), len(forgotten) - 1)
+        probed = set(forgotten[:size])
+        probes = [turn for turn, _ in asked if turn.dialogue.id in probed]
+        turns = [(turn, category) for turn, category in asked if turn.dialogue.id not in probed]
     return Split(
+        asked=[turn for turn, _ in asked],
         forget=[turn for turn, _ in turns],
         categories=[category for _, category in turns],
         probe=probes,

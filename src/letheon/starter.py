@@ -15,6 +15,7 @@ from letheon.dialogues import read_dialogues
 from letheon.errors import InputError
 from letheon.models import check_model
 from letheon.recipe import Recipe
+from letheon.records import write_text
 
 
 def write_starter(data: Path, model: str, output: Path, *, force: bool) -> list[str]:
@@ -49,7 +50,7 @@ def write_starter(data: Path, model: str, output: Path, *, force: bool) -> list[
     text = "\n".join(
         ["# A Letheon recipe: letheon run " + output.name, "schema: letheon/recipe/1", *_lines(Recipe, values)]
     )
-    output.write_text(text + "\n", encoding="utf-8")
+    write_text(output, text + "\n")
     told = [f"{output}: written for {len(dialogues)} dialogues ({labels.count('forget')} labelled 'forget')"]
     if not labelled:
         told.append(
