@@ -9,31 +9,41 @@ import pytest
 from letheon.train.stop import Probe, StopRule
 
 
-def probe(share: float = 0.5, **changes: Any) -> Probe:
-    fields: dict[str, Any] = {"step": 5, "extraction_strength": 0.3, "normal_ratio": 1.0, "kl": 0.0}
-    return Probe(share=share, **{**fields, **changes})
+def probe(probability: float = 0.5, **changes: Any) -> Probe:
+    # A strength between "clean" and the limit, so that the probability decides.
+    fields: dict[str, Any] = {"step": 5, "share": 0.5, "extraction_strength": 0.06, "normal_ratio": 1.0, "kl": 0.0}
+    return Probe(**{**fields, "probability": probability, **changes})
 
 
 def test_forgotten_takes_a_quick_look_and_a_larger_one() -> None:
-    rule = StopRule(share=0.1)
+    rule = StopRule(probability=0.1)
     assert rule.look(probe(0.11)).action == "continue"
     assert rule.look(probe(0.1)).action == "confirm"
     assert rule.confirm(probe(0.2)).action == "continue"
     assert rule.look(probe(0.05)).action == "confirm"
     decision = rule.confirm(probe(0.1, repetition=0.1))
     assert decision.action == "stop"
-    assert decision.reason == "forgotten: 10% of probe tokens are still preferred"
+    assert decision.reason == (
+        "forgotten: on the probe, probability 0.100 (limit 0.1) and extraction strength 0.060 (limit 0.1)"
+    )
+
+
+def test_both_limits_must_be_kept() -> None:
+    rule = StopRule(probability=0.1, extraction_strength=0.2)
+    assert rule.remaining(probe(0.05, extraction_strength=0.5)) == 2.5
+    assert rule.look(probe(0.05, extraction_strength=0.5)).action == "continue"
+    assert rule.look(probe(0.05, extraction_strength=0.2)).action == "confirm"
 
 
 @pytest.mark.parametrize(
     ("breached", "word"),
-    [({"normal_ratio": 1.06}, "normal loss is 1.060"), ({"kl": 0.051}, "KL"), ({"repetition": 0.6}, "repeat")],
+    [({"normal_ratio": 1.06}, "normal perplexity is 1.060"), ({"kl": 0.051}, "KL"), ({"repetition": 0.6}, "repeat")],
 )
 def test_a_breached_guard_holds_the_negative_loss_until_it_recovers(breached: dict[str, float], word: str) -> None:
     rule = StopRule()
     # Even where it looks forgotten: a wrecked model is not done.
-    for share in (0.5, 0.0):
-        decision = rule.look(probe(share, **breached))
+    for left in (0.5, 0.0):
+        decision = rule.look(probe(left, **breached))
         assert decision.action == "hold"
         assert word in decision.reason
     assert rule.confirm(probe(0.0, **breached)).action == "hold"
@@ -45,7 +55,7 @@ def test_budgets_may_be_used_up() -> None:
     assert rule.breach(probe(normal_ratio=1.05, kl=0.05, repetition=0.5)) is None
 
 
-@pytest.mark.parametrize("field", ["share", "normal_ratio", "kl"])
+@pytest.mark.parametrize("field", ["probability", "normal_ratio", "kl"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_diverged(field: str, value: float) -> None:
     rule, broken = StopRule(), probe(**{field: value})
@@ -61,15 +71,15 @@ def test_diverged(field: str, value: float) -> None:
 def test_flat_probes_end_it() -> None:
     rule = StopRule(patience=3)
     actions = []
-    for share in (0.9, 0.8, 0.795, 0.7, 0.695, 0.7, 0.71):
-        actions.append(rule.look(probe(share)).action)
-        rule.is_best(probe(share))
+    for left in (0.9, 0.8, 0.795, 0.7, 0.695, 0.7, 0.71):
+        actions.append(rule.look(probe(left)).action)
+        rule.is_best(probe(left))
     assert actions == ["continue"] * 6 + ["stop"]
 
 
 def test_probes_in_breach_are_no_progress() -> None:
     rule = StopRule(patience=3)
-    decisions = [rule.look(probe(share, kl=1.0)) for share in (0.9, 0.6, 0.3)]
+    decisions = [rule.look(probe(left, kl=1.0)) for left in (0.9, 0.6, 0.3)]
     assert [decision.action for decision in decisions] == ["hold", "hold", "stop"]
     assert decisions[-1].reason == "no progress for 3 probes (KL to the model before is 1.000, allowed 0.05)"
 
@@ -92,33 +102,33 @@ def test_looks_that_are_never_confirmed_end_it() -> None:
     assert actions == ["continue"] * 3 + ["stop"]
 
 
-def test_best_is_the_lowest_share_within_the_guards() -> None:
+def test_best_is_the_lowest_within_the_guards() -> None:
     rule = StopRule()
     seen = [(1, 0.6, 0.0), (2, 0.4, 0.0), (3, 0.1, 1.0), (4, 0.4, 0.0), (5, 0.3, 0.0), (6, 0.35, 0.0)]
-    assert [rule.is_best(probe(share, step=step, kl=kl)) for step, share, kl in seen] == [
+    assert [rule.is_best(probe(left, step=step, kl=kl)) for step, left, kl in seen] == [
         True, True, False, False, True, False,
     ]  # fmt: skip
-    assert (rule.best_step, rule.best_share) == (5, 0.3)
+    assert (rule.best_step, rule.best_remaining) == (5, pytest.approx(3.0))
 
 
 @pytest.mark.parametrize(("strength", "clean"), [(0.0, True), (0.05, True), (0.06, False), (1.0, False)])
 def test_clean(strength: float, clean: bool) -> None:
-    # By what it says, not by the share: common words are preferred by any model.
+    # By what it says, not by the probability: common words are preferred by any model.
     assert StopRule().is_clean(probe(1.0, extraction_strength=strength)) is clean
 
 
 def test_state_goes_through_a_file() -> None:
-    shares = [0.9, 0.8, 0.8, 0.7, 0.7, 0.7, 0.7, 0.7]
+    levels = [0.9, 0.8, 0.8, 0.7, 0.7, 0.7, 0.7, 0.7]
     whole, actions = StopRule(patience=4), []
-    for step, share in enumerate(shares):
-        actions.append(whole.look(probe(share, step=step)).action)
-        whole.is_best(probe(share, step=step))
-    for cut in range(len(shares)):
+    for step, left in enumerate(levels):
+        actions.append(whole.look(probe(left, step=step)).action)
+        whole.is_best(probe(left, step=step))
+    for cut in range(len(levels)):
         rule, found = StopRule(patience=4), []
-        for step, share in enumerate(shares):
+        for step, left in enumerate(levels):
             if step == cut:
                 rule = StopRule(**json.loads(json.dumps(rule.state())))
-            found.append(rule.look(probe(share, step=step)).action)
-            rule.is_best(probe(share, step=step))
+            found.append(rule.look(probe(left, step=step)).action)
+            rule.is_best(probe(left, step=step))
         assert found == actions
         assert rule == whole

@@ -278,28 +278,43 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             if self.objective.needs("normal"):
                 self._collator.reference["normal"] = self._reference(self.train_dataset.normal)
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        # Under θ₀: before a checkpoint, if any, is loaded.
+        self.accelerator.unwrap_model(self.model).to(self.args.device)
+        # All this under θ₀: before a checkpoint, if any, is loaded.
+        if self.args.stop_rule and self._is_clean():
+            return TrainOutput(0, 0.0, {})
         self._cache_reference()
-        if self.args.stop_rule:
-            before = self._prober.quick(self.model, 0)
-            if self._rule.is_clean(before):
-                before = self._prober.full(self.model, 0)
-            self._record(before)
-            if self._rule.is_clean(before):
-                self.stop = Stop(
-                    step=0,
-                    reason="already clean: the model does not reproduce these answers "
-                    f"(extraction strength {before.extraction_strength:.3f} on the probe); nothing was changed",
-                )
-                return TrainOutput(0, 0.0, {})
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self._finish()
         return output
 
+    def _is_clean(self) -> bool:
+        """Take the first probe; a model that does not say the old answers is done."""
+        self._prober = Prober(
+            self._probe_turns,
+            self._probe_normal,
+            self._reference(self._probe_normal),
+            tokenizer=self._tokenizer,
+            rho=self.args.stop_rho,
+            size=self.args.probe_size,
+            batch_size=self._pass_size,
+        )
+        before = self._prober.quick(self.model, 0)
+        if self._rule.is_clean(before):
+            before = self._prober.full(self.model, 0)
+        self._record(before)
+        clean = self._rule.is_clean(before)
+        if clean:
+            self.stop = Stop(
+                step=0,
+                reason="already clean: the model does not reproduce these answers "
+                f"(extraction strength {before.extraction_strength:.3f} on the probe); nothing was changed",
+            )
+        return clean
+
     def _cache_reference(self) -> None:
         """One pass over the data under θ₀: what it said, and where the adapters should look."""
         dataset: UnlearnDataset = self.train_dataset
-        model = self.accelerator.unwrap_model(self.model).to(self.args.device)
+        model = self.accelerator.unwrap_model(self.model)
         layers = lora_layers(model) if self._fresh_adapter and self.args.adapter_init == "contrast" else {}
         pointing = bool(layers and dataset.normal)
         parts: dict[Part, list[Encoded]] = {
@@ -314,15 +329,6 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             point_adapters(model, moments["negative"], moments["normal"])
         if self.args.token_choice != "all":
             self._choose_tokens()
-        self._prober = Prober(
-            self._probe_turns,
-            self._probe_normal,
-            self._reference(self._probe_normal),
-            tokenizer=self._tokenizer,
-            rho=self.args.stop_rho,
-            size=self.args.probe_size,
-            batch_size=self._pass_size,
-        )
 
     @property
     def _pass_size(self) -> int:

@@ -1,0 +1,62 @@
+"""Adapters that look where forget inputs differ from normal ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from letheon.train.contrast import Moments, contrast_directions
+
+
+def second_moment(rows: torch.Tensor) -> torch.Tensor:
+    return rows.T @ rows / len(rows)
+
+
+def test_the_direction_only_forget_inputs_have_comes_first() -> None:
+    # Both vary along axis 0, and normal inputs even more; only forget inputs vary along axis 2.
+    forget, normal = torch.diag(torch.tensor([4.0, 0.1, 1.0])), torch.diag(torch.tensor([9.0, 0.1, 0.01]))
+    row = contrast_directions(forget, normal, rank=1, shrinkage=1e-3)[0]
+    assert row.abs().argmax() == 2
+    assert row[:2].abs().max() < 1e-3 * row[2].abs()
+
+
+def test_rows_have_the_mean_square_of_a_random_adapter_on_forget_inputs() -> None:
+    torch.manual_seed(0)
+    forget, normal = second_moment(torch.randn(50, 7)), second_moment(torch.randn(40, 7) * 2)
+    rows = contrast_directions(forget, normal, rank=3)
+    assert rows.shape == (3, 7)
+    energy = ((rows @ forget) * rows).sum(1)
+    torch.testing.assert_close(energy, (forget.trace() / 21).expand(3), rtol=1e-4, atol=0)
+
+
+def test_rows_solve_the_generalised_eigenproblem() -> None:
+    torch.manual_seed(1)
+    forget, normal = second_moment(torch.randn(90, 5)), second_moment(torch.randn(80, 5))
+    rows = contrast_directions(forget, normal, rank=5, shrinkage=0.1).double()
+    ridged = (normal + 0.1 * normal.trace() / 5 * torch.eye(5)).double()
+    ratios = ((rows @ forget.double()) * rows).sum(1) / ((rows @ ridged) * rows).sum(1)
+    assert ratios.tolist() == sorted(ratios.tolist(), reverse=True)
+    for row, ratio in zip(rows, ratios, strict=True):
+        torch.testing.assert_close(forget.double() @ row, ratio * ridged @ row, rtol=1e-4, atol=1e-5)
+
+
+def test_directions_exist_for_fewer_inputs_than_dimensions() -> None:
+    rows = contrast_directions(second_moment(torch.randn(3, 16)), second_moment(torch.randn(2, 16)), rank=8)
+    assert torch.isfinite(rows).all()
+
+
+def test_moments_are_those_of_the_positions_before_answer_tokens() -> None:
+    first, second = nn.Linear(2, 3), nn.Linear(2, 3)
+    moments = Moments({"q": first, "k": second})
+    hidden = torch.tensor([[[1.0, 0.0], [2.0, 1.0], [5.0, 5.0]]])
+    with moments.watching(torch.tensor([[False, False, True]])):
+        first(hidden)
+        second(hidden)
+    # Token 2 is the answer; position 1 predicts it.
+    assert moments.mean("q").tolist() == [[4.0, 2.0], [2.0, 1.0]]
+    # One moment serves both layers that read the same tensor.
+    assert moments.shared == {"k": "q"}
+    assert moments.mean("k").tolist() == moments.mean("q").tolist()
+    first(hidden)
+    assert moments.mean("q")[0, 0] == pytest.approx(4.0)
