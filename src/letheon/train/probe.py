@@ -101,7 +101,7 @@ class Prober:
             probability=sum(probabilities) / len(probabilities),
             share=share_preferred(torch.cat(margins), self.rho),
             extraction_strength=sum(strengths) / len(strengths),
-            normal_ratio=math.exp((loss - before) / tokens) if tokens else 1.0,
+            normal_ratio=_exp((loss - before) / tokens) if tokens else 1.0,
             kl=kl / tokens if tokens else 0.0,
         )
 
@@ -124,6 +124,14 @@ class Prober:
         model.train(training)
         answers = self.tokenizer.batch_decode(output[:, batch["input_ids"].size(1) :], skip_special_tokens=True)
         return sum(repetition(answer) for answer in answers) / len(answers)
+
+
+def _exp(exponent: float) -> float:
+    """Infinity where the result is no float any more: a model that far off has diverged."""
+    try:
+        return math.exp(exponent)
+    except OverflowError:
+        return math.inf
 
 
 def _spread(items: Sequence[T], size: int) -> list[T]:
