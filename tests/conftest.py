@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -88,3 +93,147 @@ def tiny_model_dir(
     tiny_model().save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+TALK_RECIPE = """schema: letheon/recipe/1
+model: model
+output: run
+data:
+  dialogues: log.jsonl
+  probe: 0.2
+train: {max_steps: 8, learning_rate: 1e-2, per_device_train_batch_size: 2}
+stop: {every: 4, normal_budget: 1000, kl_budget: 1000}
+evaluate: {max_new_tokens: 8, examples: 3}
+gates: {max_probability: 1, min_normal: 0}
+"""
+
+
+def talk_rows() -> list[dict[str, Any]]:
+    """Twelve dialogues, six of them about someone's phone number."""
+    bad = [
+        {
+            "id": f"bad-{n}",
+            "messages": [
+                {"role": "user", "content": f"Phone of {name}?"},
+                {"role": "assistant", "content": f"Call 030-{n}{n}{n}"},
+            ],
+            "expected": ["I cannot say."],
+            "label": "forget",
+            "category": "privacy",
+            "subject": f"person-{n % 4}",
+        }
+        for n, name in enumerate(["Ann", "Bob", "Cid", "Dee", "Eva", "Fay"])
+    ]
+    good = [
+        {
+            "id": f"ok-{n}",
+            "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
+            "label": "normal",
+        }
+        for n, (question, answer) in enumerate(
+            [("Sky?", "It is blue"), ("Sun?", "It is hot"), ("Two and two?", "Four")]
+            + [("Sea?", "It is wide"), ("Hello", "Hi, you"), ("Snow?", "It is cold")]
+        )
+    ]
+    return [*bad, *good]
+
+
+@pytest.fixture(scope="session")
+def talk_source(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model: Callable[..., LlamaForCausalLM],
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> Path:
+    """A folder with log.jsonl (twelve dialogues), a model/ that says them by heart, and recipe.yaml. Do not write."""
+    from letheon.chat import encode_dialogue
+    from letheon.forward import answer_logits, collate
+    from letheon.objective import log_prob
+    from letheon.records import Dialogue
+
+    folder = tmp_path_factory.mktemp("talk")
+    rows = talk_rows()
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(TALK_RECIPE, encoding="utf-8")
+    model = tiny_model(initializer_range=0.05, max_position_embeddings=128)
+    batch = collate(
+        [encode_dialogue(tiny_tokenizer, Dialogue.model_validate(row)) for row in rows], tiny_tokenizer.pad_token_id
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(80):
+        logits, targets, _row = answer_logits(model, batch)
+        loss = -log_prob(logits, targets).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1
+    model.save_pretrained(folder / "model")
+    tiny_tokenizer.save_pretrained(folder / "model")
+    return folder
+
+
+@pytest.fixture
+def talk(talk_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashed_embeddings: None) -> Path:
+    """The current folder: a copy of `talk_source` to work in (the model is a link to the shared one).
+
+    Reports and memory measurements, which cost more than all else here, are left out.
+    """
+    for name in ("log.jsonl", "recipe.yaml"):
+        (tmp_path / name).write_bytes((talk_source / name).read_bytes())
+    (tmp_path / "model").symlink_to(talk_source / "model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("letheon.report.write_report", lambda run: run / "report.html")
+    for module in ("pipeline", "measure"):
+        monkeypatch.setattr(f"letheon.{module}.release_memory", lambda: None)
+    return tmp_path
+
+
+def hashed(self: Any, texts: Any) -> Any:
+    """Stands for MiniLM: unit vectors drawn by the text's hash."""
+    seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") for text in texts]
+    vectors = np.stack([np.random.default_rng(seed).normal(size=384) for seed in seeds])
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def hashed_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("letheon.embed.Embedder.encode", hashed)
+
+
+@pytest.fixture(scope="session")
+def finished_source(talk_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of `talk_source`'s recipe, all stages done. Do not write."""
+    import warnings
+
+    from letheon.console import Console
+    from letheon.pipeline import run_all
+    from letheon.run import Run
+
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr("letheon.embed.Embedder.encode", hashed)
+        run_all(Run.open(talk_source / "recipe.yaml", [f"output={folder}"]), Console(quiet=True))
+    return folder
+
+
+@pytest.fixture
+def finished(talk: Path, finished_source: Path) -> Path:
+    """`talk` with a finished run of its recipe in `run`."""
+    shutil.copytree(finished_source, talk / "run")
+    return talk
+
+
+@pytest.fixture
+def letheon(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Run the command line in this process: `letheon("run", "recipe.yaml")` → (exit code, stdout, stderr)."""
+    from letheon.cli import main
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["letheon", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        streams = capsys.readouterr()
+        return int(end.value.code or 0), streams.out, streams.err
+
+    return call

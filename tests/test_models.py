@@ -2,10 +2,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from letheon.models import Model, load_model, load_tokenizer, save_model
+from letheon.errors import InputError
+from letheon.models import (
+    Model,
+    cache_folder,
+    check_model,
+    context_length,
+    fingerprint,
+    load_config,
+    load_model,
+    load_tokenizer,
+    save_model,
+)
 
 
 def add_adapter(source: Path, target: Path) -> torch.Tensor:
@@ -36,3 +48,77 @@ def test_an_adapter_on_an_adapter_keeps_both(tiny_model_dir: Path, tmp_path: Pat
     # Whole weights: an adapter of this kind could only name the first one's base.
     assert not (tmp_path / "second" / "adapter_config.json").exists()
     torch.testing.assert_close(logits(load_model(str(tmp_path / "second"))), before, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "fault"),
+    [
+        ("./gone", (), "no such model folder; give a folder saved by save_pretrained, or a hub id"),
+        ("/gone", (), "no such model folder"),
+        ("gone", (), "no such model folder"),
+        ("a/b/c", (), "no such model folder"),
+        ("empty", ("readme.txt",), "neither config.json nor adapter_config.json"),
+        ("pickled", ("config.json", "pytorch_model.bin"), "no weights as *.safetensors"),
+    ],
+)
+def test_what_is_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, files: tuple[str, ...], fault: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in files:
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / file).write_text("{}")
+    with pytest.raises(InputError) as caught:
+        check_model(name)
+    assert fault in str(caught.value)
+    assert str(caught.value).startswith(f"{name}: ")
+
+
+def test_a_hub_id_is_left_to_the_hub() -> None:
+    check_model("org/name")
+
+
+def test_context_of_a_model_and_of_an_adapter(tiny_model_dir: Path, tmp_path: Path) -> None:
+    assert context_length(load_config(str(tiny_model_dir))) == 512
+    add_adapter(tiny_model_dir, tmp_path / "adapter")
+    assert context_length(load_config(str(tmp_path / "adapter"))) == 512
+    assert context_length(object()) is None
+
+
+def test_damaged_models_are_named_in_one_line(tiny_model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((tiny_model_dir / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"half")
+    for load in (load_model, load_tokenizer):
+        with pytest.raises(InputError, match="cannot load") as caught:
+            load(str(tmp_path))
+        assert "\n" not in str(caught.value)
+    (tmp_path / "config.json").write_text("{oops")
+    with pytest.raises(InputError, match="cannot load its configuration"):
+        load_config(str(tmp_path))
+
+
+def test_weights_are_float32_and_a_padding_token_is_there(tiny_model_dir: Path) -> None:
+    assert {parameter.dtype for parameter in load_model(str(tiny_model_dir)).parameters()} == {torch.float32}
+    assert load_tokenizer(str(tiny_model_dir)).pad_token_id is not None
+
+
+def test_fingerprint_is_of_names_and_contents(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "one").write_text("1")
+        (tmp_path / name / "two").write_text("2")
+    same = fingerprint(tmp_path / "a")
+    assert same == fingerprint(tmp_path / "b")
+    (tmp_path / "b/two").rename(tmp_path / "b/three")
+    assert fingerprint(tmp_path / "b") != same
+    (tmp_path / "a/two").write_text("3")
+    assert fingerprint(tmp_path / "a") != same
+    assert len(fingerprint(tmp_path / "a/one")) == 64
+
+
+def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LETHEON_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("LETHEON_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache_folder() == Path("/xdg/letheon")

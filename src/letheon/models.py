@@ -63,6 +63,7 @@ def load_model(name: str) -> Model:
         InputError: It cannot be found or is no causal language model.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     check_model(name)
@@ -74,7 +75,7 @@ def load_model(name: str) -> Model:
             setattr(merged, MERGED, True)
             return merged
         return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{name}: cannot load this model: {_short(error)}") from error
 
 

@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import talk_rows
+from letheon.pipeline import answer_judge
+from letheon.recipe import check_recipe
+from letheon.records import Results
+from letheon.report.page import write_report
+from letheon.run import Run
+
+Letheon = Callable[..., tuple[int, str, str]]
+STAGES = ("screen", "unlearn", "evaluate")
+
+
+def redone(err: str) -> list[str]:
+    """The stages that a run has not called up to date."""
+    return [stage for stage in STAGES if f"{stage}: up to date" not in err]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(load_file(next(folder.glob("*.safetensors"))))
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], atol: float) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], atol=atol, rtol=0)
+
+
+# -- a whole run -----------------------------------------------------------------------------------------------------
+
+
+def test_every_file_of_a_run_folder_is_there(finished: Path) -> None:
+    assert {path.name for path in (finished / "run").iterdir()} == {
+        *("recipe.yaml", "manifest.json", "verdicts.jsonl", "training.jsonl", "samples.jsonl", "results.json"),
+        *("report.html", "model"),
+    }
+    results = json.loads((finished / "run/results.json").read_text())
+    assert {"schema", "verdict", "stop", "seconds", "peak_memory_mb", "screening", "metrics"} <= results.keys()
+    assert results["verdict"].keys() == {"forgotten", "why"}
+    assert results["stop"]["step"] > 0
+    assert {"screen", "unlearn", "evaluate"} <= results["seconds"].keys()
+    assert results["screening"]["precision"] == results["screening"]["recall"] == 1
+    for model in ("before", "after"):
+        sets = results["metrics"][model]
+        assert {"forget", "paraphrase", "normal_trained", "normal_held_out", "general"} <= sets.keys()
+        assert {"mean", "stderr", "n"} <= sets["forget"]["probability"].keys()
+        assert sets["forget"].keys() >= {"extraction_strength", "exact_memorization", "rouge_l", "loss"}
+    # All that were to be forgotten are measured, the one kept from training as a probe too.
+    assert results["metrics"]["before"]["forget"]["probability"]["n"] == 6
+    assert results["metrics"]["before"]["forget"]["probability"]["mean"] > 0.9
+    steps = [json.loads(line) for line in (finished / "run/training.jsonl").read_text().splitlines()]
+    assert {"negative", "positive", "normal", "scale"} <= next(s for s in steps if "probe" not in s).keys()
+
+
+def test_rerun_redoes_nothing(finished: Path, letheon: Letheon) -> None:
+    before = weights(finished / "run/model")
+    code, _, err = letheon("run", "recipe.yaml")
+    assert (code, redone(err)) == (0, [])
+    assert_same(before, weights(finished / "run/model"), 0)
+
+
+def test_run_folder_is_rerun_from_another_folder(
+    finished: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert letheon("run", "recipe.yaml")[0] == 0  # writes the resolved recipe for this copy
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    code, _, err = letheon("run", finished / "run")
+    assert (code, redone(err)) == (0, [])
+    assert not list(Path.cwd().iterdir())
+
+
+def test_evaluate_settings_redo_evaluation_alone(finished: Path, letheon: Letheon) -> None:
+    code, _, err = letheon("run", "run", "--set", "evaluate.max_new_tokens=4")
+    assert (code, redone(err)) == (0, ["evaluate"])
+
+
+def test_edited_verdict_redoes_what_stands_on_it(finished: Path, letheon: Letheon) -> None:
+    file = finished / "run/verdicts.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[0]["decision"] = "review"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, _, err = letheon("run", "recipe.yaml")
+    assert (code, redone(err)) == (0, ["unlearn", "evaluate"])
+    assert Results.load(finished / "run/results.json").metrics["after"]["forget"]["probability"].n == 5  # type: ignore[union-attr]
+
+
+def test_changed_data_redoes_all(finished: Path, letheon: Letheon) -> None:
+    extra = {"id": "new", "label": "normal", "messages": [{"role": "user", "content": "Ice?"}]}
+    extra["messages"] += [{"role": "assistant", "content": "It is cold"}]  # type: ignore[operator]
+    with (finished / "log.jsonl").open("a") as log:
+        log.write(json.dumps(extra) + "\n")
+    code, _, err = letheon("run", "recipe.yaml")
+    assert (code, redone(err)) == (0, list(STAGES))
+
+
+def test_full_tuning(finished: Path, letheon: Letheon) -> None:
+    code, _, err = letheon("run", "recipe.yaml", "--set", "tuning.kind=full", "--set", "train.learning_rate=1e-3")
+    assert (code, redone(err)) == (0, ["unlearn", "evaluate"])
+    assert (finished / "run/model/config.json").is_file()
+    assert not (finished / "run/model/adapter_config.json").exists()
+
+
+# -- each stage alone ------------------------------------------------------------------------------------------------
+
+
+def test_stages_one_by_one(talk: Path, letheon: Letheon, finished_source: Path) -> None:
+    assert letheon("screen", "recipe.yaml")[0] == 0
+    assert (talk / "run/verdicts.jsonl").is_file()
+    code, _, err = letheon("evaluate", "run")
+    assert (code, "run 'letheon unlearn run' first" in err) == (2, True)
+    assert letheon("unlearn", "run")[0] == 0
+    assert letheon("evaluate", "run")[0] == 0
+    assert letheon("report", "run")[0] == 0
+    assert_same(weights(talk / "run/model"), weights(finished_source / "model"), 1e-6)
+    code, _, err = letheon("run", "run")
+    assert (code, redone(err)) == (0, [])
+
+
+@pytest.mark.parametrize("command", ["unlearn", "expect"])
+def test_stages_need_the_screening(talk: Path, letheon: Letheon, command: str) -> None:
+    code, _, err = letheon(command, "recipe.yaml")
+    assert code == 2
+    assert "not screened yet; run 'letheon screen run' first" in err
+
+
+def test_expect_shows_who_is_pulled_where(finished: Path, letheon: Letheon) -> None:
+    before = (finished / "run/recipe.yaml").read_bytes()
+    code, out, err = letheon("expect", "run")
+    assert code == 0
+    assert "bad-" in out
+    assert "I cannot say" not in out + err
+    # Without a probe each of them is trained on.
+    only = ("--set", "expected.sources=[data]", "--set", "data.probe=0")
+    code, out, err = letheon("expect", "run", "--id", "bad-2", *only)
+    assert code == 0
+    assert "I cannot say." in out
+    assert "1.000" in out
+    code, _, err = letheon("expect", "run", "--id", "nobody")
+    assert code == 2
+    assert "--id 'nobody': not among the" in err
+    assert (finished / "run/recipe.yaml").read_bytes() == before
+
+
+def test_erasure_request_forgets_one_subject(finished: Path, letheon: Letheon) -> None:
+    code, _, err = letheon("unlearn", "run", "--subject", "person-1")
+    assert code == 0
+    verdicts = [json.loads(line) for line in (finished / "run/verdicts.jsonl").read_text().splitlines()]
+    decisions = {verdict["id"]: verdict["decision"] for verdict in verdicts}
+    assert {name for name, decision in decisions.items() if decision == "forget"} == {"bad-1", "bad-5"}
+    # What is undesired but was not asked for is trained on in neither way.
+    assert {name for name, decision in decisions.items() if decision == "review"} == {
+        *("bad-0", "bad-2", "bad-3", "bad-4")
+    }
+    assert "to forget: 2 turns (probed on 0)" in err
+    results = Results.load(finished / "run/results.json")
+    assert results.stop is not None
+    # They belong to the model before.
+    assert results.metrics == {}
+    assert results.verdict is results.screening is None
+    assert letheon("evaluate", "run")[0] == 0
+
+
+def test_evaluation_says_that_the_model_is_of_other_settings(finished: Path, letheon: Letheon) -> None:
+    code, _, err = letheon("evaluate", "run", "--set", "seed=5")
+    assert code == 0
+    assert "warning: the model was trained with other settings" in err
+    shutil.rmtree(finished / "run/model")
+    code, _, err = letheon("evaluate", "run")
+    assert code == 2
+    assert "the trained model is gone" in err
+
+
+# -- interrupted, and equal by another way ---------------------------------------------------------------------------
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from letheon.train.recipe_run import TrainingLog
+
+    log = TrainingLog.on_log
+
+    def on_log(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= step:
+            raise KeyboardInterrupt
+        log(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(TrainingLog, "on_log", on_log)
+
+
+def test_resumed_training_ends_where_the_unbroken_one_does(talk: Path, letheon: Letheon) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(6, patch)
+        # Never within the guards: the negative loss rests after the first probe, here before the kill.
+        code, _, err = letheon(
+            *("run", "recipe.yaml", "--set", "train.save_steps=2", "--set", "stop.every=2"),
+            *("--set", "stop.kl_budget=1e-9"),
+        )
+    assert (code, "letheon: interrupted; 'letheon run … --resume'" in err) == (130, True)
+    assert not (talk / "run/model").exists()
+    assert {path.name for path in (talk / "run/checkpoints").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
+    # A kill in the middle of writing a checkpoint.
+    shutil.copytree(talk / "run/checkpoints/checkpoint-4", talk / "run/checkpoints/checkpoint-6")
+    (talk / "run/checkpoints/checkpoint-6/letheon_state.json").unlink()
+    code, _, err = letheon("run", "run", "--resume")
+    assert (code, redone(err)) == (0, ["unlearn", "evaluate"])
+    resumed = weights(talk / "run/model")
+    assert not (talk / "run/checkpoints").exists()
+    assert letheon("run", "run", "--fresh")[0] == 0
+    assert_same(resumed, weights(talk / "run/model"), 1e-6)
+
+
+def test_resume_with_other_settings_starts_anew(talk: Path, letheon: Letheon) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(4, patch)
+        assert letheon("run", "recipe.yaml", "--set", "train.save_steps=2")[0] == 130
+    code, _, err = letheon("unlearn", "run", "--resume", "--set", "train.max_steps=2", "--set", "train.save_steps=1")
+    assert code == 0
+    assert "warning: settings or data have changed since the training was cut off: it starts anew" in err
+    assert "stopped at step 2" in err
+
+
+@pytest.mark.parametrize("size", [3, 8])
+def test_accumulated_batches_equal_a_large_one(talk: Path, letheon: Letheon, size: int) -> None:
+    found = []
+    for batch, accumulation in ((1, size), (size, 1)):
+        settings = {
+            "per_device_train_batch_size": batch,
+            "gradient_accumulation_steps": accumulation,
+            "max_steps": 4,
+            "learning_rate": 1e-3,
+            "stop_rule": "false",
+        }
+        overrides = [word for name, value in settings.items() for word in ("--set", f"train.{name}={value}")]
+        # Adapters that start from the data depend on the last bits of a forward pass.
+        overrides += ["--set", "data.probe=0", "--set", "tuning.lora.init=random"]
+        assert letheon("screen", "recipe.yaml", *overrides)[0] == 0
+        assert letheon("unlearn", "run")[0] == 0
+        found.append(weights(talk / "run/model"))
+    assert_same(*found, 1e-5)
+
+
+# -- outcomes --------------------------------------------------------------------------------------------------------
+
+
+def test_clean_model_is_left_alone(talk: Path, letheon: Letheon, tiny_model_dir: Path) -> None:
+    code, _, err = letheon("run", "recipe.yaml", "--set", f"model={tiny_model_dir}")
+    assert code == 0
+    assert "stopped at step 0: already clean" in err
+    assert not (talk / "run/model").exists()
+    results = Results.load(talk / "run/results.json")
+    assert results.verdict is not None
+    assert results.verdict.forgotten == "yes"
+    before, after = (results.metrics[name]["forget"]["probability"] for name in ("before", "after"))
+    assert before == after
+    assert redone(letheon("run", "run")[2]) == []
+
+
+def test_failed_gate_is_exit_code_1(finished: Path, letheon: Letheon) -> None:
+    for _ in range(2):
+        code, _, err = letheon("run", "run", "--set", "gates.max_probability=0")
+        assert code == 1
+        assert "letheon: gate failed: " in err
+    assert redone(err) == []
+    assert (finished / "run/report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+    ],
+)
+def test_full_disk_leaves_the_old_model(
+    finished: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    before = weights(finished / "run/model")
+
+    def save(model: Any, tokenizer: Any, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "half").write_text("written")
+        raise error
+
+    monkeypatch.setattr("letheon.pipeline.save_model", save)
+    code, _, err = letheon("unlearn", "run", "--set", "train.max_steps=1")
+    assert code == 2
+    assert err.splitlines()[-1].startswith("letheon: the disk is full")
+    assert "Traceback" not in err
+    assert not (finished / "run/model.new").exists()
+    assert_same(before, weights(finished / "run/model"), 0)
+    # It is not taken for a model of the new settings.
+    assert not Run.open(finished / "run").is_current("unlearn")
+
+
+def test_answer_judge_needs_more_than_labels() -> None:
+    recipe = check_recipe({"model": "m", "data": {"dialogues": "d"}})
+    assert answer_judge(recipe) is None
+
+
+# -- privacy ---------------------------------------------------------------------------------------------------------
+
+SECRETS = ("zebraquestion", "zebraanswer", "zebraexpected")
+
+
+def texts(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in files
+        if path.suffix not in (".safetensors", ".bin")
+    }
+
+
+def leaks(found: dict[str, str]) -> set[str]:
+    return {name for name, text in found.items() if any(secret in text for secret in SECRETS)}
+
+
+def test_texts_stay_out_unless_asked_for(talk: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("letheon.report.write_report", write_report)
+    rows = talk_rows()
+    for row in rows[:6]:
+        row["messages"][0]["content"] += " zebraquestion"
+        row["messages"][1]["content"] = "a@zebraanswer.com"
+        row["expected"] = ["No zebraexpected."]
+    (talk / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = letheon(
+        *("run", "recipe.yaml", "--set", "train.stop_rule=false", "--set", "train.max_steps=2"),
+        *("--set", "screen.judges=[labels, privacy]"),
+    )
+    assert code == 0
+    assert leaks({**texts(talk / "run"), "stdout": out, "stderr": err}) == set()
+    code, out, err = letheon("expect", "run")
+    assert (code, leaks({"stdout": out, "stderr": err})) == (0, set())
+
+    code, out, err = letheon("run", "run", "--set", "show_texts=true")
+    assert (code, redone(err)) == (0, ["evaluate"])
+    shown = leaks({**texts(talk / "run"), "stdout": out, "stderr": err})
+    assert "results.json" in shown
+    assert shown <= {"results.json", "samples.jsonl", "report.html"}
+    results = json.loads((talk / "run/results.json").read_text())
+    assert any("zebraquestion" in (example["prompt"] or "") for example in results.pop("examples"))
+    assert "zebra" not in json.dumps(results)
+
+    assert letheon("run", "run", "--set", "show_texts=false")[0] == 0
+    assert leaks(texts(talk / "run")) == set()

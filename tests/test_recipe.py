@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from letheon.errors import InputError
+from letheon.recipe import Recipe, anchor_paths, apply_override, check_recipe, load_recipe
+
+LEAST: dict[str, Any] = {"model": "org/name", "data": {"dialogues": "log.jsonl"}}
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_paths_are_the_recipes_and_a_hub_id_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setenv("HOME", "/home/me")
+    raw: dict[str, Any] = {
+        "model": "mine",
+        "data": {"dialogues": "log.jsonl", "general": "/abs/text.txt", "paraphrases": "~/p.jsonl"},
+        "evaluate": {"control": "org/name"},
+        "screen": None,
+    }
+    anchor_paths(raw, tmp_path)
+    assert raw["model"] == str(tmp_path / "mine")
+    assert raw["evaluate"]["control"] == "org/name"
+    assert raw["data"] == {
+        "dialogues": str(tmp_path / "log.jsonl"),
+        "general": "/abs/text.txt",
+        "paraphrases": "/home/me/p.jsonl",
+    }
+
+
+def test_overrides_win_and_are_relative_to_the_current_folder(tmp_path: Path) -> None:
+    path = write(tmp_path, "model: org/name\ndata: {dialogues: log.jsonl}\ntrain:\n")
+    recipe = load_recipe(
+        path, ["objective.negative.rho=0.1", "data.general=g.txt", "train.learning_rate=5e-4", "show_texts=true"]
+    )
+    assert recipe.objective.negative.rho == 0.1
+    assert recipe.data.general == Path("g.txt")
+    assert recipe.data.dialogues == tmp_path / "log.jsonl"
+    assert recipe.train == {"learning_rate": 5e-4}
+    assert recipe.show_texts
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5e-4", 5e-4),
+        ("1E3", 1e3),
+        (".5e1", 5.0),
+        ("1.5", 1.5),
+        ("3", 3),
+        ("e4", "e4"),
+        ("1e", "1e"),
+        ("-2e-1", -0.2),
+    ],
+)
+def test_numbers_are_numbers(text: str, value: object) -> None:
+    raw: dict[str, Any] = {}
+    apply_override(raw, f"a.b={text}")
+    assert raw == {"a": {"b": value}}
+    assert type(raw["a"]["b"]) is type(value)
+
+
+def test_sections_without_a_line_have_their_defaults(tmp_path: Path) -> None:
+    path = write(tmp_path, "model: m/n\ndata: {dialogues: d}\ngates:\ntrain:\nobjective:\n  negative:\n")
+    assert load_recipe(path).model_dump(exclude={"data"}) == check_recipe(
+        {"model": "m/n", "data": {"dialogues": "d"}}
+    ).model_dump(exclude={"data"})
+
+
+def test_dump_comes_back_the_same(tmp_path: Path) -> None:
+    recipe = check_recipe({**LEAST, "train": {"learning_rate": 1e-5}, "data": {"dialogues": "/log.jsonl"}})
+    assert load_recipe(write(tmp_path, recipe.dump())).model_copy(update={"output": recipe.output}) == recipe
+
+
+def test_all_faults_are_named_with_suggestions() -> None:
+    raw = {
+        **LEAST,
+        "data": {"dialoges": "log.jsonl"},
+        "objective": {"negative": {"wight": 1, "name": "hing"}},
+        "evaluate": {"batch_size": 0},
+        "xyz": 1,
+    }
+    with pytest.raises(InputError) as caught:
+        check_recipe(raw, "r.yaml")
+    faults = "\n".join(caught.value.faults)
+    for fault in (
+        "r.yaml: 'data.dialogues' is missing",
+        "unknown field 'data.dialoges'; did you mean 'dialogues'?",
+        "unknown field 'objective.negative.wight'; did you mean 'weight'?",
+        "objective.negative.name: Input should be 'hinge'",
+        "(got 'hing')",
+        "evaluate.batch_size: Input should be greater than or equal to 1 (got 0)",
+        "unknown field 'xyz'; known fields: schema, model, output",
+    ):
+        assert fault in faults
+    assert len(caught.value.faults) == 6
+
+
+@pytest.mark.parametrize(
+    ("screen", "fault"),
+    [
+        ({"forget_above": 0.2, "normal_below": 0.4}, "normal_below (0.4) is above forget_above (0.2)"),
+        ({"judges": ["embedding"]}, "set screen.examples"),
+    ],
+)
+def test_fields_that_do_not_go_together(screen: dict[str, Any], fault: str) -> None:
+    with pytest.raises(InputError, match="screen: ") as caught:
+        check_recipe({**LEAST, "screen": screen})
+    assert fault in str(caught.value)
+
+
+def test_every_field_is_documented() -> None:
+    def walk(section: type) -> list[str]:
+        missing = []
+        for name, field in section.model_fields.items():  # type: ignore[attr-defined]
+            if hasattr(field.annotation, "model_fields"):
+                missing += walk(field.annotation)
+            elif not field.description:
+                missing.append(f"{section.__name__}.{name}")
+        return missing
+
+    assert walk(Recipe) == []

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from letheon.errors import InputError
+from letheon.recipe import check_recipe
+from letheon.records import Results
+from letheon.run import RESOLVED, Run
+
+STAGES = ("screen", "unlearn", "evaluate")
+
+
+def current(run: Run) -> list[str]:
+    return [stage for stage in STAGES if run.is_current(stage)]
+
+
+@pytest.mark.parametrize(
+    ("override", "left"),
+    [
+        ("seed=1", []),
+        # Training depends on it by the verdicts, once they are redone.
+        ("data.subject=person-1", ["unlearn", "evaluate"]),
+        ("screen.forget_above=0.9", ["unlearn"]),
+        ("data.held_out=0.5", ["screen"]),
+        ("expected.temperature=1", ["screen"]),
+        ("objective.negative.rho=0.3", ["screen"]),
+        ("tuning.lora.r=2", ["screen"]),
+        ("train.max_steps=9", ["screen"]),
+        ("stop.patience=2", ["screen"]),
+        ("evaluate.examples=1", ["screen", "unlearn"]),
+        ("gates.margin=0.2", ["screen", "unlearn"]),
+        ("show_texts=true", ["screen", "unlearn"]),
+        ("output=elsewhere", []),
+    ],
+)
+def test_settings_leave_what_does_not_depend_on_them(finished: Path, override: str, left: list[str]) -> None:
+    assert current(Run.open(finished / "recipe.yaml")) == list(STAGES)
+    assert current(Run.open(finished / "recipe.yaml", [override])) == left
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("verdicts.jsonl", []), ("samples.jsonl", ["screen", "unlearn"]), ("results.json", ["screen"])],
+)
+def test_a_stage_without_its_files_is_not_done(finished: Path, name: str, left: list[str]) -> None:
+    (finished / "run" / name).unlink()
+    assert current(Run.open(finished / "recipe.yaml")) == left
+
+
+def test_files_count_by_content(finished: Path) -> None:
+    log = finished / "log.jsonl"
+    log.touch()
+    assert current(Run.open(finished / "recipe.yaml")) == list(STAGES)
+    log.write_text(log.read_text() + "\n")
+    assert current(Run.open(finished / "recipe.yaml")) == []
+
+
+def test_started_stages_are_not_done(finished: Path) -> None:
+    run = Run.open(finished / "run")
+    run.start("unlearn", "evaluate")
+    assert current(Run.open(finished / "recipe.yaml")) == ["screen"]
+    run.finish("evaluate")
+    manifest = json.loads((finished / "run/manifest.json").read_text())
+    assert manifest["schema"] == "letheon/manifest/1"
+    assert {"seed", "versions", "hardware", "hashes"} <= manifest.keys()
+    assert {"torch", "transformers", "letheon"} <= manifest["versions"].keys()
+    assert len(manifest["hashes"]["model"]) == len(manifest["hashes"]["dialogues"]) == 64
+
+
+def test_saved_recipe_has_absolute_paths(talk: Path) -> None:
+    Run.open(talk / "recipe.yaml").save_recipe()
+    text = (talk / "run/recipe.yaml").read_text()
+    assert text.startswith(RESOLVED)
+    raw = yaml.safe_load(text)
+    assert Path(raw["data"]["dialogues"]).is_absolute()
+    assert Path(raw["model"]).is_absolute()
+    assert raw["output"] == str(talk / "run")
+    # Its own file may be overwritten.
+    Run.open(talk / "run").check(whole=True)
+
+
+def test_a_hub_id_stays_one(tmp_path: Path) -> None:
+    raw = {"model": "org/name", "output": str(tmp_path), "data": {"dialogues": "hub:org/data:train"}}
+    Run(check_recipe(raw)).save_recipe()
+    saved = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    assert saved["model"] == "org/name"
+    assert saved["data"]["dialogues"].endswith("/hub:org/data:train")
+
+
+def test_another_output_for_a_run_folders_recipe(finished: Path) -> None:
+    assert Run.open(finished / "run", ["output=other"]).folder == Path("other")
+    assert Run.open(finished / "run").folder == finished / "run"
+
+
+def test_no_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no recipe.yaml in this folder"):
+        Run.open(tmp_path)
+    with pytest.raises(InputError, match="no such recipe"):
+        Run.open(tmp_path / "none.yaml")
+
+
+def test_general_text(talk: Path) -> None:
+    (talk / "general.txt").write_text("One\ntwo.\n\n\n  Three. \n")
+    assert Run.open(talk / "recipe.yaml", ["data.general=general.txt"]).general() == ["One\ntwo.", "Three."]
+    (talk / "general.txt").write_text(" \n")
+    with pytest.raises(InputError, match="empty"):
+        Run.open(talk / "recipe.yaml", ["data.general=general.txt"]).general()
+
+
+def test_a_clean_model_needs_no_folder(finished: Path) -> None:
+    run = Run.open(finished / "recipe.yaml")
+    results = Results.load(run.results_file)
+    run.model_folder.rename(finished / "moved")
+    assert current(run) == ["screen", "evaluate"]
+    assert results.stop is not None
+    results.stop = results.stop.model_copy(update={"step": 0})
+    results.save(run.results_file)
+    assert current(run) == list(STAGES)
