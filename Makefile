@@ -20,11 +20,9 @@ $(STAMP): pyproject.toml
 		{ echo "Python 3.10 or later is needed; name one with: make setup PYTHON=python3.12" >&2; exit 2; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "python3 cannot make a virtual environment; on Debian or Ubuntu: sudo apt-get install python3-venv python3-pip" >&2; exit 2; }
-	@# A CPU build is a tenth of the download. It is on some indexes under its own name, always on PyTorch's own.
+	@# A CPU build is a tenth of the download; not every package index offers one.
 	@if command -v nvidia-smi >/dev/null; then $(BIN)/pip install -q torch==$(TORCH); else \
-		$(BIN)/pip install -q torch==$(TORCH)+cpu 2>/dev/null || \
-		$(BIN)/pip install -q --retries 0 --timeout 15 --index-url https://download.pytorch.org/whl/cpu torch==$(TORCH) 2>/dev/null || \
-		$(BIN)/pip install -q torch==$(TORCH); fi
+		$(BIN)/pip install -q torch==$(TORCH)+cpu 2>/dev/null || $(BIN)/pip install -q torch==$(TORCH); fi
 	$(BIN)/pip install -q -e '.[dev]'
 	@touch $@
 
