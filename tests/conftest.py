@@ -101,41 +101,11 @@ output: run
 data:
   dialogues: log.jsonl
   probe: 0.2
-train: {max_steps: 8, learning_rate: 1e-2, per_device_train_batch_size: 2}
+train: {max_steps: 8, learning_rate: 1e-2, per_device_train_batch_size: 2, gradient_accumulation_steps: 1}
 stop: {every: 4, normal_budget: 1000, kl_budget: 1000}
 evaluate: {max_new_tokens: 8, examples: 3}
 gates: {max_probability: 1, min_normal: 0}
 """
-
-
-def talk_rows() -> list[dict[str, Any]]:
-    """Twelve dialogues, six of them about someone's phone number."""
-    bad = [
-        {
-            "id": f"bad-{n}",
-            "messages": [
-                {"role": "user", "content": f"Phone of {name}?"},
-                {"role": "assistant", "content": f"Call 030-{n}{n}{n}"},
-            ],
-            "expected": ["I cannot say."],
-            "label": "forget",
-            "category": "privacy",
-            "subject": f"person-{n % 4}",
-        }
-        for n, name in enumerate(["Ann", "Bob", "Cid", "Dee", "Eva", "Fay"])
-    ]
-    good = [
-        {
-            "id": f"ok-{n}",
-            "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
-            "label": "normal",
-        }
-        for n, (question, answer) in enumerate(
-            [("Sky?", "It is blue"), ("Sun?", "It is hot"), ("Two and two?", "Four")]
-            + [("Sea?", "It is wide"), ("Hello", "Hi, you"), ("Snow?", "It is cold")]
-        )
-    ]
-    return [*bad, *good]
 
 
 @pytest.fixture(scope="session")

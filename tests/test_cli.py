@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from conftest import talk_rows
 from letheon.cli import is_full_disk
 from letheon.report.page import write_report
+from talk import talk_rows
 
 Letheon = Callable[..., tuple[int, str, str]]
 

@@ -75,6 +75,7 @@ def all_stages(model: Path, dialogues: Sequence[Dialogue], folder: Path, train: 
         "output": "run",
         "train": {
             "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 1,
             "logging_steps": 1,
             "disable_tqdm": True,
             "use_cpu": True,

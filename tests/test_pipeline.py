@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import talk_rows
 from letheon.pipeline import answer_judge
 from letheon.recipe import check_recipe
 from letheon.records import Results
 from letheon.report.page import write_report
 from letheon.run import Run
+from talk import talk_rows
 
 Letheon = Callable[..., tuple[int, str, str]]
 STAGES = ("screen", "unlearn", "evaluate")

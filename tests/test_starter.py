@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import talk_rows
 from letheon.recipe import check_recipe, load_recipe
+from talk import talk_rows
 
 Letheon = Callable[..., tuple[int, str, str]]
 

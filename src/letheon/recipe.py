@@ -122,7 +122,7 @@ class Positive(Section):
 
     name: Literal["cluster-mean", "uniform", "single", "none"] = "cluster-mean"
     """cluster-mean (default); uniform: all expected answers alike; single: the best one only; none."""
-    weight: float = Field(1.0, ge=0)
+    weight: float = Field(0.2, ge=0)
     """λ_pos."""
 
 
@@ -137,7 +137,7 @@ class Normal(Section):
     """Tokens of the reference distribution that are cached (the rest is one bucket)."""
     budget: float = Field(1.05, gt=0)
     """The normal perplexity may rise to this multiple of what it was before λ_nor grows."""
-    dual_rate: float = Field(1.0, ge=0)
+    dual_rate: float = Field(5.0, ge=0)
     """Step of λ_nor per unit of overrun; 0 keeps it fixed."""
 
 
@@ -154,9 +154,9 @@ class ObjectiveRecipe(Section):
 class Lora(Section):
     """Low-rank adapters."""
 
-    r: int = Field(16, ge=1)
-    """Rank."""
-    alpha: int = Field(32, ge=1)
+    r: int = Field(4, ge=1)
+    """Rank. With init contrast, few directions are the most selective ones."""
+    alpha: int = Field(8, ge=1)
     """Scale: updates are multiplied by alpha / r."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
@@ -179,7 +179,7 @@ class Tuning(Section):
 class StopRecipe(Section):
     """When it is enough."""
 
-    every: int = Field(5, ge=1)
+    every: int = Field(3, ge=1)
     """Probe every so many steps."""
     probability: float = Field(0.1, gt=0, lt=1)
     """Forgotten when the old answers' probability on the probe is at most this, and …"""
@@ -187,9 +187,9 @@ class StopRecipe(Section):
     """… their extraction strength at most this: about what a model that never saw them has."""
     rho: float = Field(0.2, gt=0, lt=1)
     """For the curve: a probe token is still preferred when its odds against its rivals exceed rho / (1 - rho)."""
-    normal_budget: float = Field(1.05, gt=1)
+    normal_budget: float = Field(1.1, gt=1)
     """Guard: the normal probe's perplexity may rise to this multiple of what it was before."""
-    kl_budget: float = Field(0.05, gt=0)
+    kl_budget: float = Field(0.1, gt=0)
     """Guard: KL to the model before, on the normal probe, in nats per token."""
     patience: int = Field(6, ge=1)
     """Give up after so many probes without progress."""

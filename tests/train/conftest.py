@@ -49,6 +49,7 @@ def memorised_state(
     args = UnlearnConfig(
         output_dir=str(tmp_path_factory.mktemp("memorised")),
         per_device_train_batch_size=16,
+        gradient_accumulation_steps=1,
         learning_rate=1e-2,
         max_steps=60,
         logging_steps=1000,
@@ -90,6 +91,7 @@ def make_trainer(
         settings: dict[str, Any] = {
             "output_dir": str(tmp_path / folder),
             "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 1,
             "learning_rate": 1e-3,
             "max_steps": 4,
             "warmup_steps": 0,

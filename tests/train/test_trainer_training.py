@@ -83,6 +83,7 @@ def test_a_killed_run_resumes_to_the_same_result(
     """Batches of 3 of 8 dialogues: an epoch has 3 steps, so that a checkpoint falls within and at the end of one."""
     settings: dict[str, Any] = {
         "per_device_train_batch_size": 3,
+        "gradient_accumulation_steps": 1,
         "max_steps": 11,
         "save_strategy": "steps",
         # A checkpoint at 3, 6, 9: ends of epochs; at 5: within the second.

@@ -109,6 +109,7 @@ def _fine_tune(
                 num_train_epochs=EPOCHS,
                 learning_rate=LEARNING_RATE,
                 per_device_train_batch_size=BATCH,
+                gradient_accumulation_steps=1,
                 lr_scheduler_type="linear",
                 seed=seed,
             ),

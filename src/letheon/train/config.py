@@ -21,12 +21,15 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     output_dir: str | None = field(default="letheon-output", metadata={"help": "Where checkpoints are written."})
     learning_rate: float | None = field(
         default=None,
-        metadata={"help": "None: by tuning and size (LoRA 5e-4 to 1e-4, full 3e-5 to 5e-6)."},
+        metadata={"help": "None: by tuning and size; see default_learning_rate."},
     )
-    per_device_train_batch_size: int = field(default=4, metadata={"help": "Dialogues to forget in a micro-batch."})
+    per_device_train_batch_size: int = field(default=2, metadata={"help": "Dialogues to forget in a micro-batch."})
+    gradient_accumulation_steps: int = field(
+        default=2, metadata={"help": "Micro-batches a step; small ones keep the memory at plain fine-tuning's."}
+    )
     num_train_epochs: float = field(default=20, metadata={"help": "Upper limit; the stop rule ends it earlier."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Learning rate schedule."})
-    warmup_steps: float = field(default=4, metadata={"help": "Steps of linear warm-up."})
+    warmup_steps: float = field(default=2, metadata={"help": "Steps of linear warm-up."})
     logging_steps: float = field(default=1, metadata={"help": "Log the parts of the loss every so many steps."})
     save_strategy: str = field(default="no", metadata={"help": "Checkpoints to resume from; no, steps or epoch."})
     report_to: None | str | list[str] = field(default="none", metadata={"help": "No tracker unless asked."})
@@ -48,20 +51,18 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     )
     balance: bool = field(default=True, metadata={"help": "Scale the negative loss to the normal gradient norm."})
     top_k: int = field(default=64, metadata={"help": "Reference tokens cached per position."})
-    dual_rate: float = field(default=1.0, metadata={"help": "Step of the normal weight; 0 keeps it fixed."})
+    dual_rate: float = field(default=5.0, metadata={"help": "Step of the normal weight; 0 keeps it fixed."})
     normal_budget: float = field(default=1.05, metadata={"help": "Allowed ratio of normal perplexity to before."})
 
     stop_rule: bool = field(default=True, metadata={"help": "Probe while training and stop when it is enough."})
-    stop_every: int = field(default=5, metadata={"help": "Probe every so many steps."})
+    stop_every: int = field(default=3, metadata={"help": "Probe every so many steps."})
     stop_probability: float = field(default=0.1, metadata={"help": "Probe probability that counts as forgotten."})
     stop_extraction: float = field(
         default=0.1, metadata={"help": "Probe extraction strength that counts as forgotten."}
     )
     stop_rho: float = field(default=0.2, metadata={"help": "Odds above which a probe token is still preferred."})
-    stop_normal_budget: float = field(
-        default=1.05, metadata={"help": "Guard on the normal probe's perplexity ratio."}
-    )
-    stop_kl_budget: float = field(default=0.05, metadata={"help": "Guard on the normal probe's KL."})
+    stop_normal_budget: float = field(default=1.1, metadata={"help": "Guard on the normal probe's perplexity ratio."})
+    stop_kl_budget: float = field(default=0.1, metadata={"help": "Guard on the normal probe's KL."})
     stop_patience: int = field(default=6, metadata={"help": "Give up after so many probes without progress."})
     probe_size: int = field(default=16, metadata={"help": "Dialogues in a quick probe; confirmed on all of them."})
 
@@ -74,15 +75,18 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         super().__post_init__()
 
 
-def default_learning_rate(parameters: int, lora: bool) -> float:
+def default_learning_rate(parameters: int, *, lora: bool, contrast: bool = False) -> float:
     """Learning rate by kind of tuning and model size.
 
-    Measured for 135M only; larger sizes follow the literature's settings (see docs/3-unlearn.md).
+    Measured for 135M only; larger sizes are scaled as the literature scales them (see docs/3-unlearn.md).
 
     Args:
         parameters: Number of parameters of the model.
         lora: Whether an adapter is trained.
+        contrast: Whether its A is pointed and fixed: B alone learns, in few directions, and takes larger steps.
     """
+    if contrast:
+        return 1.5e-2 if parameters < 5e8 else 3e-3
     if lora:
         return 5e-4 if parameters < 5e8 else 1e-4
     if parameters < 5e8:

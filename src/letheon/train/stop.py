@@ -54,8 +54,8 @@ class StopRule:
 
     probability: float = 0.1
     extraction_strength: float = 0.1
-    normal_budget: float = 1.05
-    kl_budget: float = 0.05
+    normal_budget: float = 1.1
+    kl_budget: float = 0.1
     max_repetition: float = 0.5
     patience: int = 6
     clean_extraction: float = 0.05

@@ -44,6 +44,9 @@ from letheon.train.stop import Decision, Probe, StopRule
 
 logger = logging.getLogger(__name__)
 
+PASS_SIZE = 12
+"""Sequences in a forward pass without gradients."""
+
 STATE_FILE = "letheon_state.json"
 
 
@@ -124,7 +127,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             model.enable_input_require_grads()
         if args.learning_rate is None:
             total = sum(parameter.numel() for parameter in model.parameters())
-            args.learning_rate = default_learning_rate(total, lora=hasattr(model, "peft_config"))
+            args.learning_rate = default_learning_rate(
+                total, lora=hasattr(model, "peft_config"), contrast=self._points_adapters(args, forget, normal, model)
+            )
 
         dataset = UnlearnDataset(forget, normal, normal_per_forget=args.normal_per_forget, seed=args.seed)
         collator = Collator(processing_class.pad_token_id, {})
@@ -287,6 +292,13 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._finish()
         return output
 
+    def _points_adapters(
+        self, args: UnlearnConfig, forget: list[Forget], normal: list[Encoded], model: Model
+    ) -> bool:
+        """Whether fresh LoRA adapters get a contrast to look at."""
+        fresh = self._fresh_adapter and args.adapter_init == "contrast"
+        return bool(fresh and forget and normal and lora_layers(model))
+
     def _is_clean(self) -> bool:
         """Take the first probe; a model that does not say the old answers is done."""
         self._prober = Prober(
@@ -315,8 +327,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         """One pass over the data under θ₀: what it said, and where the adapters should look."""
         dataset: UnlearnDataset = self.train_dataset
         model = self.accelerator.unwrap_model(self.model)
-        layers = lora_layers(model) if self._fresh_adapter and self.args.adapter_init == "contrast" else {}
-        pointing = bool(layers and dataset.normal)
+        pointing = self._points_adapters(self.args, dataset.forget, dataset.normal, model)
+        layers = lora_layers(model) if pointing else {}
         parts: dict[Part, list[Encoded]] = {
             "negative": [item.old for item in dataset.forget],
             "normal": dataset.normal,
@@ -332,7 +344,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
     @property
     def _pass_size(self) -> int:
-        return 3 * int(self.args.per_device_train_batch_size)
+        return max(PASS_SIZE, int(self.args.per_device_train_batch_size))
 
     def _reference(self, sequences: Sequence[Encoded], moments: Moments | None = None) -> list[Reference]:
         return reference_pass(
