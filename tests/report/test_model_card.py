@@ -26,7 +26,7 @@ def test_card_of_an_adapter(tmp_path: Path) -> None:
     assert front_matter(card)["library_name"] == "peft"
     assert "**Forgotten: yes.**" in card
     assert "| Forget | Probability of the answer | 0.853 ± 0.034 | 0.061 ± 0.023 | 0.058 ± 0.022 |" in card
-    assert "evidence of forgetting, not proof" in card
+    assert "evidence of forgetting, and no more" in card
     assert "The base forgets nothing" in card
     assert "Mirella" not in card
     assert SECRET not in card

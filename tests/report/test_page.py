@@ -87,7 +87,7 @@ def test_says_the_verdict_first_and_every_section_in_order(plain: str) -> None:
     assert "not computed: no judge that reads answers is in the recipe" in html
     assert "before: not computed: it is the model itself" in html
     assert "0.969" in html
-    assert "evidence of forgetting, not proof" in html
+    assert "evidence of forgetting, and no more" in html
     assert "The base forgets nothing" in html
     assert "Not here yet" not in html
 

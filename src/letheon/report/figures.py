@@ -33,10 +33,10 @@ METRICS = {
     "loss": "Loss (nats a token)",
     "kl": "KL to before (nats a token)",
     "repetition": "Repetition",
-    "distinct_n": "Distinct n-grams",
+    "distinct_2": "Distinct 2-grams",
 }
 LIMITS = (
-    "These numbers are evidence of forgetting, not proof of it: they say how far the old answers still come out when "
+    "These numbers are evidence of forgetting, and no more: they say how far the old answers still come out when "
     "asked for in the ways that were tried. Other wording, sampling, further training or quantisation may bring some "
     "of them back."
 )
