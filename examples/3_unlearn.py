@@ -20,7 +20,7 @@ trainer = UnlearnTrainer(
     args=UnlearnConfig(output_dir=given.output or "letheon-output", **settings),
     forget_dataset=forget,
     normal_dataset=normal,
-    peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+    peft_config=LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"),
     processing_class=tokenizer,
 )
 trainer.train()

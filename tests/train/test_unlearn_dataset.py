@@ -135,3 +135,9 @@ def test_collator_sorts_by_part_and_keeps_each_token_beside_its_reference() -> N
     assert batch["reference_log_prob"].tolist() == [-2, -2, -1, 0, -3, -5, -5, -5]
     assert batch["counts"].tolist() == [False, True, True, True, True, True, True, True]
     assert batch["reference_top_ids"].tolist() == [[3, 3], [5, 5], [5, 5], [5, 5]]
+
+
+def test_lengths_are_those_of_what_an_item_is_about() -> None:
+    short, long = Encoded([1, 2], [False, True]), Encoded([1, 2, 3, 4], [False, True, True, True])
+    assert UnlearnDataset([], [short, long]).lengths() == [2, 4]
+    assert UnlearnDataset([Forget(long, (short,), (1.0,))], [short, short]).lengths() == [4]

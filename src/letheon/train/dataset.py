@@ -77,6 +77,10 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
     def __len__(self) -> int:
         return len(self.forget) or len(self.normal)
 
+    def lengths(self) -> list[int]:
+        """Tokens of each item's own sequence, to group items of like length."""
+        return [len(item.old.ids) for item in self.forget] or [len(sequence.ids) for sequence in self.normal]
+
     def __getitem__(self, index: int) -> list[Sequence_]:
         if not self.forget:
             return [Sequence_("normal", self.normal[index], index if self.cached else None)]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, set_seed
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import TrainOutput
 
 from letheon.chat import Encoded, check_tokenizer, encode_dialogue, encode_reply, encode_turn
@@ -187,6 +188,14 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             eval_dataset = self._evaluated(eval_dataset)
         loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
         return loader
+
+    def _get_train_sampler(self, train_dataset: UnlearnDataset | None = None) -> Any:
+        """As the Trainer's, which cannot read lengths off our items."""
+        dataset = train_dataset or self.train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(dataset)
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(size, lengths=dataset.lengths())
 
     # -- loss --------------------------------------------------------------------------------------------------------
 
