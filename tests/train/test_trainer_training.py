@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from letheon.errors import InputError
 from letheon.objective import NLUL, NPO, CrossEntropy, GradientAscent, LogOddsHinge, Objective, ReferenceKL
 from letheon.records import Dialogue
-from letheon.train import UnlearnConfig, UnlearnTrainer
+from letheon.train import Probe, UnlearnConfig, UnlearnTrainer
 from letheon.train.trainer import STATE_FILE
 
 Make = Callable[..., UnlearnTrainer]
@@ -407,3 +407,12 @@ def test_settings_are_not_written_into(
     trainer = UnlearnTrainer(memorised(), args, normal_dataset=normal, processing_class=tiny_tokenizer)
     assert args.learning_rate is None
     assert trainer.args.learning_rate == 3e-5
+
+
+def test_expected_steps_extrapolate_what_remains(make_trainer: Make) -> None:
+    trainer = make_trainer(stop_rule=True, stop_probability=0.1, stop_extraction=0.1)
+    assert trainer.expected_steps() == 20
+    levels = {"share": 0.0, "extraction_strength": 0.0, "normal_ratio": 1.0, "kl": 0.0}
+    trainer.probes += [Probe(step=0, probability=0.8, **levels), Probe(step=6, probability=0.4, **levels)]
+    # Halved in 6 steps, three halvings to go in all.
+    assert trainer.expected_steps() == 18

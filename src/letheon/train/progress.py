@@ -10,15 +10,18 @@ from letheon.console import OnProgress
 
 
 def quiet(trainer: Trainer, update: OnProgress) -> None:
-    """Take the Trainer's own bar and prints away, and tell `update` (step, most steps)."""
+    """Take the Trainer's own bar and prints away, and tell `update` (step, steps that it may take in all)."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(_Steps(update))
+    trainer.add_callback(_Steps(trainer, update))
 
 
 class _Steps(TrainerCallback):  # type: ignore[misc]
-    def __init__(self, update: OnProgress):
+    def __init__(self, trainer: Trainer, update: OnProgress):
+        self.trainer = trainer
         self.update = update
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.update(state.global_step, state.max_steps)
+        steps = getattr(self.trainer, "expected_steps", lambda: None)()
+        total = state.max_steps if steps is None else min(max(steps, state.global_step + 1), state.max_steps)
+        self.update(state.global_step, total)

@@ -48,6 +48,9 @@ logger = logging.getLogger(__name__)
 PASS_SIZE = 12
 """Sequences in a forward pass without gradients."""
 
+USUAL_STEPS = 20
+"""A guess at how long it takes, before anything is known."""
+
 STATE_FILE = "letheon_state.json"
 
 
@@ -421,6 +424,19 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             self._save_best()
         if decision.action == "stop":
             self.stop = Stop(step=probe.step, reason=decision.reason)
+
+    def expected_steps(self) -> int | None:
+        """About how many steps it will take in all, for a progress bar; None where no stop rule ends it.
+
+        What remains to be forgotten is taken to fall at a constant rate; before two probes tell it, it is a guess.
+        """
+        if not self.train_dataset.forget or not self.args.stop_rule:
+            return None
+        remaining = [(probe.step, self._rule.remaining(probe)) for probe in self.probes]
+        if len(remaining) < 2 or not 1 < remaining[-1][1] < remaining[0][1]:
+            return USUAL_STEPS
+        (_, start), (step, now) = remaining[0], remaining[-1]
+        return math.ceil(step * math.log(start) / math.log(start / now))
 
     def _record(self, probe: Probe) -> None:
         self.probes.append(probe)
