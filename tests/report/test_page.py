@@ -83,7 +83,7 @@ def test_says_the_verdict_first_and_every_section_in_order(plain: str) -> None:
     assert "39% of the control" in html
     assert "97.5%" in html
     assert re.findall(r'<section id="(\w+)"', html) == SECTIONS
-    assert html.count("<svg") == 8
+    assert html.count("<svg") == 9
     assert "not computed: no judge that reads answers is in the recipe" in html
     assert "before: not computed: it is the model itself" in html
     assert "0.969" in html
@@ -268,7 +268,9 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_a_model_already_clean_is_probed_once_at_step_0(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    (run / "training.jsonl").write_text('{"step": 0, "probe": {"share": 0.0, "normal_ratio": 1.0, "kl": 0.0}}\n')
+    (run / "training.jsonl").write_text(
+        '{"step": 0, "probe": {"probability": 0.0, "share": 0.0, "normal_ratio": 1.0, "kl": 0.0}}\n'
+    )
     html = page(run)
     parse(html)
-    assert "Probe tokens still preferred" in html
+    assert "Old answers' probability on the probe" in html or "Old answers&#39; probability on the probe" in html

@@ -40,7 +40,7 @@ def test_both_limits_must_be_kept() -> None:
     [({"normal_ratio": 1.06}, "normal perplexity is 1.060"), ({"kl": 0.051}, "KL"), ({"repetition": 0.6}, "repeat")],
 )
 def test_a_breached_guard_holds_the_negative_loss_until_it_recovers(breached: dict[str, float], word: str) -> None:
-    rule = StopRule()
+    rule = StopRule(normal_budget=1.05, kl_budget=0.05)
     # Even where it looks forgotten: a wrecked model is not done.
     for left in (0.5, 0.0):
         decision = rule.look(probe(left, **breached))
@@ -51,7 +51,7 @@ def test_a_breached_guard_holds_the_negative_loss_until_it_recovers(breached: di
 
 
 def test_budgets_may_be_used_up() -> None:
-    rule = StopRule()
+    rule = StopRule(normal_budget=1.05, kl_budget=0.05)
     assert rule.breach(probe(normal_ratio=1.05, kl=0.05, repetition=0.5)) is None
 
 
@@ -78,7 +78,7 @@ def test_flat_probes_end_it() -> None:
 
 
 def test_probes_in_breach_are_no_progress() -> None:
-    rule = StopRule(patience=3)
+    rule = StopRule(patience=3, kl_budget=0.05)
     decisions = [rule.look(probe(left, kl=1.0)) for left in (0.9, 0.6, 0.3)]
     assert [decision.action for decision in decisions] == ["hold", "hold", "stop"]
     assert decisions[-1].reason == "no progress for 3 probes (KL to the model before is 1.000, allowed 0.05)"

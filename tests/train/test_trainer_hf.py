@@ -78,7 +78,9 @@ def test_compute_loss_returns_its_parts(make_trainer: Make) -> None:
     loss, parts = detached(trainer.compute_loss(trainer.model, batch, return_outputs=True))
     assert parts.keys() == {"negative", "positive", "normal"}
     weights, scale = trainer._weights, trainer._balance.scale
-    by_hand = scale * parts["negative"] + parts["positive"] + weights["normal"] * parts["normal"]
+    by_hand = (
+        scale * parts["negative"] + weights["positive"] * parts["positive"] + weights["normal"] * parts["normal"]
+    )
     assert float(loss) == pytest.approx(float(by_hand), rel=1e-5)
     assert float(trainer.compute_loss(trainer.model, batch).detach()) == pytest.approx(float(loss))
     # Twice the counts, half the loss.

@@ -440,7 +440,10 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
     def _record(self, probe: Probe) -> None:
         self.probes.append(probe)
+        # A log takes back that one is due; the loss of this step has not been logged yet.
+        due = self.control.should_log
         self.log({f"probe_{key}": value for key, value in vars(probe).items() if key != "step" and value is not None})
+        self.control.should_log = due
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss, weights and scale to what is logged."""
