@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
@@ -129,6 +131,8 @@ def test_every_stage_with_a_tiny_model(tiny_model_dir: Path, handful: list[Dialo
 def test_every_stage_with_the_real_model(handful: list[Dialogue], tmp_path: Path) -> None:
     from letheon.demo.weights import demo_model
 
+    # The other tests compute on one thread each, side by side; this one runs alone.
+    torch.set_num_threads(os.cpu_count() or 1)
     before = fine_tune(
         str(demo_model()), handful, tmp_path, max_steps=24, learning_rate=1e-4, per_device_train_batch_size=6
     )
