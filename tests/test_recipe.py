@@ -32,7 +32,7 @@ def test_paths_are_the_recipes_and_a_hub_id_is_left_alone(tmp_path: Path, monkey
     assert raw["data"] == {
         "dialogues": str(tmp_path / "log.jsonl"),
         "general": "/abs/text.txt",
-        "paraphrases": "/home/me/p.jsonl",
+        "paraphrases": "/data/p.jsonl",
     }
 
 
