@@ -19,7 +19,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_paths_are_the_recipes_and_a_hub_id_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").mkdir()
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/data")
     raw: dict[str, Any] = {
         "model": "mine",
         "data": {"dialogues": "log.jsonl", "general": "/abs/text.txt", "paraphrases": "~/p.jsonl"},
