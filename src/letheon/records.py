@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -207,24 +207,41 @@ class Results(BaseModel):
         """
         if not path.exists():
             return cls()
-        text = path.read_text(encoding="utf-8")
+        raw = read_versioned(
+            path, RESULTS_SCHEMA, "not a results file (damaged?); delete the run folder's results.json"
+        )
         try:
-            found = json.loads(text).get("schema")
-        except (json.JSONDecodeError, AttributeError):
-            raise InputError(f"{path}: not a results file (damaged?); delete the run folder's results.json") from None
-        if found != RESULTS_SCHEMA:
-            raise InputError(
-                f"{path}: written as {found!r}, this Letheon reads {RESULTS_SCHEMA!r}; "
-                "use the version that wrote the run, or start a new run folder"
-            )
-        try:
-            return cls.model_validate_json(text)
+            return cls.model_validate_json(json.dumps(raw))
         except ValidationError as error:
             raise InputError(f"{path}: damaged: {first_fault(error)}; run 'letheon evaluate' again") from None
 
     def save(self, path: Path) -> None:
         """Write atomically: a reader sees the old file or the new one, never half of it."""
         write_text(path, self.model_dump_json(by_alias=True, indent=2) + "\n")
+
+
+def read_versioned(path: Path, schema: str, damaged: str) -> dict[str, Any]:
+    """Read a JSON object whose "schema" says in which format it was written.
+
+    Args:
+        path: The file.
+        schema: The format that this version reads.
+        damaged: What to say of a file that is no such object.
+
+    Raises:
+        InputError: It was written by another version, or is damaged.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        found = raw.get("schema")
+    except (json.JSONDecodeError, AttributeError):
+        raise InputError(f"{path}: {damaged}") from None
+    if found != schema:
+        raise InputError(
+            f"{path}: written as {found!r}, this Letheon reads {schema!r}; "
+            "use the version that wrote the run, or start a new run folder"
+        )
+    return dict(raw)
 
 
 def write_text(path: Path, text: str) -> None:

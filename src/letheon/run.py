@@ -15,7 +15,7 @@ from letheon.errors import InputError
 from letheon.expected import read_safe_replies
 from letheon.models import check_model, context_length, fingerprint, load_config, load_tokenizer
 from letheon.recipe import Recipe, apply_override, check_recipe, load_recipe
-from letheon.records import Dialogue, Results, Verdict, read_verdicts, write_text
+from letheon.records import Dialogue, Results, Verdict, read_verdicts, read_versioned, write_text
 
 MANIFEST_SCHEMA = "letheon/manifest/1"
 RESOLVED = "# Resolved by letheon: every setting, with absolute paths."
@@ -312,17 +312,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        found = manifest.get("schema")
-    except (json.JSONDecodeError, AttributeError):
-        raise InputError(f"{path}: damaged; start a new run folder") from None
-    if found != MANIFEST_SCHEMA:
-        raise InputError(
-            f"{path}: written as {found!r}, this Letheon reads {MANIFEST_SCHEMA!r}; "
-            "use the version that wrote the run, or start a new run folder"
-        )
-    return dict(manifest)
+    return read_versioned(path, MANIFEST_SCHEMA, "damaged; start a new run folder")
 
 
 def _key(*parts: Any) -> str:
