@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, collate
+from letheon.forward import answer_logits, collate, pack_width
 
 SEQUENCES = [
     Encoded([7, 8, 9, 10, 11], [False, False, False, True, True]),
@@ -24,7 +24,106 @@ def test_collate() -> None:
     assert batch["input_ids"].tolist() == [[7, 8, 9, 10, 11], [99, 99, 20, 21, 22]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4], [0, 0, 0, 1, 2]]
-    assert batch["answer_mask"].tolist() == [[False, False, False, True, True], [False, False, False, True, True]]
+    assert batch["predictors"].tolist() == [2, 3, 7, 8]
+    assert batch["targets"].tolist() == [10, 11, 21, 22]
+    assert batch["row"].tolist() == [0, 0, 1, 1]
+
+
+BRANCHING = [
+    Encoded([1, 2, 3, 4, 5], [False, False, True, True, True]),
+    # The same question with another answer, the same beginning of it, and all of it again.
+    Encoded([1, 2, 3, 6], [False, False, True, True]),
+    Encoded([1, 2, 7, 4, 5], [False, True, False, True, True]),
+    Encoded([1, 2, 3, 4, 5], [False, False, True, True, True]),
+    Encoded([4, 5], [False, True]),
+]
+
+
+def test_pack_holds_each_beginning_once() -> None:
+    batch = collate(BRANCHING, 0, width=64)
+    # No last token: it predicts nothing.
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 7, 4, 4]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 2, 3, 0]]
+    sees = batch["attention_mask"][0, 0]
+    assert [row.nonzero()[:, 0].tolist() for row in sees] == [
+        [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 4], [0, 1, 4, 5], [6],
+    ]  # fmt: skip
+    assert batch["predictors"].tolist() == [1, 2, 3, 1, 2, 0, 4, 5, 1, 2, 3, 6]
+    assert batch["targets"].tolist() == [3, 4, 5, 3, 6, 2, 4, 5, 3, 4, 5, 5]
+    assert batch["row"].tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 3, 4]
+
+
+def test_what_shares_nothing_and_is_long_is_padded() -> None:
+    long = [Encoded(list(range(start, start + 60)), [False] + [True] * 59) for start in (0, 100)]
+    assert collate(long, 0, width=1)["input_ids"].shape == (2, 60)
+    # A wide model spends little on attention, and packing saves the last tokens.
+    assert collate(long, 0, width=576)["input_ids"].shape == (1, 118)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("adapter", [False, True], ids=["plain", "adapter"])
+def test_packed_equals_padded_with_gradients(
+    tiny_model: Callable[..., Any], dtype: torch.dtype, adapter: bool
+) -> None:
+    model = tiny_model()
+    if adapter:
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "up_proj"], init_lora_weights=False))
+    model = model.to(dtype)
+    width = pack_width(model)
+    assert width == model.config.hidden_size
+    found = []
+    for wide in (None, width):
+        batch = collate(BRANCHING + SEQUENCES, 0, wide)
+        assert (len(batch["input_ids"]) == 1) == (wide is not None)
+        logits, targets, row = answer_logits(model, batch)
+        torch.nn.functional.cross_entropy(logits.float(), targets).backward()
+        gradient = torch.cat([p.grad.flatten().float() for p in model.parameters() if p.grad is not None])
+        found.append((logits.float(), targets, row, gradient))
+        model.zero_grad()
+    padded, packed = found
+    assert torch.equal(padded[1], packed[1])
+    assert torch.equal(padded[2], packed[2])
+    exact = dtype == torch.float32
+    assert (packed[0] - padded[0]).norm() <= (1e-5 if exact else 2e-2) * padded[0].norm()
+    assert (packed[3] - padded[3]).norm() <= (1e-4 if exact else 5e-2) * padded[3].norm()
+
+
+def other(kind: str) -> Any:
+    import transformers as t
+
+    small = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if kind == "gpt2":
+            return t.GPT2LMHeadModel(t.GPT2Config(vocab_size=64, n_positions=32, n_embd=16, n_layer=1, n_head=2))
+        if kind == "bloom":
+            return t.BloomForCausalLM(t.BloomConfig(vocab_size=64, hidden_size=16, n_layer=1, n_head=2))
+        if kind == "mamba":
+            return t.MambaForCausalLM(t.MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1))
+        more = {"intermediate_size": 32, "num_key_value_heads": 2}
+        if kind == "mistral":
+            return t.MistralForCausalLM(t.MistralConfig(**small, **more, sliding_window=4))
+        return t.Qwen2ForCausalLM(t.Qwen2Config(**small, **more))
+
+
+@pytest.mark.parametrize(
+    ("kind", "packs"), [("gpt2", True), ("qwen2", True), ("bloom", False), ("mamba", False), ("mistral", False)]
+)
+def test_which_models_pack(kind: str, packs: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Those that do not are padded, which a line says; all get the logits of each sequence alone."""
+    model = other(kind).eval()
+    width = pack_width(model)
+    assert (width is not None) == packs
+    assert ("padding them instead" in caplog.text) != packs
+    if kind == "mamba":
+        # A recurrence reads padding as well: nothing here can help that.
+        return
+    with torch.no_grad():
+        logits, _, row = answer_logits(model, collate(BRANCHING, 0, width))
+    for number, sequence in enumerate(BRANCHING):
+        torch.testing.assert_close(logits[row == number], naive(model, sequence)[0], rtol=1e-4, atol=1e-5)
 
 
 def naive(model: Any, sequence: Encoded) -> tuple[torch.Tensor, list[int]]:
@@ -74,7 +173,11 @@ def test_more_padding_and_another_padding_token_change_nothing(tiny_model: Calla
     padded = {
         key: torch.cat([torch.full((3, more), 77 if key == "input_ids" else 0).to(value.dtype), value], dim=1)
         for key, value in batch.items()
+        if value.dim() == 2
     }
+    length = batch["input_ids"].size(1)
+    shifted = batch["predictors"] + more * (batch["predictors"] // length + 1)
+    padded = {**batch, **padded, "predictors": shifted}
     padded["input_ids"][padded["attention_mask"] == 0] = 77
     with torch.no_grad():
         for a, b in zip(answer_logits(model, batch), answer_logits(model, padded), strict=True):
@@ -101,7 +204,8 @@ def test_no_logit_at_a_prompt_position_is_read(tiny_model: Callable[..., Any]) -
     with torch.no_grad():
         wanted, targets, _ = answer_logits(model, batch)
 
-    before_answer = torch.cat([batch["answer_mask"][:, 1:], torch.zeros(3, 1, dtype=torch.bool)], dim=1)
+    before_answer = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
+    before_answer.view(-1)[batch["predictors"]] = True
 
     def spoil(module: Any, given: Any, logits: torch.Tensor) -> torch.Tensor:
         return logits.masked_fill(~before_answer[:, -logits.size(1) :, None], float("nan"))

@@ -50,7 +50,7 @@ def test_moments_are_those_of_the_positions_before_answer_tokens() -> None:
     first, second = nn.Linear(2, 3), nn.Linear(2, 3)
     moments = Moments({"q": first, "k": second})
     hidden = torch.tensor([[[1.0, 0.0], [2.0, 1.0], [5.0, 5.0]]])
-    with moments.watching(torch.tensor([[False, False, True]])):
+    with moments.watching(torch.tensor([1])):
         first(hidden)
         second(hidden)
     # Token 2 is the answer; position 1 predicts it.

@@ -372,7 +372,7 @@ def test_token_choice(make_trainer: Make, choice: str) -> None:
     trainer = make_trainer(token_choice=choice, max_steps=1)
     trainer.train()
     batch = trainer._collator([trainer.train_dataset[n] for n in range(3)])
-    rows = batch["answer_mask"].nonzero()[:, 0]
+    rows = batch["row"]
     negative = batch["counts"][batch["part"][rows] == 0]
     assert bool(batch["counts"][batch["part"][rows] > 0].all())
     sizes = [sum(trainer.train_dataset.forget[n].old.answer_mask) for n in range(3)]

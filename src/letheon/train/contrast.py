@@ -37,18 +37,18 @@ class Moments:
         self.shared: dict[str, str] = {}
         self._sums: dict[str, Tensor] = {}
         self._count = 0
-        self._positions: Tensor | None = None
+        self._places: Tensor | None = None
         self._last: tuple[str, Tensor] | None = None
 
     @contextmanager
-    def watching(self, answer_mask: Tensor) -> Iterator[None]:
+    def watching(self, predictors: Tensor) -> Iterator[None]:
         """Add up one forward pass, made inside the block.
 
         Args:
-            answer_mask: (S, T) bool; the input at position t − 1 is what predicts token t.
+            predictors: (M,) places in the flattened batch of the inputs that predict an answer token.
         """
-        self._positions = answer_mask.roll(-1, dims=1)
-        self._count += int(answer_mask.sum())
+        self._places = predictors
+        self._count += len(predictors)
         handles = [layer.register_forward_pre_hook(self._hook(name)) for name, layer in self.layers.items()]
         try:
             yield
@@ -64,7 +64,7 @@ class Moments:
                 self.shared[name] = self._last[0]
                 return
             self._last = (name, inputs[0])
-            chosen = inputs[0][self._positions].float()
+            chosen = inputs[0].flatten(0, 1)[self._places].float()
             self._sums[name] = self._sums.get(name, 0) + chosen.T @ chosen
 
         return collect

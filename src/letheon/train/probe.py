@@ -13,7 +13,7 @@ from torch import Tensor
 from letheon.chat import Encoded
 from letheon.evaluate.memorisation import extraction_strength, probability
 from letheon.evaluate.text import repetition
-from letheon.forward import answer_logits, collate
+from letheon.forward import answer_logits, collate, pack_width
 from letheon.models import Model, Tokenizer
 from letheon.objective import log_odds_margin, log_prob, share_preferred, top_k_kl
 from letheon.train.dataset import Reference
@@ -106,9 +106,9 @@ class Prober:
         )
 
     def _forwards(self, model: Model, sequences: Sequence[Encoded]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        device = next(model.parameters()).device
+        device, width = next(model.parameters()).device, pack_width(model)
         for chosen in _batches(list(sequences), self.batch_size):
-            batch = collate(chosen, self.tokenizer.pad_token_id)
+            batch = collate(chosen, self.tokenizer.pad_token_id, width)
             yield answer_logits(model, {key: value.to(device) for key, value in batch.items()})
 
     @torch.no_grad()

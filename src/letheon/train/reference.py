@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, collate
+from letheon.forward import answer_logits, collate, pack_width
 from letheon.models import Model
 from letheon.objective import log_prob
 from letheon.train.contrast import Moments
@@ -43,12 +43,12 @@ def reference_pass(
     model.eval()
     found: list[Reference | None] = [None] * len(sequences)
     order = sorted(range(len(sequences)), key=lambda number: len(sequences[number].ids))
-    device = next(model.parameters()).device
+    device, width = next(model.parameters()).device, pack_width(model)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = collate([sequences[number] for number in chosen], pad_token_id)
+        batch = collate([sequences[number] for number in chosen], pad_token_id, width)
         batch = {key: value.to(device) for key, value in batch.items()}
-        with moments.watching(batch["answer_mask"]) if moments else nullcontext():
+        with moments.watching(batch["predictors"]) if moments else nullcontext():
             logits, targets, row = answer_logits(model, batch)
         own = log_prob(logits, targets).cpu()
         top = logits.float().log_softmax(dim=1).topk(min(top_k, logits.size(1)), dim=1)

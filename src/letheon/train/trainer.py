@@ -22,7 +22,7 @@ from letheon.chat import Encoded, check_tokenizer, encode_dialogue, encode_reply
 from letheon.dialogues import BadRowError, parse_row
 from letheon.errors import InputError
 from letheon.expected import Target, targets_of
-from letheon.forward import answer_logits
+from letheon.forward import answer_logits, pack_width
 from letheon.models import Model, Tokenizer, context_length
 from letheon.objective import (
     PARTS,
@@ -146,6 +146,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             processing_class=processing_class,
             **kwargs,
         )
+        # Several devices under one process split a batch by its rows.
+        collator.width = pack_width(self.model) if self.args.n_gpu <= 1 else None
         self._collator = collator
         self.stop: Stop | None = None
         """Why training ended; None before it has, and for ordinary fine-tuning."""
@@ -209,8 +211,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         """
         counts = torch.zeros(len(PARTS), 2)
         for batch in batch_samples:
-            rows = batch["answer_mask"].nonzero()[:, 0]
-            part_of_token = batch["part"][rows]
+            part_of_token = batch["part"][batch["row"]]
             for number in range(len(PARTS)):
                 counts[number, 0] += batch["counts"][part_of_token == number].sum()
                 counts[number, 1] += (batch["part"] == number).sum()
