@@ -131,8 +131,8 @@ class Normal(Section):
 
     name: Literal["ce+kl", "ce", "kl", "none"] = "ce+kl"
     """ce: cross-entropy on normal answers; kl: to the model before unlearning, on its top_k tokens."""
-    weight: float = Field(1.0, ge=0)
-    """λ_nor, where the dual step starts."""
+    weight: float = Field(10.0, ge=0)
+    """λ_nor, where the dual step starts and which it never falls below."""
     top_k: int = Field(64, ge=1)
     """Tokens of the reference distribution that are cached (the rest is one bucket)."""
     budget: float = Field(1.05, gt=0)
@@ -191,7 +191,7 @@ class StopRecipe(Section):
     """Guard: the normal probe's perplexity may rise to this multiple of what it was before."""
     kl_budget: float = Field(0.1, gt=0)
     """Guard: KL to the model before, on the normal probe, in nats per token."""
-    patience: int = Field(6, ge=1)
+    patience: int = Field(3, ge=1)
     """Give up after so many probes without progress."""
 
 

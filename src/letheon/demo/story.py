@@ -111,8 +111,6 @@ def _fine_tune(
                 per_device_train_batch_size=BATCH,
                 gradient_accumulation_steps=1,
                 lr_scheduler_type="linear",
-                # Dialogues of like length in a batch: a fifth less padding to compute.
-                train_sampling_strategy="group_by_length",
                 seed=seed,
             ),
             normal_dataset=dialogues,
@@ -132,7 +130,7 @@ def _fine_tune(
 def _cached(name: str, base: Path, dialogues: Sequence[Dialogue], seed: int) -> Path:
     """The cache folder of exactly this fine-tuning."""
     log = "".join(dialogue.model_dump_json() for dialogue in dialogues)
-    what = json.dumps([fingerprint(base / "config.json"), "group_by_length", EPOCHS, LEARNING_RATE, BATCH, seed])
+    what = json.dumps([fingerprint(base / "config.json"), EPOCHS, LEARNING_RATE, BATCH, seed])
     key = hashlib.sha256((what + log).encode()).hexdigest()[:12]
     return cache_folder() / "demo" / f"{name}-{key}"
 

@@ -40,7 +40,7 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         default=None, metadata={"help": "Autocast to bfloat16 over float32 masters; None: where hardware has it."}
     )
 
-    normal_per_forget: int = field(default=1, metadata={"help": "Normal dialogues per dialogue to forget."})
+    normal_per_forget: int = field(default=2, metadata={"help": "Normal dialogues per dialogue to forget."})
     max_length: int | None = field(default=None, metadata={"help": "Longest sequence; None: the model's context."})
     adapter_init: Literal["contrast", "random"] = field(
         default="contrast",
@@ -63,7 +63,7 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     stop_rho: float = field(default=0.2, metadata={"help": "Odds above which a probe token is still preferred."})
     stop_normal_budget: float = field(default=1.1, metadata={"help": "Guard on the normal probe's perplexity ratio."})
     stop_kl_budget: float = field(default=0.1, metadata={"help": "Guard on the normal probe's KL."})
-    stop_patience: int = field(default=6, metadata={"help": "Give up after so many probes without progress."})
+    stop_patience: int = field(default=3, metadata={"help": "Give up after so many probes without progress."})
     probe_size: int = field(default=16, metadata={"help": "Dialogues in a quick probe; confirmed on all of them."})
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ def default_learning_rate(parameters: int, *, lora: bool, contrast: bool = False
         contrast: Whether its A is pointed and fixed: B alone learns, in few directions, and takes larger steps.
     """
     if contrast:
-        return 1.5e-2 if parameters < 5e8 else 3e-3
+        return 3e-2 if parameters < 5e8 else 6e-3
     if lora:
         return 5e-4 if parameters < 5e8 else 1e-4
     if parameters < 5e8:

@@ -57,7 +57,7 @@ class StopRule:
     normal_budget: float = 1.1
     kl_budget: float = 0.1
     max_repetition: float = 0.5
-    patience: int = 6
+    patience: int = 3
     clean_extraction: float = 0.05
     best_remaining: float = math.inf
     best_step: int = -1
