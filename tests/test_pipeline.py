@@ -274,6 +274,13 @@ def test_failed_gate_is_exit_code_1(finished: Path, letheon: Letheon) -> None:
     assert (finished / "run/report.html").is_file()
 
 
+def test_a_model_that_broke_the_guards_is_exit_code_1(finished: Path, letheon: Letheon) -> None:
+    code, _, err = letheon("unlearn", "run", "--set", "stop.kl_budget=1e-12")
+    assert code == 1
+    assert "letheon: the model is not fit for use: " in err
+    assert "no state passed the guards" in err
+
+
 @pytest.mark.parametrize(
     "error",
     [

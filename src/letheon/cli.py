@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from letheon.console import Console
-from letheon.errors import InputError, LetheonError
+from letheon.errors import GateError, InputError, LetheonError
 
 app = typer.Typer(
     name="letheon",
@@ -145,7 +145,7 @@ def unlearn(
     overrides: Sets = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was cut off.")] = False,
 ) -> None:
-    """Train the model to forget what verdicts.jsonl says: model/ and training.jsonl."""
+    """Train the model to forget what verdicts.jsonl says: model/. Exit code 1 if it broke the guards."""
     from letheon import pipeline
     from letheon.run import Run
 
@@ -154,7 +154,9 @@ def unlearn(
     pipeline.prepare(opened)
     if opened.recipe.data.subject is not None and not opened.is_current("screen"):
         pipeline.screen_stage(opened, console)
-    pipeline.unlearn_stage(opened, console, resume=resume)
+    stop = pipeline.unlearn_stage(opened, console, resume=resume)
+    if not stop.within_guards:
+        raise GateError(f"the model is not fit for use: {stop.reason}; lower train.learning_rate, or raise a guard")
 
 
 @app.command()

@@ -43,7 +43,7 @@ def collate(sequences: Sequence[Encoded], pad_token_id: int, width: int | None =
     if width is not None:
         nodes = _Trie(sequences)
         size, rows, longest = len(nodes.ids), len(sequences), max(len(sequence.ids) for sequence in sequences)
-        # Operations of a layer, in units of 4d: 6d a token for the weights (24d² in all), and one a pair in attention.
+        # Operations of a layer, in units of 4d: 6d a token for the weights (24d²), and one a pair in attention.
         if size <= MOST_PACKED and size * (6 * width + size) <= rows * longest * (6 * width + longest):
             return nodes.batch()
     return _padded(sequences, pad_token_id)
@@ -179,7 +179,7 @@ def answer_logits(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, Tenso
     if "logits_to_keep" in inspect.signature(_bare(model).forward).parameters:
         if rows == 1:
             # Each place once: many sequences may go on from the same one.
-            kept["logits_to_keep"], column = column.unique(return_inverse=True)
+            kept["logits_to_keep"], column = torch.unique(column, return_inverse=True)
         else:
             first = int(column.min())
             kept["logits_to_keep"] = length - first

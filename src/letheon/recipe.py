@@ -168,12 +168,20 @@ class Lora(Section):
     """contrast: adapters look where forget inputs differ from normal ones (and only B learns); random: plain LoRA."""
 
 
+class Full(Section):
+    """All weights of the linear layers."""
+
+    directions: int = Field(4, ge=0)
+    """They move along so many input directions, those in which forget inputs stand out most; 0: all, freely."""
+
+
 class Tuning(Section):
     """Which weights learn."""
 
     kind: Literal["lora", "full"] = "lora"
-    """lora: an adapter; full: all weights."""
+    """lora: an adapter; full: the model's own weights."""
     lora: Lora = Lora()
+    full: Full = Full()
 
 
 class StopRecipe(Section):

@@ -153,10 +153,11 @@ class Headline(Record):
 
 
 class Stop(Record):
-    """When and why training stopped."""
+    """When and why training stopped, and whether the model it left passed the stop rule's guards."""
 
     step: int
     reason: str
+    within_guards: bool = True
 
 
 class Screening(Record):

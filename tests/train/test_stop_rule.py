@@ -40,7 +40,7 @@ def test_both_limits_must_be_kept() -> None:
     [({"normal_ratio": 1.06}, "normal perplexity is 1.060"), ({"kl": 0.051}, "KL"), ({"repetition": 0.6}, "repeat")],
 )
 def test_a_breached_guard_holds_the_negative_loss_until_it_recovers(breached: dict[str, float], word: str) -> None:
-    rule = StopRule(normal_budget=1.05, kl_budget=0.05)
+    rule = StopRule(patience=6, normal_budget=1.05, kl_budget=0.05)
     # Even where it looks forgotten: a wrecked model is not done.
     for left in (0.5, 0.0):
         decision = rule.look(probe(left, **breached))

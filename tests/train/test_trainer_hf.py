@@ -195,7 +195,7 @@ def test_a_tokenizer_without_a_padding_token(
     tokenizer = byte_tokenizer(chatml, unk_token="<|endoftext|>", bos_token="<|im_start|>", eos_token="<|im_end|>")
     trainer = make_trainer(processing_class=tokenizer, stop_rule=True, max_steps=1)
     trainer.train()
-    assert len(trainer.probes) == 1
+    assert len(trainer.probes) == 2
 
 
 # -- refusals -----------------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_a_killed_run_resumes_to_the_same_result(
     resumed.train(resume_from_checkpoint=True)
     assert distance(weights(resumed), weights(unbroken)) == 0.0
     assert resumed.probes == unbroken.probes
-    assert len(unbroken.probes) == 6
+    assert len(unbroken.probes) == 7
     assert resumed.stop == unbroken.stop
     assert resumed._weights == unbroken._weights
     assert resumed._balance == unbroken._balance
@@ -190,7 +190,7 @@ def test_lowers_the_negative_loss(make_trainer: Make, lora: Callable[[], Any], t
     trainer = make_trainer(
         peft_config=lora() if tuning == "lora" else None,
         objective=Objective(negative),
-        learning_rate=2e-2 if tuning == "lora" else 3e-3,
+        learning_rate=2e-2,
         max_steps=8,
     )
     before = negative_loss(trainer)
@@ -234,7 +234,7 @@ LOOSE: dict[str, Any] = {"stop_rule": True, "stop_normal_budget": 1000.0, "stop_
 
 def test_stops_when_forgotten(make_trainer: Make) -> None:
     limits = {"stop_probability": 0.3, "stop_extraction": 0.3}
-    trainer = make_trainer(**LOOSE, **limits, stop_every=2, max_steps=60, learning_rate=3e-3)
+    trainer = make_trainer(**LOOSE, **limits, stop_every=2, max_steps=60, learning_rate=2e-2)
     trainer.train()
     assert trainer.probes[0].extraction_strength > 0.5
     assert trainer.stop is not None
@@ -326,6 +326,7 @@ def test_goes_back_to_the_best_state_within_the_guards(make_trainer: Make) -> No
     wreck = Wreck()
     trainer = make_trainer(
         callbacks=[wreck],
+        directions=0,
         stop_rule=True,
         stop_normal_budget=1000.0,
         stop_kl_budget=2.0,
@@ -349,6 +350,7 @@ def test_says_when_no_state_passed_the_guards(make_trainer: Make) -> None:
     assert trainer.state.global_step == 3
     assert trainer.stop.reason.startswith("no progress for 3 probes (KL")
     assert trainer.stop.reason.endswith("no state passed the guards")
+    assert not trainer.stop.within_guards
 
 
 def test_the_negative_loss_rests_while_a_guard_is_breached(make_trainer: Make) -> None:
@@ -362,6 +364,34 @@ def test_the_negative_loss_rests_while_a_guard_is_breached(make_trainer: Make) -
     free = make_trainer(stop_rule=False, max_steps=5, balance=False)
     free.train()
     assert negative_loss(free) < negative_loss(held)
+
+
+def test_full_tuning_along_directions_moves_linear_layers_only(make_trainer: Make) -> None:
+    trainer = make_trainer(learning_rate=None, directions=2)
+    assert trainer.args.learning_rate == 3e-2
+    start = weights(trainer)
+    trainer.train()
+    moved = {name for name, value in weights(trainer).items() if not torch.equal(value, start[name])}
+    assert moved == {name for name, p in trainer.model.named_parameters() if p.requires_grad}
+    assert {name.split(".")[-2] for name in moved} == {
+        *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"),
+    }
+    for name in moved:
+        assert torch.linalg.matrix_rank(weights(trainer)[name] - start[name], rtol=1e-4) <= 2
+
+
+def test_full_tuning_without_directions_moves_all(make_trainer: Make) -> None:
+    trainer = make_trainer(learning_rate=None, directions=0)
+    assert trainer.args.learning_rate == 3e-5
+    start = weights(trainer)
+    trainer.train()
+    assert all(not torch.equal(value, start[name]) for name, value in weights(trainer).items())
+
+
+def test_the_last_step_is_probed(make_trainer: Make) -> None:
+    trainer = make_trainer(**LOOSE, stop_every=4, max_steps=6, stop_probability=1e-9)
+    trainer.train()
+    assert [probe.step for probe in trainer.probes] == [0, 4, 6]
 
 
 # -- data ---------------------------------------------------------------------------------------------------------

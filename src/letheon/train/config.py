@@ -46,6 +46,10 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         default="contrast",
         metadata={"help": "contrast: new LoRA adapters look where forget inputs differ from normal ones; random."},
     )
+    directions: int = field(
+        default=4,
+        metadata={"help": "Full tuning: input directions in which a layer's weights move; 0: all weights, freely."},
+    )
     token_choice: Literal["all", "without-first", "informative"] = field(
         default="all", metadata={"help": "Which answer tokens the negative loss counts."}
     )
@@ -83,7 +87,8 @@ def default_learning_rate(parameters: int, *, lora: bool, contrast: bool = False
     Args:
         parameters: Number of parameters of the model.
         lora: Whether an adapter is trained.
-        contrast: Whether its A is pointed and fixed: B alone learns, in few directions, and takes larger steps.
+        contrast: Whether its A is pointed and fixed, or full tuning has directions: what is learned for a few
+            directions takes larger steps.
     """
     if contrast:
         return 3e-2 if parameters < 5e8 else 6e-3

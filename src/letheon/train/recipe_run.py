@@ -146,6 +146,7 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
         "save_total_limit": 2,
         "disable_tqdm": True,
         "adapter_init": recipe.tuning.lora.init,
+        "directions": recipe.tuning.full.directions,
         "token_choice": objective.negative.tokens,
         "balance": objective.balance,
         "top_k": normal.top_k,

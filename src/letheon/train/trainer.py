@@ -39,6 +39,7 @@ from letheon.records import Dialogue, Message, Stop, Turn
 from letheon.train.config import UnlearnConfig, default_learning_rate
 from letheon.train.contrast import Moments, lora_layers, point_adapters
 from letheon.train.dataset import Collator, Forget, Reference, UnlearnDataset
+from letheon.train.directional import DirectionalAdamW, directional_layers, weight_directions
 from letheon.train.probe import Prober
 from letheon.train.reference import informative, reference_pass
 from letheon.train.stop import Decision, Probe, StopRule
@@ -123,6 +124,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         # Before the adapter is made: its weights are drawn at random.
         set_seed(args.seed)
         self._fresh_adapter = peft_config is not None
+        self._directions: dict[torch.nn.Parameter, Tensor] = {}
         if peft_config is not None:
             from peft import get_peft_model
 
@@ -131,9 +133,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             model.enable_input_require_grads()
         if args.learning_rate is None:
             total = sum(parameter.numel() for parameter in model.parameters())
-            args.learning_rate = default_learning_rate(
-                total, lora=hasattr(model, "peft_config"), contrast=self._points_adapters(args, forget, normal, model)
-            )
+            contrast = bool(forget and normal and self._contrasted(args, model))
+            args.learning_rate = default_learning_rate(total, lora=hasattr(model, "peft_config"), contrast=contrast)
 
         dataset = UnlearnDataset(forget, normal, normal_per_forget=args.normal_per_forget, seed=args.seed)
         collator = Collator(processing_class.pad_token_id, {})
@@ -305,12 +306,23 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._finish()
         return output
 
-    def _points_adapters(
-        self, args: UnlearnConfig, forget: list[Forget], normal: list[Encoded], model: Model
-    ) -> bool:
-        """Whether fresh LoRA adapters get a contrast to look at."""
-        fresh = self._fresh_adapter and args.adapter_init == "contrast"
-        return bool(fresh and forget and normal and lora_layers(model))
+    def _contrasted(self, args: UnlearnConfig, model: Model) -> dict[str, torch.nn.Module]:
+        """The layers for which a contrast is looked up: those with a fresh adapter, or of full tuning."""
+        if hasattr(model, "peft_config"):
+            return lora_layers(model) if self._fresh_adapter and args.adapter_init == "contrast" else {}
+        return directional_layers(model) if args.directions else {}
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """As the Trainer's; full tuning with directions has its own."""
+        if self._directions and getattr(self, "optimizer", None) is None:
+            betas = self.args.adam_beta1, self.args.adam_beta2
+            self.optimizer: Any = DirectionalAdamW(
+                self._directions, self.args.learning_rate, betas, self.args.adam_epsilon
+            )
+        else:
+            super().create_optimizer(*args, **kwargs)
+        optimizer: torch.optim.Optimizer = self.optimizer
+        return optimizer
 
     def _is_clean(self) -> bool:
         """Take the first probe; a model that does not say the old answers is done."""
@@ -340,18 +352,22 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         """One pass over the data under θ₀: what it said, and where the adapters should look."""
         dataset: UnlearnDataset = self.train_dataset
         model = self.accelerator.unwrap_model(self.model)
-        pointing = self._points_adapters(self.args, dataset.forget, dataset.normal, model)
-        layers = lora_layers(model) if pointing else {}
+        layers = self._contrasted(self.args, model) if dataset.normal else {}
         parts: dict[Part, list[Encoded]] = {
             "negative": [item.old for item in dataset.forget],
             "normal": dataset.normal,
         }
-        moments: dict[Part, Moments] = {part: Moments(layers) for part in parts if pointing}
+        moments: dict[Part, Moments] = {part: Moments(layers) for part in parts if layers}
         for part, sequences in parts.items():
-            if pointing or part == "normal" or self.objective.needs(part) or self.args.token_choice == "informative":
+            if layers or part == "normal" or self.objective.needs(part) or self.args.token_choice == "informative":
                 self._collator.reference[part] = self._reference(sequences, moments.get(part))
-        if pointing:
+        if layers and hasattr(model, "peft_config"):
             point_adapters(model, moments["negative"], moments["normal"])
+        elif layers:
+            self._directions = weight_directions(layers, moments["negative"], moments["normal"], self.args.directions)
+            model.requires_grad_(False)
+            for weight in self._directions:
+                weight.requires_grad_(True)
         if self.args.token_choice != "all":
             self._choose_tokens()
 
@@ -471,10 +487,15 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
     def _finish(self) -> None:
         """Go back to the best state that passed the guards, unless training ended in it; say how it ended."""
+        step = self.state.global_step
+        if self.stop is None and self.args.stop_rule and self.probes[-1].step != step:
+            # The limit of steps fell between two probes.
+            self._look(step)
         if self.stop is None:
-            self.stop = Stop(step=self.state.global_step, reason="reached the limit of steps before it was forgotten")
+            until = "before it was forgotten" if self.args.stop_rule else "without a stop rule"
+            self.stop = Stop(step=step, reason=f"reached the limit of steps {until}")
         best = self._rule.best_step
-        if best >= 0 and best != self.state.global_step:
+        if best >= 0 and best != step:
             from safetensors.torch import load_file
 
             saved = load_file(self._best_file)
@@ -486,7 +507,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 step=best, reason=f"{self.stop.reason}; went back to step {best}, the best within the guards"
             )
         elif best < 0 and self.args.stop_rule:
-            self.stop = Stop(step=self.stop.step, reason=f"{self.stop.reason}; no state passed the guards")
+            reason = f"{self.stop.reason}; no state passed the guards"
+            self.stop = Stop(step=self.stop.step, reason=reason, within_guards=False)
         self._best_file.unlink(missing_ok=True)
 
     def _state(self) -> dict[str, Any]:
