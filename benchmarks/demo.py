@@ -3,7 +3,7 @@
     python benchmarks/demo.py --runs runs/bench --seeds 0 1 2 --tuning lora full
 
 Runs `letheon demo` for each that has no results yet (it resumes where it was cut off), then writes a row a run. Some
-12 minutes a run on two cores; the fine-tuned models of a seed are shared by both kinds of tuning.
+15 minutes a run on two cores; the fine-tuned models of a seed are shared by both kinds of tuning.
 """
 
 from __future__ import annotations
