@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from letheon.train.contrast import Moments
-from letheon.train.directional import SCALE, DirectionalAdamW, directional_layers, weight_directions
+from letheon.train.contrast import Moments, layer_directions
+from letheon.train.directional import SCALE, DirectionalAdamW, directional_layers
 
 
 def test_it_is_an_adapter_with_a_fixed_a() -> None:
@@ -84,6 +84,8 @@ def test_layers_that_read_the_same_input_share_directions() -> None:
             layers["q"](hidden)
             layers["k"](hidden)
         moments.append(one)
-    found = weight_directions(layers, *moments, rank=2)
-    assert found[layers["q"].weight].shape == (2, 6)
-    assert torch.equal(found[layers["q"].weight], found[layers["k"].weight])
+    found = layer_directions(layers, *moments, ranks={"q": 2, "k": 2})
+    assert found["q"].shape == (2, 6)
+    assert found["k"] is found["q"]
+    # Another rank is another problem.
+    assert layer_directions(layers, *moments, ranks={"q": 2, "k": 1})["k"].shape == (1, 6)

@@ -380,6 +380,13 @@ def test_full_tuning_along_directions_moves_linear_layers_only(make_trainer: Mak
         assert torch.linalg.matrix_rank(weights(trainer)[name] - start[name], rtol=1e-4) <= 2
 
 
+@pytest.mark.parametrize("setting", [{"optim": "adafactor"}, {"weight_decay": 0.1}])
+def test_another_optimizer_is_not_ignored(make_trainer: Make, setting: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="set directions=0"):
+        make_trainer(directions=2, **setting)
+    make_trainer(directions=0, **setting)
+
+
 def test_full_tuning_without_directions_moves_all(make_trainer: Make) -> None:
     trainer = make_trainer(learning_rate=None, directions=0)
     assert trainer.args.learning_rate == 3e-5

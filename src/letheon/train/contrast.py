@@ -13,7 +13,7 @@ training has seen them. Related to null-space adapters (LoRA-Null, arXiv 2503.02
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -104,6 +104,24 @@ def lora_layers(model: Model) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
 
 
+def layer_directions(
+    layers: Mapping[str, nn.Module], forget: Moments, normal: Moments, ranks: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """The (r, d) directions of each layer; layers that read the same tensor share one eigenproblem.
+
+    Args:
+        layers: The layers, by name.
+        forget: Moments of their inputs on forget answers.
+        normal: And on normal ones.
+        ranks: Number of directions r of each layer.
+    """
+    found: dict[tuple[str, int], Tensor] = {}
+    sources = {name: (forget.shared.get(name, name), ranks[name]) for name in layers}
+    for source, rank in dict.fromkeys(sources.values()):
+        found[source, rank] = contrast_directions(forget.mean(source), normal.mean(source), rank)
+    return {name: found[key] for name, key in sources.items()}
+
+
 @torch.no_grad()
 def point_adapters(model: Model, forget: Moments, normal: Moments) -> None:
     """Set and freeze the A of every adapter.
@@ -113,12 +131,9 @@ def point_adapters(model: Model, forget: Moments, normal: Moments) -> None:
         forget: Moments of `lora_layers(model)` on forget answers.
         normal: And on normal ones.
     """
-    found: dict[str, Tensor] = {}
-    for name, layer in lora_layers(model).items():
-        source = forget.shared.get(name, name)
-        for adapter in layer.lora_A.values():  # type: ignore[operator]
-            weight = adapter.weight
-            if source not in found:
-                found[source] = contrast_directions(forget.mean(source), normal.mean(source), weight.size(0))
-            weight.copy_(found[source])
-            weight.requires_grad_(False)
+    adapters = {name: list(layer.lora_A.values()) for name, layer in lora_layers(model).items()}  # type: ignore[operator]
+    ranks = {name: adapter[0].weight.size(0) for name, adapter in adapters.items()}
+    for name, rows in layer_directions(lora_layers(model), forget, normal, ranks).items():
+        for adapter in adapters[name]:
+            adapter.weight.copy_(rows)
+            adapter.weight.requires_grad_(False)

@@ -10,13 +10,13 @@ project on the contrast is ours.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import TrainingArguments
 
+from letheon.errors import InputError
 from letheon.models import Model
-from letheon.train.contrast import Moments, contrast_directions
 
 SCALE = 2.0
 """That of the default adapter, alpha / r, so that learning rates mean the same."""
@@ -75,6 +75,20 @@ class DirectionalAdamW(torch.optim.AdamW):
             weight.grad = None
 
 
+def check_optimizer(args: TrainingArguments) -> None:
+    """Refuse settings of an optimizer that would not be used.
+
+    Raises:
+        InputError: Another optimizer than AdamW, or weight decay.
+    """
+    if args.optim not in ("adamw_torch", "adamw_torch_fused") or args.weight_decay:
+        raise InputError(
+            f"optim={args.optim.value!r}, weight_decay={args.weight_decay}: full tuning along directions has its own "
+            "AdamW without decay; leave them at their defaults, or set directions=0 (tuning.full.directions) to "
+            "train all weights with this optimizer"
+        )
+
+
 def directional_layers(model: Model) -> dict[str, nn.Module]:
     """The linear layers that read the hidden state or an equally narrow input; not the one that gives the logits.
 
@@ -86,24 +100,3 @@ def directional_layers(model: Model) -> dict[str, nn.Module]:
         for name, layer in model.named_modules()
         if isinstance(layer, nn.Linear) and layer is not head and layer.in_features <= width
     }
-
-
-def weight_directions(
-    layers: Mapping[str, Any], forget: Moments, normal: Moments, rank: int
-) -> dict[nn.Parameter, Tensor]:
-    """The directions of each layer's weight.
-
-    Args:
-        layers: `directional_layers` of the model.
-        forget: Moments of these layers' inputs on forget answers.
-        normal: And on normal ones.
-        rank: Number of directions r.
-    """
-    by_source: dict[str, Tensor] = {}
-    found = {}
-    for name, layer in layers.items():
-        source = forget.shared.get(name, name)
-        if source not in by_source:
-            by_source[source] = contrast_directions(forget.mean(source), normal.mean(source), rank)
-        found[layer.weight] = by_source[source].to(layer.weight)
-    return found

@@ -37,9 +37,9 @@ from letheon.objective import (
 )
 from letheon.records import Dialogue, Message, Stop, Turn
 from letheon.train.config import UnlearnConfig, default_learning_rate
-from letheon.train.contrast import Moments, lora_layers, point_adapters
+from letheon.train.contrast import Moments, layer_directions, lora_layers, point_adapters
 from letheon.train.dataset import Collator, Forget, Reference, UnlearnDataset
-from letheon.train.directional import DirectionalAdamW, directional_layers, weight_directions
+from letheon.train.directional import DirectionalAdamW, check_optimizer, directional_layers
 from letheon.train.probe import Prober
 from letheon.train.reference import informative, reference_pass
 from letheon.train.stop import Decision, Probe, StopRule
@@ -131,10 +131,12 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             model = get_peft_model(model, peft_config)
         if args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
             model.enable_input_require_grads()
+        lora, total = hasattr(model, "peft_config"), sum(parameter.numel() for parameter in model.parameters())
+        contrast = bool(forget and normal and self._contrasted(args, model))
+        if contrast and not lora and "optimizers" not in kwargs:
+            check_optimizer(args)
         if args.learning_rate is None:
-            total = sum(parameter.numel() for parameter in model.parameters())
-            contrast = bool(forget and normal and self._contrasted(args, model))
-            args.learning_rate = default_learning_rate(total, lora=hasattr(model, "peft_config"), contrast=contrast)
+            args.learning_rate = default_learning_rate(total, lora=lora, contrast=contrast)
 
         dataset = UnlearnDataset(forget, normal, normal_per_forget=args.normal_per_forget, seed=args.seed)
         collator = Collator(processing_class.pad_token_id, {})
@@ -310,7 +312,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         """The layers for which a contrast is looked up: those with a fresh adapter, or of full tuning."""
         if hasattr(model, "peft_config"):
             return lora_layers(model) if self._fresh_adapter and args.adapter_init == "contrast" else {}
-        return directional_layers(model) if args.directions else {}
+        own_optimizer = getattr(self, "optimizer", None) is not None
+        return directional_layers(model) if args.directions and not own_optimizer else {}
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """As the Trainer's; full tuning with directions has its own."""
@@ -364,7 +367,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if layers and hasattr(model, "peft_config"):
             point_adapters(model, moments["negative"], moments["normal"])
         elif layers:
-            self._directions = weight_directions(layers, moments["negative"], moments["normal"], self.args.directions)
+            ranks = dict.fromkeys(layers, self.args.directions)
+            rows = layer_directions(layers, moments["negative"], moments["normal"], ranks)
+            self._directions = {layer.weight: rows[name] for name, layer in layers.items()}  # type: ignore[misc]
             model.requires_grad_(False)
             for weight in self._directions:
                 weight.requires_grad_(True)
