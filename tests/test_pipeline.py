@@ -239,6 +239,7 @@ def test_accumulated_batches_equal_a_large_one(talk: Path, letheon: Letheon, siz
             "max_steps": 4,
             "learning_rate": 1e-3,
             "stop_rule": "false",
+            "bf16": "false",
         }
         overrides = [word for name, value in settings.items() for word in ("--set", f"train.{name}={value}")]
         # Adapters that start from the data depend on the last bits of a forward pass.

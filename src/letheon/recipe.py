@@ -180,6 +180,8 @@ class Tuning(Section):
 
     kind: Literal["lora", "full"] = "lora"
     """lora: an adapter; full: the model's own weights."""
+    damping: float | None = Field(0.1, gt=0)
+    """Contrast and directions: steps spare what normal answers are sensitive to; larger spares less, null nothing."""
     lora: Lora = Lora()
     full: Full = Full()
 
@@ -187,7 +189,7 @@ class Tuning(Section):
 class StopRecipe(Section):
     """When it is enough."""
 
-    every: int = Field(3, ge=1)
+    every: int = Field(2, ge=1)
     """Probe every so many steps."""
     probability: float = Field(0.1, gt=0, lt=1)
     """Forgotten when the old answers' probability on the probe is at most this, and …"""

@@ -98,6 +98,8 @@ def make_trainer(
             "stop_rule": False,
             "disable_tqdm": True,
             "use_cpu": True,
+            # On every machine the same: these tests compare numbers.
+            "bf16": False,
         }
         settings.update({key: value for key, value in given.items() if key not in arguments})
         rest: dict[str, Any] = {

@@ -448,8 +448,47 @@ def test_settings_are_not_written_into(
 
 def test_expected_steps_extrapolate_what_remains(make_trainer: Make) -> None:
     trainer = make_trainer(stop_rule=True, stop_probability=0.1, stop_extraction=0.1)
-    assert trainer.expected_steps() == 20
+    assert trainer.expected_steps() == 30
     levels = {"share": 0.0, "extraction_strength": 0.0, "normal_ratio": 1.0, "kl": 0.0}
     trainer.probes += [Probe(step=0, probability=0.8, **levels), Probe(step=6, probability=0.4, **levels)]
     # Halved in 6 steps, three halvings to go in all.
     assert trainer.expected_steps() == 18
+
+
+@pytest.mark.parametrize("directions", [0, 4])
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_bfloat16_on_a_cpu(make_trainer: Make, lora: Callable[[], Any], tuning: str, directions: int) -> None:
+    """Reference, contrast and sensitivity are measured under autocast too, and the masters stay float32."""
+    trainer = make_trainer(
+        bf16=True,
+        use_cpu=False,
+        directions=directions,
+        adapter_init="contrast" if directions else "random",
+        peft_config=lora() if tuning == "lora" else None,
+        learning_rate=1e-2,
+        stop_rule=True,
+        stop_every=2,
+        stop_normal_budget=1e3,
+        stop_kl_budget=1e3,
+    )
+    trainer.train()
+    assert trainer.probes[-1].probability < trainer.probes[0].probability
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_damping_spares_normal_answers(make_trainer: Make, lora: Callable[[], Any], tuning: str) -> None:
+    """Much damping is none; little takes another way."""
+    found = []
+    for folder, damping in (("none", None), ("much", 1e8), ("little", 0.01)):
+        peft_config = lora() if tuning == "lora" else None
+        trainer = make_trainer(folder, damping=damping, peft_config=peft_config, learning_rate=1e-2)
+        trainer.train()
+        found.append(weights(trainer))
+    assert distance(found[0], found[1]) < 1e-4
+    assert distance(found[0], found[2]) > 1e-3
+
+
+def test_damping_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="damping=0: it must be above 0, or None"):
+        UnlearnConfig(damping=0)

@@ -23,13 +23,12 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         default=None,
         metadata={"help": "None: by tuning and size; see default_learning_rate."},
     )
-    per_device_train_batch_size: int = field(default=2, metadata={"help": "Dialogues to forget in a micro-batch."})
-    gradient_accumulation_steps: int = field(
-        default=2, metadata={"help": "Micro-batches a step; small ones keep the memory at plain fine-tuning's."}
+    per_device_train_batch_size: int = field(
+        default=2, metadata={"help": "Dialogues to forget in a step: many small steps forget at less cost than few."}
     )
     num_train_epochs: float = field(default=20, metadata={"help": "Upper limit; the stop rule ends it earlier."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Learning rate schedule."})
-    warmup_steps: float = field(default=2, metadata={"help": "Steps of linear warm-up."})
+    warmup_steps: float = field(default=4, metadata={"help": "Steps of linear warm-up."})
     logging_steps: float = field(default=1, metadata={"help": "Log the parts of the loss every so many steps."})
     save_strategy: str = field(default="no", metadata={"help": "Checkpoints to resume from; no, steps or epoch."})
     report_to: None | str | list[str] = field(default="none", metadata={"help": "No tracker unless asked."})
@@ -50,6 +49,13 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         default=4,
         metadata={"help": "Full tuning: input directions in which a layer's weights move; 0: all weights, freely."},
     )
+    damping: float | None = field(
+        default=0.1,
+        metadata={
+            "help": "contrast, directions: what normal answers are sensitive to is taken out of gradients; larger "
+            "takes out less, None nothing."
+        },
+    )
     token_choice: Literal["all", "without-first", "informative"] = field(
         default="all", metadata={"help": "Which answer tokens the negative loss counts."}
     )
@@ -59,7 +65,7 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     normal_budget: float = field(default=1.05, metadata={"help": "Allowed ratio of normal perplexity to before."})
 
     stop_rule: bool = field(default=True, metadata={"help": "Probe while training and stop when it is enough."})
-    stop_every: int = field(default=3, metadata={"help": "Probe every so many steps."})
+    stop_every: int = field(default=2, metadata={"help": "Probe every so many steps."})
     stop_probability: float = field(default=0.1, metadata={"help": "Probe probability that counts as forgotten."})
     stop_extraction: float = field(
         default=0.1, metadata={"help": "Probe extraction strength that counts as forgotten."}
@@ -71,10 +77,14 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     probe_size: int = field(default=16, metadata={"help": "Dialogues in a quick probe; confirmed on all of them."})
 
     def __post_init__(self) -> None:
+        if self.damping is not None and self.damping <= 0:
+            raise ValueError(f"damping={self.damping}: it must be above 0, or None to take nothing out")
         if self.bf16 is None:
             self.bf16 = not self.fp16 and fast_bf16()
-        # Without an accelerator there is nothing to pin memory for, and torch warns.
         if not torch.accelerator.is_available():
+            # Unless told that it is the CPU that is meant, transformers refuses bf16 here.
+            self.use_cpu = True
+            # There is nothing to pin memory for, and torch warns.
             self.dataloader_pin_memory = False
         super().__post_init__()
 

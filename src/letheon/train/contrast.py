@@ -66,7 +66,9 @@ class Moments:
                 return
             self._last = (name, inputs[0])
             chosen = inputs[0].flatten(0, 1)[self._places].float()
-            self._sums[name] = self._sums.get(name, 0) + chosen.T @ chosen
+            # Rounded to bfloat16 a moment may not even be positive.
+            with torch.autocast(chosen.device.type, enabled=False):
+                self._sums[name] = self._sums.get(name, 0) + chosen.T @ chosen
 
         return collect
 

@@ -17,6 +17,7 @@ from transformers import TrainingArguments
 
 from letheon.errors import InputError
 from letheon.models import Model
+from letheon.train.sensitivity import Sensitivity
 
 SCALE = 2.0
 """That of the default adapter, alpha / r, so that learning rates mean the same."""
@@ -31,6 +32,7 @@ class DirectionalAdamW(torch.optim.AdamW):
         betas: As of AdamW.
         eps: As of AdamW.
         scale: What ΔB A is multiplied by.
+        sensitivity: What G Aᵀ is passed through, for the weights that have one.
 
     Raises:
         ValueError: A is not for this weight.
@@ -43,11 +45,13 @@ class DirectionalAdamW(torch.optim.AdamW):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         scale: float = SCALE,
+        sensitivity: Mapping[nn.Parameter, Sensitivity] | None = None,
     ):
         for weight, rows in directions.items():
             if rows.dim() != 2 or weight.dim() != 2 or rows.size(1) != weight.size(1):
                 raise ValueError(f"directions {tuple(rows.shape)} do not fit a weight {tuple(weight.shape)}")
         self.scale = scale
+        self.sensitivity = dict(sensitivity or {})
         self.directions = [
             (weight, rows, rows.new_zeros(len(weight), len(rows))) for weight, rows in directions.items()
         ]
@@ -62,6 +66,8 @@ class DirectionalAdamW(torch.optim.AdamW):
                 loss = closure()
         for weight, rows, step in self.directions:
             step.grad = None if weight.grad is None else weight.grad @ rows.T
+            if step.grad is not None and weight in self.sensitivity:
+                step.grad = self.sensitivity[weight].spare(step.grad)
         super().step()
         for weight, rows, step in self.directions:
             weight.add_(step @ rows, alpha=self.scale)

@@ -147,6 +147,7 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
         "disable_tqdm": True,
         "adapter_init": recipe.tuning.lora.init,
         "directions": recipe.tuning.full.directions,
+        "damping": recipe.tuning.damping,
         "token_choice": objective.negative.tokens,
         "balance": objective.balance,
         "top_k": normal.top_k,

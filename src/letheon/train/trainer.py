@@ -42,6 +42,7 @@ from letheon.train.dataset import Collator, Forget, Reference, UnlearnDataset
 from letheon.train.directional import DirectionalAdamW, check_optimizer, directional_layers
 from letheon.train.probe import Prober
 from letheon.train.reference import informative, reference_pass
+from letheon.train.sensitivity import Sensitivity, measure_sensitivity
 from letheon.train.stop import Decision, Probe, StopRule
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ logger = logging.getLogger(__name__)
 PASS_SIZE = 12
 """Sequences in a forward pass without gradients."""
 
-USUAL_STEPS = 20
+USUAL_STEPS = 30
 """A guess at how long it takes, before anything is known."""
 
 STATE_FILE = "letheon_state.json"
@@ -125,6 +126,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         set_seed(args.seed)
         self._fresh_adapter = peft_config is not None
         self._directions: dict[torch.nn.Parameter, Tensor] = {}
+        self._sensitivity: dict[torch.nn.Parameter, Sensitivity] = {}
         if peft_config is not None:
             from peft import get_peft_model
 
@@ -300,10 +302,12 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 self._collator.reference["normal"] = self._reference(self.train_dataset.normal)
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self.accelerator.unwrap_model(self.model).to(self.args.device)
-        # All this under θ₀: before a checkpoint, if any, is loaded.
-        if self.args.stop_rule and self._is_clean():
-            return TrainOutput(0, 0.0, {})
-        self._cache_reference()
+        # All this under θ₀: before a checkpoint, if any, is loaded. And in the precision of training, which comes to
+        # the model only when training begins.
+        with self.accelerator.autocast():
+            if self.args.stop_rule and self._is_clean():
+                return TrainOutput(0, 0.0, {})
+            self._cache_reference()
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self._finish()
         return output
@@ -316,16 +320,28 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         return directional_layers(model) if args.directions and not own_optimizer else {}
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """As the Trainer's; full tuning with directions has its own."""
-        if self._directions and getattr(self, "optimizer", None) is None:
+        """As the Trainer's, with gradients that spare normal answers; full tuning with directions has its own."""
+        given = getattr(self, "optimizer", None) is not None
+        if self._directions and not given:
             betas = self.args.adam_beta1, self.args.adam_beta2
             self.optimizer: Any = DirectionalAdamW(
-                self._directions, self.args.learning_rate, betas, self.args.adam_epsilon
+                self._directions,
+                self.args.learning_rate,
+                betas,
+                self.args.adam_epsilon,
+                sensitivity=self._sensitivity,
             )
         else:
             super().create_optimizer(*args, **kwargs)
+            if not given:
+                self.optimizer.register_step_pre_hook(self._spare)
         optimizer: torch.optim.Optimizer = self.optimizer
         return optimizer
+
+    def _spare(self, *_: Any) -> None:
+        for parameter, sensitivity in self._sensitivity.items():
+            if parameter.grad is not None:
+                parameter.grad = sensitivity.spare(parameter.grad)
 
     def _is_clean(self) -> bool:
         """Take the first probe; a model that does not say the old answers is done."""
@@ -373,8 +389,29 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             model.requires_grad_(False)
             for weight in self._directions:
                 weight.requires_grad_(True)
+        if layers and self.args.damping is not None:
+            self._sensitivity = self._measure_sensitivity(layers, dataset.normal)
         if self.args.token_choice != "all":
             self._choose_tokens()
+
+    def _measure_sensitivity(
+        self, layers: Mapping[str, torch.nn.Module], normal: Sequence[Encoded]
+    ) -> dict[torch.nn.Parameter, Sensitivity]:
+        """By the parameter whose gradient is to spare normal answers: an adapter's B, or a layer's weight."""
+        found = measure_sensitivity(
+            self.model,
+            layers,
+            normal,
+            damping=self.args.damping,
+            pad_token_id=self._tokenizer.pad_token_id,
+            batch_size=self._pass_size,
+            seed=self.args.seed,
+        )
+        by_parameter: dict[torch.nn.Parameter, Sensitivity] = {}
+        for name, layer in layers.items():
+            adapters = [adapter.weight for adapter in getattr(layer, "lora_B", {}).values()]
+            by_parameter |= dict.fromkeys(adapters or [layer.weight], found[name])
+        return by_parameter
 
     @property
     def _pass_size(self) -> int:
