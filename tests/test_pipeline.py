@@ -181,6 +181,18 @@ def test_evaluation_says_that_the_model_is_of_other_settings(finished: Path, let
     assert "the trained model is gone" in err
 
 
+def test_what_the_screening_missed_is_no_normal_answer(finished: Path, letheon: Letheon) -> None:
+    file = finished / "run/verdicts.jsonl"
+    verdicts = [json.loads(line) for line in file.read_text().splitlines()]
+    missed = next(verdict for verdict in verdicts if verdict["decision"] == "forget")
+    missed |= {"decision": "normal", "category": "normal"}
+    file.write_text("".join(json.dumps(verdict) + "\n" for verdict in verdicts))
+    assert letheon("evaluate", "run")[0] == 0
+    samples = [json.loads(line) for line in (finished / "run/samples.jsonl").read_text().splitlines()]
+    assert {sample["set"] for sample in samples} >= {"normal_trained", "normal_held_out"}
+    assert missed["id"] not in {sample["id"] for sample in samples}
+
+
 # -- interrupted, and equal by another way ---------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from letheon.errors import GateError, InputError, require_extra
 from letheon.measure import Measured, release_memory
 from letheon.models import Model, Tokenizer, load_model, load_tokenizer, save_model
 from letheon.recipe import Recipe
-from letheon.records import NORMAL, Example, Headline, Results, Stop, Turn, Verdict, write_jsonl, write_text
+from letheon.records import NORMAL, Dialogue, Example, Headline, Results, Stop, Turn, Verdict, write_jsonl, write_text
 from letheon.run import Run
 from letheon.split import Split, split
 
@@ -260,8 +260,8 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
     sets = EvalSets(
         forget=data.asked,
         paraphrase=data.paraphrase,
-        normal_trained=[d.last_turn for d in data.normal[:most]],
-        normal_held_out=[d.last_turn for d in data.normal_held_out[:most]],
+        normal_trained=_normal_turns(data.normal, most),
+        normal_held_out=_normal_turns(data.normal_held_out, most),
         general=run.general(),
     )
     # A model that was already clean has been left as it was.
@@ -293,6 +293,11 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
     console.say(f"forgotten: {verdict.forgotten}. {verdict.why}")
     run.finish("evaluate")
     return verdict
+
+
+def _normal_turns(dialogues: Sequence[Dialogue], most: int) -> list[Turn]:
+    """What is to be kept: the log's own label overrules a screening that missed an undesired answer."""
+    return [dialogue.last_turn for dialogue in dialogues if dialogue.label != "forget"][:most]
 
 
 def _halves(update: OnProgress) -> Callable[[str, int, int], None]:
