@@ -71,7 +71,9 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         default=0.1, metadata={"help": "Probe extraction strength that counts as forgotten."}
     )
     stop_rho: float = field(default=0.2, metadata={"help": "Odds above which a probe token is still preferred."})
-    stop_normal_budget: float = field(default=1.12, metadata={"help": "Guard on the normal probe's perplexity ratio."})
+    stop_normal_budget: float = field(
+        default=1.12, metadata={"help": "Guard on the normal probe's perplexity ratio."}
+    )
     stop_kl_budget: float = field(default=0.12, metadata={"help": "Guard on the normal probe's KL."})
     stop_patience: int = field(default=3, metadata={"help": "Give up after so many probes without progress."})
     probe_size: int = field(default=16, metadata={"help": "Dialogues in a quick probe; confirmed on all of them."})

@@ -8,7 +8,8 @@ output, at positions of normal answers and for tokens ŷ drawn from the model it
 
 takes out of a gradient (out, …) what normal answers are most sensitive to. G is the output factor of K-FAC's Fisher
 matrix (Martens and Grosse, arXiv 1503.05671); to use it on one factor only, with the contrast as the other, is ours.
-It is estimated from m positions, U (m, out), and never formed: P = I − Uᵀ (U Uᵀ + δ I)⁻¹ U.
+It is estimated from m positions, U (m, out), and never formed: P = I − Uᵀ (U Uᵀ + δ I)⁻¹ U = I − Wᵀ W, with W = L⁻¹ U
+and L Lᵀ = U Uᵀ + δ I.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from letheon.chat import Encoded
 from letheon.forward import answer_logits, collate, pack_width
+from letheon.measure import release_memory
 from letheon.models import Model
 
 SEQUENCES, POSITIONS = 48, 512
@@ -37,15 +39,14 @@ class Sensitivity:
 
     def __init__(self, gradients: Tensor, damping: float):
         rows = gradients.float()
-        self._rows = rows / (rows.square().sum() / rows.size(1)).sqrt().clamp(min=1e-30)
+        rows = rows / (rows.square().sum() / rows.size(1)).sqrt().clamp(min=1e-30)
         with torch.autocast(rows.device.type, enabled=False):
-            inner = self._rows @ self._rows.T + damping * torch.eye(len(rows), device=rows.device)
-            self._factor = torch.linalg.cholesky(inner)
+            factor: Tensor = torch.linalg.cholesky(rows @ rows.T + damping * torch.eye(len(rows), device=rows.device))
+            self._felt: Tensor = torch.linalg.solve_triangular(factor, rows, upper=False)
 
     def spare(self, gradient: Tensor) -> Tensor:
         """P ∇ of a gradient ∇ (out, n)."""
-        felt = torch.cholesky_solve(self._rows @ gradient.float(), self._factor)
-        return gradient - (self._rows.T @ felt).to(gradient.dtype)
+        return gradient - (self._felt.T @ (self._felt @ gradient.float())).to(gradient.dtype)
 
 
 def measure_sensitivity(
@@ -93,7 +94,10 @@ def measure_sensitivity(
         nn.functional.cross_entropy(logits, tokens, reduction="sum").backward()  # type: ignore[no-untyped-call]
     model.zero_grad()
     model.train(training)
-    return {name: Sensitivity(torch.cat(gradients), damping) for name, gradients in found.items()}
+    sensitivity = {name: Sensitivity(torch.cat(found.pop(name)), damping) for name in layers}
+    # Many small blocks have been freed between those that stay.
+    release_memory()
+    return sensitivity
 
 
 def _watch(into: list[Tensor], places: Tensor) -> Any:

@@ -404,7 +404,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             normal,
             damping=self.args.damping,
             pad_token_id=self._tokenizer.pad_token_id,
-            batch_size=self._pass_size,
+            # It needs a backward pass: no more memory than a step of training.
+            batch_size=int(self.args.per_device_train_batch_size) * 2,
             seed=self.args.seed,
         )
         by_parameter: dict[torch.nn.Parameter, Sensitivity] = {}
