@@ -333,7 +333,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             )
         else:
             super().create_optimizer(*args, **kwargs)
-            if not given:
+            if self._sensitivity and not given:
                 self.optimizer.register_step_pre_hook(self._spare)
         optimizer: torch.optim.Optimizer = self.optimizer
         return optimizer
