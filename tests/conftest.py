@@ -103,6 +103,8 @@ output: run
 data:
   dialogues: log.jsonl
   probe: 0.2
+# Rehearsal takes longer than all else here.
+objective: {normal: {rehearsal: false}}
 train: {max_steps: 8, learning_rate: 1e-2, per_device_train_batch_size: 2, gradient_accumulation_steps: 1}
 stop: {every: 4, normal_budget: 1000, kl_budget: 1000}
 evaluate: {max_new_tokens: 8, examples: 3}

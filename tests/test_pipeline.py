@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from letheon.pipeline import answer_judge
+from letheon.pipeline import answer_judge, judge_of_verdicts
 from letheon.recipe import check_recipe
-from letheon.records import Results
+from letheon.records import Results, write_jsonl
+from letheon.rehearsal import everyday_questions
 from letheon.report.page import write_report
 from letheon.run import Run
+from letheon.train import UnlearnTrainer
 from talk import talk_rows
 
 Letheon = Callable[..., tuple[int, str, str]]
@@ -321,6 +324,43 @@ def test_full_disk_leaves_the_old_model(
     assert_same(before, weights(finished / "run/model"), 0)
     # It is not taken for a model of the new settings.
     assert not Run.open(finished / "run").is_current("unlearn")
+
+
+def test_rehearsal_is_kept_beside_the_normal_dialogues(
+    finished: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+    start = UnlearnTrainer.__init__
+
+    def watch(self: Any, *args: Any, **kwargs: Any) -> None:
+        start(self, *args, **kwargs)
+        kept.append(self.train_dataset.normal)
+
+    monkeypatch.setattr(UnlearnTrainer, "__init__", watch)
+    command = ("unlearn", "run", "--set", "train.max_steps=1")
+    assert letheon(*command)[0] == 0
+    code, _, err = letheon(*command, "--set", "objective.normal.rehearsal=true")
+    assert code == 0
+    (number,) = re.findall(r"the model's own answers to (\d+) everyday questions", err)
+    assert 0 < int(number) < len(everyday_questions())
+    assert len(kept[1]) == len(kept[0]) + int(number)
+
+
+def test_verdicts_teach_a_judge_of_new_answers(finished: Path) -> None:
+    run = Run.open(finished / "run")
+    judge = judge_of_verdicts(run)
+    assert judge is not None
+    turns = [dialogue.last_turn for dialogue in run.dialogues]
+    told = run.verdicts()
+    decided = {verdict.id: verdict.decision for verdict in told}
+    agreed = sum(verdict.decision == decided[verdict.id] for verdict in judge(turns))
+    assert agreed > 0.8 * len(turns)
+    # One dialogue to forget is too few to learn from.
+    one = [
+        v if v.decision == "normal" or v.id == "bad-0" else v.model_copy(update={"decision": "review"}) for v in told
+    ]
+    write_jsonl(run.verdicts_file, one)
+    assert judge_of_verdicts(Run.open(finished / "run")) is None
 
 
 def test_answer_judge_needs_more_than_labels() -> None:

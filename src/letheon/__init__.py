@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from letheon.expected import expected_answers
     from letheon.objective import Objective
     from letheon.records import Dialogue, Results, Verdict
+    from letheon.rehearsal import rehearse
     from letheon.screen import screen as screen_dialogues
     from letheon.train import UnlearnConfig, UnlearnTrainer
 
@@ -28,6 +29,7 @@ __all__ = [
     "Verdict",
     "evaluate_model",
     "expected_answers",
+    "rehearse",
     "screen_dialogues",
 ]
 
@@ -40,6 +42,7 @@ _WHERE = {
     "Verdict": ("records", "Verdict"),
     "evaluate_model": ("evaluate", "evaluate_model"),
     "expected_answers": ("expected", "expected_answers"),
+    "rehearse": ("rehearsal", "rehearse"),
     "screen_dialogues": ("screen", "screen"),
 }
 

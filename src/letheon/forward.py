@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -72,6 +72,12 @@ def _padded(sequences: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor
         "targets": ids.flatten()[predictors + 1],
         "row": predictors // length,
     }
+
+
+def real_places(batch: Mapping[str, Tensor]) -> Tensor:
+    """(M,) places in the flattened input that are no padding. In a packed row each stands once."""
+    mask = batch["attention_mask"]
+    return (mask if mask.dim() == 2 else torch.ones_like(batch["input_ids"])).flatten().nonzero()[:, 0]
 
 
 class _Trie:

@@ -185,10 +185,33 @@ def answer_judge(recipe: Recipe) -> Callable[[list[Turn]], list[Verdict]] | None
         return None
     judges = build_judges(recipe.screen.model_copy(update={"judges": names}), seed=recipe.seed)
     last = {"forget_above": recipe.screen.forget_above, "normal_below": recipe.screen.normal_below}
+    return _of_last_turns(lambda dialogues: screen(dialogues, judges, **last))
+
+
+def judge_of_verdicts(run: Run) -> Callable[[list[Turn]], list[Verdict]] | None:
+    """A judge of new answers that has learnt from the log and its verdicts, whoever gave them.
+
+    None where they are too few to learn from.
+    """
+    from letheon.screen import judge_from
+
+    decided = {(verdict.id, verdict.turn): verdict.decision for verdict in run.verdicts()}
+    labelled = [
+        dialogue.model_copy(update={"label": decision, "category": None})
+        for dialogue in run.dialogues
+        if (decision := decided[dialogue.id, dialogue.last_turn.index]) != "review"
+    ]
+    learnt = judge_from(labelled, seed=run.recipe.seed)
+    return None if learnt is None else _of_last_turns(learnt)
+
+
+def _of_last_turns(
+    screen: Callable[[list[Dialogue]], list[Verdict]],
+) -> Callable[[list[Turn]], list[Verdict]]:
+    """What a screening says of the last turn of each dialogue."""
 
     def judge(turns: list[Turn]) -> list[Verdict]:
-        verdicts = screen([turn.dialogue for turn in turns], judges, **last)
-        by_turn = iter(verdicts)
+        by_turn = iter(screen([turn.dialogue for turn in turns]))
         return [[next(by_turn) for _ in turn.dialogue.turns()][-1] for turn in turns]
 
     return judge
@@ -199,6 +222,7 @@ def answer_judge(recipe: Recipe) -> Callable[[list[Turn]], list[Verdict]] | None
 
 def unlearn_stage(run: Run, console: Console, *, resume: bool = False) -> Stop:
     """Train, and write `model/` and `training.jsonl`."""
+    from letheon.rehearsal import rehearse
     from letheon.train.recipe_run import train_from_recipe
 
     data = split_of(run)
@@ -218,8 +242,14 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False) -> Stop:
         model, tokenizer = load_model(run.recipe.model), load_tokenizer(run.recipe.model)
         with console.progress("finding expected answers"):
             targets = expected_of(run, data, model, tokenizer)
+        rehearsed = []
+        if run.recipe.objective.normal.rehearsal:
+            with console.progress("rehearsing everyday questions"):
+                longest = run.recipe.train.get("max_length")
+                rehearsed = rehearse(model, tokenizer, judge_of_verdicts(run), max_length=longest)
+            console.say(f"to keep besides: the model's own answers to {len(rehearsed)} everyday questions")
         with console.progress("unlearning") as update:
-            trained, stop = train_from_recipe(run, model, tokenizer, targets, data, update, resume=resume)
+            trained, stop = train_from_recipe(run, model, tokenizer, targets, data, rehearsed, update, resume=resume)
     scratch = run.folder / "model.new"
     shutil.rmtree(scratch, ignore_errors=True)
     try:

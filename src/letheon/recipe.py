@@ -131,14 +131,16 @@ class Normal(Section):
 
     name: Literal["ce+kl", "ce", "kl", "none"] = "ce+kl"
     """ce: cross-entropy on normal answers; kl: to the model before unlearning, on its top_k tokens."""
-    weight: float = Field(10.0, ge=0)
+    weight: float = Field(2.5, ge=0)
     """λ_nor, where the dual step starts and which it never falls below."""
     top_k: int = Field(64, ge=1)
     """Tokens of the reference distribution that are cached (the rest is one bucket)."""
-    budget: float = Field(1.05, gt=0)
+    budget: float = Field(1.1, gt=0)
     """The normal perplexity may rise to this multiple of what it was before λ_nor grows."""
     dual_rate: float = Field(5.0, ge=0)
     """Step of λ_nor per unit of overrun; 0 keeps it fixed."""
+    rehearsal: bool = True
+    """Keep the model's own answers to everyday questions as well, so that what the log does not show drifts less."""
 
 
 class ObjectiveRecipe(Section):
@@ -189,7 +191,7 @@ class Tuning(Section):
 class StopRecipe(Section):
     """When it is enough."""
 
-    every: int = Field(2, ge=1)
+    every: int = Field(4, ge=1)
     """Probe every so many steps."""
     probability: float = Field(0.1, gt=0, lt=1)
     """Forgotten when the old answers' probability on the probe is at most this, and …"""

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from letheon.chat import Encoded
+from letheon.forward import collate
 from letheon.train.contrast import Moments, contrast_directions
 
 
@@ -50,7 +52,7 @@ def test_moments_are_those_of_the_positions_before_answer_tokens() -> None:
     first, second = nn.Linear(2, 3), nn.Linear(2, 3)
     moments = Moments({"q": first, "k": second})
     hidden = torch.tensor([[[1.0, 0.0], [2.0, 1.0], [5.0, 5.0]]])
-    with moments.watching(torch.tensor([1])):
+    with moments.watching({"predictors": torch.tensor([1])}):
         first(hidden)
         second(hidden)
     # Token 2 is the answer; position 1 predicts it.
@@ -60,3 +62,17 @@ def test_moments_are_those_of_the_positions_before_answer_tokens() -> None:
     assert moments.mean("k").tolist() == moments.mean("q").tolist()
     first(hidden)
     assert moments.mean("q")[0, 0] == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("width", [None, 8])
+def test_moments_everywhere_leave_out_padding_alone(width: int | None) -> None:
+    layer = nn.Embedding(10, 2).requires_grad_(False)
+    linear = nn.Linear(2, 1)
+    moments = Moments({"q": linear}, everywhere=True)
+    # Packed, the shared beginning stands once and the last token, which predicts nothing, is not there at all.
+    sequences = [Encoded([1, 2, 3, 4], [False, False, True, True]), Encoded([1, 2, 5], [False, False, True])]
+    batch = collate(sequences, pad_token_id=0, width=width)
+    with moments.watching(batch):
+        linear(layer(batch["input_ids"]))
+    there = layer(torch.tensor([1, 2, 3, 4, 1, 2, 5] if width is None else [1, 2, 3]))
+    torch.testing.assert_close(moments.mean("q"), there.T @ there / len(there))

@@ -80,7 +80,7 @@ def test_layers_that_read_the_same_input_share_directions() -> None:
     for _ in range(2):
         one = Moments(layers)
         hidden = torch.randn(1, 9, 6)
-        with one.watching(torch.arange(9)):
+        with one.watching({"predictors": torch.arange(9)}):
             layers["q"](hidden)
             layers["k"](hidden)
         moments.append(one)

@@ -28,6 +28,13 @@ def test_forgotten_takes_a_quick_look_and_a_larger_one() -> None:
     )
 
 
+def test_forgotten_is_at_the_limits() -> None:
+    rule = StopRule(probability=0.1)
+    assert rule.forgotten(probe(0.1)) is not None
+    assert rule.forgotten(probe(0.11)) is None
+    assert rule.forgotten(probe(0.0, kl=math.nan)) is None
+
+
 def test_both_limits_must_be_kept() -> None:
     rule = StopRule(probability=0.1, extraction_strength=0.2)
     assert rule.remaining(probe(0.05, extraction_strength=0.5)) == 2.5
@@ -37,9 +44,10 @@ def test_both_limits_must_be_kept() -> None:
 
 @pytest.mark.parametrize(
     ("breached", "word"),
-    [({"normal_ratio": 1.06}, "normal perplexity is 1.060"), ({"kl": 0.051}, "KL"), ({"repetition": 0.6}, "repeat")],
+    [({"normal_ratio": 1.11}, "normal perplexity is 1.110"), ({"kl": 0.101}, "KL"), ({"repetition": 0.6}, "repeat")],
 )
 def test_a_breached_guard_holds_the_negative_loss_until_it_recovers(breached: dict[str, float], word: str) -> None:
+    # While training the guards are twice as wide.
     rule = StopRule(patience=6, normal_budget=1.05, kl_budget=0.05)
     # Even where it looks forgotten: a wrecked model is not done.
     for left in (0.5, 0.0):
@@ -48,6 +56,9 @@ def test_a_breached_guard_holds_the_negative_loss_until_it_recovers(breached: di
         assert word in decision.reason
     assert rule.confirm(probe(0.0, **breached)).action == "hold"
     assert rule.look(probe(0.4)).action == "continue"
+    wide = probe(0.3, normal_ratio=1.1, kl=0.1)
+    assert rule.look(wide).action == "continue"
+    assert not rule.is_best(wide)
 
 
 def test_budgets_may_be_used_up() -> None:
@@ -73,7 +84,6 @@ def test_flat_probes_end_it() -> None:
     actions = []
     for left in (0.9, 0.8, 0.795, 0.7, 0.695, 0.7, 0.71):
         actions.append(rule.look(probe(left)).action)
-        rule.is_best(probe(left))
     assert actions == ["continue"] * 6 + ["stop"]
 
 

@@ -12,7 +12,6 @@ from letheon.models import Model, Tokenizer
 from letheon.records import Message
 
 
-@torch.inference_mode()
 def greedy_answers(
     model: Model,
     tokenizer: Tokenizer,
@@ -23,6 +22,35 @@ def greedy_answers(
     max_new_tokens: int = 48,
     progress: Callable[[int], None] | None = None,
 ) -> list[str]:
+    """Answer every prompt in text; arguments as of `greedy_tokens`.
+
+    Returns:
+        P answers in the order of the prompts, without special tokens and white space around them; "" where the model
+        ends its turn at once.
+    """
+    answers = greedy_tokens(
+        model,
+        tokenizer,
+        prompts,
+        known=known,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        progress=progress,
+    )
+    return [str(tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in answers]
+
+
+@torch.inference_mode()
+def greedy_tokens(
+    model: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[Message]],
+    *,
+    known: Sequence[Sequence[int]] | None = None,
+    batch_size: int = 16,
+    max_new_tokens: int = 48,
+    progress: Callable[[int], None] | None = None,
+) -> list[list[int]]:
     """Answer every prompt, with the likeliest token at each step.
 
     Args:
@@ -36,8 +64,7 @@ def greedy_answers(
         progress: Called with the number of prompts answered by each batch.
 
     Returns:
-        P answers in the order of the prompts, without special tokens and white space around them; "" where the model
-        ends its turn at once.
+        P answers in the order of the prompts, each with the token that ends its turn, if it came to that.
     """
     from transformers import GenerationConfig
 
@@ -69,4 +96,10 @@ def greedy_answers(
             answers[number] = (answers[number] + tokens)[:max_new_tokens]
         if progress is not None:
             progress(len(numbers))
-    return [str(tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in answers]
+    return [_until(tokens, ends) for tokens in answers]
+
+
+def _until(tokens: list[int], ends: Sequence[int]) -> list[int]:
+    """An answer up to its end; what follows is padding."""
+    over = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
+    return tokens[: over + 1]

@@ -46,7 +46,7 @@ class DualWeight:
     value: float
     floor: float
     rate: float = 1.0
-    budget: float = 1.05
+    budget: float = 1.1
     ceiling: float = 100.0
 
     def update(self, loss: float, reference: float) -> None:

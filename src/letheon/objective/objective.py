@@ -48,7 +48,7 @@ class Objective:
     negative: Term | None = LogOddsHinge()
     positive: Term | None = ClusterMean()
     normal: Term | None = ReferenceKL()
-    weights: tuple[float, float, float] = (1.0, 0.2, 10.0)
+    weights: tuple[float, float, float] = (1.0, 0.2, 2.5)
 
     def term(self, part: Part) -> Term | None:
         """The term of a part."""

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from letheon import recipe
 from letheon.dialogues import read_dialogues
 from letheon.embed import Embedder
 from letheon.errors import InputError
-from letheon.records import Dialogue
+from letheon.records import Dialogue, Verdict
 from letheon.screen.contradiction import ContradictionJudge
-from letheon.screen.embedding import EmbeddingJudge, everyday
+from letheon.screen.embedding import FEWEST, EmbeddingJudge, everyday
 from letheon.screen.judge import Judge, Opinion
 from letheon.screen.labels import LabelsJudge
 from letheon.screen.privacy import PrivacyJudge
 from letheon.screen.screen import score_screening, screen
 
-__all__ = ["Judge", "Opinion", "build_judges", "score_screening", "screen"]
+__all__ = ["Judge", "Opinion", "build_judges", "judge_from", "score_screening", "screen"]
 
 
 def build_judges(settings: recipe.Screen, embedder: Embedder | None = None, seed: int = 0) -> list[Judge]:
@@ -42,6 +43,20 @@ def build_judges(settings: recipe.Screen, embedder: Embedder | None = None, seed
     if not settings.judges:
         raise InputError(f"screen.judges is empty; name at least one of {', '.join(make)}")
     return [make[name]() for name in settings.judges]
+
+
+def judge_from(labelled: Sequence[Dialogue], seed: int = 0) -> Callable[[list[Dialogue]], list[Verdict]] | None:
+    """A screening by what dialogues with labels teach; None where either label is on fewer than two.
+
+    Args:
+        labelled: Dialogues with labels.
+        seed: Of the folds.
+    """
+    count = Counter(dialogue.label for dialogue in labelled)
+    if min(count["forget"], count["normal"]) < FEWEST:
+        return None
+    judge = EmbeddingJudge.fit(labelled, Embedder(), everyday(), seed)
+    return lambda dialogues: screen(dialogues, [judge])
 
 
 def _examples(path: Path | None) -> list[Dialogue]:

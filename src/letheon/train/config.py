@@ -62,10 +62,10 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     balance: bool = field(default=True, metadata={"help": "Scale the negative loss to the normal gradient norm."})
     top_k: int = field(default=64, metadata={"help": "Reference tokens cached per position."})
     dual_rate: float = field(default=5.0, metadata={"help": "Step of the normal weight; 0 keeps it fixed."})
-    normal_budget: float = field(default=1.05, metadata={"help": "Allowed ratio of normal perplexity to before."})
+    normal_budget: float = field(default=1.1, metadata={"help": "Allowed ratio of normal perplexity to before."})
 
     stop_rule: bool = field(default=True, metadata={"help": "Probe while training and stop when it is enough."})
-    stop_every: int = field(default=2, metadata={"help": "Probe every so many steps."})
+    stop_every: int = field(default=4, metadata={"help": "Probe every so many steps."})
     stop_probability: float = field(default=0.1, metadata={"help": "Probe probability that counts as forgotten."})
     stop_extraction: float = field(
         default=0.1, metadata={"help": "Probe extraction strength that counts as forgotten."}

@@ -4,9 +4,12 @@ A LoRA adapter adds ΔW h = (α/r) B A h to a layer with input h. With a random 
 all that it does to normal dialogues has to be trained away again. Here the rows of A are the directions in which the
 inputs of forget answers stand out most against those of normal answers: the top generalised eigenvectors of
 
-    C_f a = μ (C_n + ε I) a,        C = E[h hᵀ] over answer positions under θ₀,  ε = shrinkage · tr(C_n)/d,
+    C_f a = μ (C_n + ε I) a,        C = E[h hᵀ] under θ₀,  ε = shrinkage · tr(C_n)/d,
 
-scaled to the mean square that a random A would have on forget inputs, so that learning rates mean the same. A stays
+over the positions that predict a token of a forget answer (C_f), and over all of normal dialogues (C_n: their prompts
+count, because what is known about normal inputs is never enough: on the demo it keeps one point more of answers that
+training has not seen). They are scaled to the mean square that a random A would have on forget inputs, so that
+learning rates mean the same. A stays
 fixed and only B is trained: what the adapter can do to normal inputs is small by construction, whether or not
 training has seen them. Related to null-space adapters (LoRA-Null, arXiv 2503.02659); the contrast is ours.
 """
@@ -21,20 +24,23 @@ import torch
 from scipy.linalg import eigh
 from torch import Tensor, nn
 
+from letheon.forward import real_places
 from letheon.models import Model
 
 SHRINKAGE = 0.1
 
 
 class Moments:
-    """Second moments E[h hᵀ] of the inputs of layers, over positions that predict an answer token.
+    """Second moments E[h hᵀ] of the inputs of layers.
 
     Args:
         layers: The layers, by name.
+        everywhere: Over all positions, not just those that predict an answer token.
     """
 
-    def __init__(self, layers: dict[str, nn.Module]):
+    def __init__(self, layers: dict[str, nn.Module], *, everywhere: bool = False):
         self.layers = layers
+        self.everywhere = everywhere
         self.shared: dict[str, str] = {}
         self._sums: dict[str, Tensor] = {}
         self._count = 0
@@ -42,14 +48,10 @@ class Moments:
         self._last: tuple[str, Tensor] | None = None
 
     @contextmanager
-    def watching(self, predictors: Tensor) -> Iterator[None]:
-        """Add up one forward pass, made inside the block.
-
-        Args:
-            predictors: (M,) places in the flattened batch of the inputs that predict an answer token.
-        """
-        self._places = predictors
-        self._count += len(predictors)
+    def watching(self, batch: Mapping[str, Tensor]) -> Iterator[None]:
+        """Add up one forward pass over a batch of `letheon.forward.collate`, made inside the block."""
+        self._places = real_places(batch) if self.everywhere else batch["predictors"]
+        self._count += len(self._places)
         handles = [layer.register_forward_pre_hook(self._hook(name)) for name, layer in self.layers.items()]
         try:
             yield

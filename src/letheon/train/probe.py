@@ -62,9 +62,16 @@ class Prober:
         """Probe evenly spaced dialogues."""
         return self._probe(model, step, _spread(self.old, self.size), _spread(range(len(self.normal)), self.size))
 
+    def whole(self, model: Model, step: int) -> Probe:
+        """Probe all dialogues."""
+        return self._probe(model, step, self.old, range(len(self.normal)))
+
     def full(self, model: Model, step: int) -> Probe:
         """Probe all dialogues, and let the model answer a few prompts to see whether it still speaks."""
-        probe = self._probe(model, step, self.old, range(len(self.normal)))
+        return self.with_answers(model, self.whole(model, step))
+
+    def with_answers(self, model: Model, probe: Probe) -> Probe:
+        """A probe of the model as it is, with the repetition of a few greedy answers added."""
         return replace(probe, repetition=self._repetition(model))
 
     @torch.no_grad()

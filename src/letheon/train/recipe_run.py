@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from letheon.chat import Encoded
 from letheon.console import OnProgress
 from letheon.errors import InputError
 from letheon.expected import Target
@@ -47,6 +48,7 @@ def train_from_recipe(
     tokenizer: Tokenizer,
     targets: Sequence[Target],
     data: Split,
+    rehearsed: Sequence[Encoded],
     update: OnProgress,
     *,
     resume: bool,
@@ -59,6 +61,7 @@ def train_from_recipe(
         tokenizer: The tokenizer.
         targets: What to forget, and what to say instead.
         data: The division of the log.
+        rehearsed: What the model answered to everyday questions, to be kept too.
         update: Progress, in steps.
         resume: Continue from the last checkpoint, if there is one.
 
@@ -69,7 +72,7 @@ def train_from_recipe(
         model,
         training_settings(run.recipe, str(run.checkpoints)),
         forget_dataset=targets,
-        normal_dataset=data.normal,
+        normal_dataset=[*data.normal, *rehearsed],
         probe_dataset=data.probe,
         normal_probe_dataset=data.normal_probe,
         objective=objective_of(run.recipe.objective),

@@ -48,7 +48,7 @@ def reference_pass(
         chosen = order[start : start + batch_size]
         batch = collate([sequences[number] for number in chosen], pad_token_id, width)
         batch = {key: value.to(device) for key, value in batch.items()}
-        with moments.watching(batch["predictors"]) if moments else nullcontext():
+        with moments.watching(batch) if moments else nullcontext():
             logits, targets, row = answer_logits(model, batch)
         own = log_prob(logits, targets).cpu()
         top = logits.float().log_softmax(dim=1).topk(min(top_k, logits.size(1)), dim=1)

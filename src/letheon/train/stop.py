@@ -20,6 +20,7 @@ class Probe:
         normal_ratio: Normal probe's perplexity over what it was before, exp(Δ loss); 1 is unchanged.
         kl: KL to the model before on the normal probe, nats per token.
         repetition: Share of repeated 3-grams in greedy answers; None where none were made.
+        alpha: Share of the change that was in the weights; 1 while training.
     """
 
     step: int
@@ -29,7 +30,11 @@ class Probe:
     normal_ratio: float
     kl: float
     repetition: float | None = None
+    alpha: float = 1.0
 
+
+SLACK = 2.0
+"""How much wider the guards are while training goes on: scaling back gives most of the overrun back."""
 
 Action = Literal["continue", "hold", "confirm", "stop"]
 
@@ -47,9 +52,11 @@ class StopRule:
 
     Forgotten: the old answers' probability and extraction strength have both fallen to their limits, seen on a quick
     probe and confirmed on a larger one. The limits are about what a model that never saw the answers has: going on
-    below them costs ability and shows the forgetting to a membership attack. Guards: normal perplexity, KL, finite
-    numbers, no repetition collapse; while one is breached the negative loss rests. Flat: no progress for `patience`
-    probes. Rule and limits are ours; the two-stage probe follows MASC (arXiv 2606.02920).
+    below them costs ability and shows the forgetting to a membership attack. What was changed is then scaled back to
+    the limits (`letheon.train.scale_back`). Guards: normal perplexity, KL, finite numbers, no repetition collapse.
+    They hold for the state that is kept; while training goes on they are `SLACK` times as wide, and while one of
+    these is breached the negative loss rests. Flat: no progress for `patience` probes. Rule and limits are ours; the
+    two-stage probe follows MASC (arXiv 2606.02920).
     """
 
     probability: float = 0.1
@@ -59,57 +66,64 @@ class StopRule:
     max_repetition: float = 0.5
     patience: int = 3
     clean_extraction: float = 0.05
+    lowest: float = math.inf
     best_remaining: float = math.inf
     best_step: int = -1
     flat: int = 0
 
     def is_clean(self, before: Probe) -> bool:
         """Whether a model does not reproduce the old answers in the first place."""
-        return self._is_finite(before) and before.extraction_strength <= self.clean_extraction
+        return self.is_finite(before) and before.extraction_strength <= self.clean_extraction
 
     @staticmethod
-    def _is_finite(probe: Probe) -> bool:
+    def is_finite(probe: Probe) -> bool:
+        """Whether all that was measured is a number."""
         return all(math.isfinite(value) for value in (probe.probability, probe.normal_ratio, probe.kl))
 
     def remaining(self, probe: Probe) -> float:
         """How much is left to forget, in multiples of the limits: at most 1 is forgotten. In [0, ∞)."""
         return max(probe.probability / self.probability, probe.extraction_strength / self.extraction_strength)
 
-    def breach(self, probe: Probe) -> str | None:
-        """The guard that a probe breaches, in words."""
-        if not self._is_finite(probe):
+    def breach(self, probe: Probe, slack: float = 1.0) -> str | None:
+        """The guard that a probe breaches, in words; `slack` widens what normal answers may lose."""
+        if not self.is_finite(probe):
             return "the loss is not finite"
-        if probe.normal_ratio > self.normal_budget:
+        if probe.normal_ratio > 1 + (self.normal_budget - 1) * slack:
             return f"normal perplexity is {probe.normal_ratio:.3f} × before, allowed {self.normal_budget}"
-        if probe.kl > self.kl_budget:
+        if probe.kl > self.kl_budget * slack:
             return f"KL to the model before is {probe.kl:.3f}, allowed {self.kl_budget}"
         if probe.repetition is not None and probe.repetition > self.max_repetition:
             return f"answers repeat themselves ({probe.repetition:.0%} of 3-grams), allowed {self.max_repetition:.0%}"
         return None
 
+    def forgotten(self, probe: Probe) -> str | None:
+        """That a probe is at the limits, in words; None where it is not."""
+        if not self.is_finite(probe) or self.remaining(probe) > 1:
+            return None
+        return (
+            f"forgotten: on the probe, probability {probe.probability:.3f} (limit {self.probability:g}) and "
+            f"extraction strength {probe.extraction_strength:.3f} (limit {self.extraction_strength:g})"
+        )
+
     def look(self, probe: Probe) -> Decision:
         """Take a quick probe."""
-        if self.remaining(probe) <= 1 and self.breach(probe) is None:
-            return Decision("confirm")
-        return self._go_on(probe)
+        return Decision("confirm") if self._is_done(probe) else self._go_on(probe)
 
     def confirm(self, probe: Probe) -> Decision:
         """Take the larger probe after a "confirm"."""
-        if self.remaining(probe) <= 1 and self.breach(probe) is None:
-            return Decision(
-                "stop",
-                f"forgotten: on the probe, probability {probe.probability:.3f} (limit {self.probability:g}) and "
-                f"extraction strength {probe.extraction_strength:.3f} (limit {self.extraction_strength:g})",
-            )
-        return self._go_on(probe)
+        return Decision("stop", self.forgotten(probe) or "") if self._is_done(probe) else self._go_on(probe)
+
+    def _is_done(self, probe: Probe) -> bool:
+        return self.remaining(probe) <= 1 and self.breach(probe, SLACK) is None
 
     def _go_on(self, probe: Probe) -> Decision:
         """Whether to go on after a probe that is not good enough, and how."""
-        if not self._is_finite(probe):
+        if not self.is_finite(probe):
             return Decision("stop", "diverged: the loss is not finite")
-        breach = self.breach(probe)
-        if breach is None and self.remaining(probe) < self.best_remaining - 0.1:
+        breach = self.breach(probe, SLACK)
+        if breach is None and self.remaining(probe) < self.lowest - 0.1:
             self.flat = 0
+            self.lowest = self.remaining(probe)
         else:
             self.flat += 1
         if self.flat >= self.patience:

@@ -8,6 +8,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from letheon.train.dataset import Collator, Forget, Reference, UnlearnDataset
 from letheon.train.directional import DirectionalAdamW, check_optimizer, directional_layers
 from letheon.train.probe import Prober
 from letheon.train.reference import informative, reference_pass
+from letheon.train.scale_back import Line, scale_back
 from letheon.train.sensitivity import Sensitivity, measure_sensitivity
 from letheon.train.stop import Decision, Probe, StopRule
 
@@ -66,7 +68,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             whose last assistant turn is meant), or `Target`s that also say what to answer instead. Dialogues
             without `expected` answers get safe replies of their category. None: ordinary fine-tuning on
             `normal_dataset`.
-        normal_dataset: Dialogues whose every assistant turn is to be kept.
+        normal_dataset: Dialogues whose every assistant turn is to be kept; or what `letheon.rehearse` returns.
         probe_dataset: Dialogues with an undesired last answer that training does not see (held-out or paraphrased),
             for the stop rule. None: the forget dialogues themselves.
         normal_probe_dataset: Normal dialogues that training does not see, for the guards. None: 16 normal ones.
@@ -87,7 +89,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         model: Model,
         args: UnlearnConfig | None = None,
         forget_dataset: Sequence[Dialogue | Target | Mapping[str, Any]] | None = None,
-        normal_dataset: Sequence[Dialogue | Mapping[str, Any]] | None = None,
+        normal_dataset: Sequence[Dialogue | Encoded | Mapping[str, Any]] | None = None,
         probe_dataset: Sequence[Dialogue | Turn | Mapping[str, Any]] | None = None,
         normal_probe_dataset: Sequence[Dialogue | Mapping[str, Any]] | None = None,
         objective: Objective | None = None,
@@ -169,6 +171,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._balance = Balance()
         self._dual = DualWeight(self._weights["normal"], self._weights["normal"], args.dual_rate, args.normal_budget)
         self._holding = False
+        self._line: Line | None = None
         self._step = _StepSums()
         self.add_callback(_Adapt(self))
 
@@ -177,9 +180,13 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
     def _turn(self, turn: Turn) -> Encoded:
         return encode_turn(self._tokenizer, turn, self._max_length)
 
-    def _normal(self, rows: Sequence[Dialogue | Mapping[str, Any]] | None) -> list[Encoded]:
-        dialogues = [_dialogue(row, n) for n, row in enumerate(rows or ())]
-        return [encode_dialogue(self._tokenizer, dialogue, self._max_length) for dialogue in dialogues]
+    def _normal(self, rows: Sequence[Dialogue | Encoded | Mapping[str, Any]] | None) -> list[Encoded]:
+        return [
+            row
+            if isinstance(row, Encoded)
+            else encode_dialogue(self._tokenizer, _dialogue(row, number), self._max_length)
+            for number, row in enumerate(rows or ())
+        ]
 
     def _forget(self, target: Target) -> Forget:
         if self.objective.positive is None:
@@ -308,6 +315,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             if self.args.stop_rule and self._is_clean():
                 return TrainOutput(0, 0.0, {})
             self._cache_reference()
+        self._line = Line(self._trainable(), Path(self.args.output_dir)) if self.args.stop_rule else None
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self._finish()
         return output
@@ -376,7 +384,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             "negative": [item.old for item in dataset.forget],
             "normal": dataset.normal,
         }
-        moments: dict[Part, Moments] = {part: Moments(layers) for part in parts if layers}
+        moments: dict[Part, Moments] = {
+            part: Moments(layers, everywhere=part == "normal") for part in parts if layers
+        }
         for part, sequences in parts.items():
             if layers or part == "normal" or self.objective.needs(part) or self.args.token_choice == "informative":
                 self._collator.reference[part] = self._reference(sequences, moments.get(part))
@@ -472,7 +482,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         probe = self._prober.quick(self.model, step)
         decision = self._rule.look(probe)
         if decision.action == "confirm":
-            probe = self._prober.full(self.model, step)
+            probe = self._full(step)
             decision = self._rule.confirm(probe)
         self._record(probe)
         self._act(probe, decision)
@@ -522,14 +532,14 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         from safetensors.torch import save_file
 
         self._best_file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(self._trainable(), self._best_file)
+        save_file({name: p.detach().contiguous() for name, p in self._trainable().items()}, self._best_file)
 
-    def _trainable(self) -> dict[str, Tensor]:
+    def _trainable(self) -> dict[str, torch.nn.Parameter]:
         model = self.accelerator.unwrap_model(self.model)
-        return {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+        return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
     def _finish(self) -> None:
-        """Go back to the best state that passed the guards, unless training ended in it; say how it ended."""
+        """Scale back what was changed, or go back to the best state within the guards; say how it ended."""
         step = self.state.global_step
         if self.stop is None and self.args.stop_rule and self.probes[-1].step != step:
             # The limit of steps fell between two probes.
@@ -537,22 +547,53 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if self.stop is None:
             until = "before it was forgotten" if self.args.stop_rule else "without a stop rule"
             self.stop = Stop(step=step, reason=f"reached the limit of steps {until}")
-        best = self._rule.best_step
-        if best >= 0 and best != step:
-            from safetensors.torch import load_file
+        if self._line is not None:
+            self.stop = self._settle(self._line, self.stop.reason)
+            self._line.close()
+            self._best_file.unlink(missing_ok=True)
 
-            saved = load_file(self._best_file)
-            with torch.no_grad():
-                for name, parameter in self.accelerator.unwrap_model(self.model).named_parameters():
-                    if name in saved:
-                        parameter.copy_(saved[name])
-            self.stop = Stop(
-                step=best, reason=f"{self.stop.reason}; went back to step {best}, the best within the guards"
-            )
-        elif best < 0 and self.args.stop_rule:
-            reason = f"{self.stop.reason}; no state passed the guards"
-            self.stop = Stop(step=self.stop.step, reason=reason, within_guards=False)
-        self._best_file.unlink(missing_ok=True)
+    def _settle(self, line: Line, reason: str) -> Stop:
+        """Leave the model in the state to be kept, and say which it is.
+
+        That is the end of training, scaled back to what still forgets or, failing that, to what the guards allow;
+        or the best state on the way, where that one had forgotten more.
+        """
+        step, rule, last = self.state.global_step, self._rule, self.probes[-1]
+        ended = "forgotten only beyond the guards" if rule.forgotten(last) else reason
+        kept: Probe | None = None
+        # Where the loss was not finite, no probe has been taken.
+        if last.step == step and rule.is_finite(last):
+            line.end()
+            end = last if last.repetition is not None else self._prober.whole(self.model, step)
+            alpha, kept = scale_back(line, rule, end, lambda: self._prober.whole(self.model, step))
+            kept = self._prober.with_answers(self.model, kept)
+            share = f"; {alpha:.0%} of the change was kept" if alpha < 1 else ""
+            if alpha < 1:
+                self._record(replace(kept, alpha=alpha))
+            if rule.breach(kept) is not None:
+                kept = None
+            elif (forgotten := rule.forgotten(kept)) is not None:
+                return Stop(step=step, reason=forgotten + share)
+        best = rule.best_step
+        if best not in (-1, step):
+            self._load_best()
+            if kept is None or rule.remaining(self._full(best)) < rule.remaining(kept):
+                return Stop(step=best, reason=f"{ended}; went back to step {best}, the best within the guards")
+        if kept is None:
+            return Stop(step=step, reason=f"{ended}; no state passed the guards", within_guards=False)
+        line.go(alpha)
+        return Stop(step=step, reason=ended + share)
+
+    def _full(self, step: int) -> Probe:
+        return self._prober.full(self.model, step)
+
+    def _load_best(self) -> None:
+        from safetensors.torch import load_file
+
+        saved = load_file(self._best_file)
+        with torch.no_grad():
+            for name, parameter in self._trainable().items():
+                parameter.copy_(saved[name])
 
     def _state(self) -> dict[str, Any]:
         return {

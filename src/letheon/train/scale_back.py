@@ -1,0 +1,99 @@
+"""Scaling back: of what training has changed, keep the least share that still forgets.
+
+A run looks only every few steps, and the step that forgets may have cost more than is allowed. Coming back along the
+straight line θ₀ + α (θ − θ₀) gives more than it takes: the cost to normal answers falls with about α², the forgetting
+with about α. Interpolating a fine-tuned model with the one before is due to Wortsman et al. (WiSE-FT, arXiv
+2109.01903); choosing α by the stop rule's probe is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from letheon.train.stop import Probe, StopRule
+
+STEP = 1 / 16
+"""To which α is found."""
+
+
+class Line:
+    """The straight line from the weights at its making to those at `end`.
+
+    Both lie on disk: in full tuning, copies in memory would cost as much as the model.
+
+    Args:
+        parameters: What learns, by name.
+        folder: Where the two files are written.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], folder: Path):
+        self._parameters = dict(parameters)
+        self._files = folder / "start.safetensors", folder / "end.safetensors"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._save(self._files[0])
+
+    def end(self) -> None:
+        """The weights as they are now become α = 1."""
+        self._save(self._files[1])
+
+    @torch.no_grad()
+    def go(self, alpha: float) -> None:
+        """Put the weights at α."""
+        from safetensors import safe_open
+
+        with safe_open(self._files[0], "pt") as start, safe_open(self._files[1], "pt") as end:
+            for name, parameter in self._parameters.items():
+                one, other = (file.get_tensor(name).to(parameter.device) for file in (start, end))
+                parameter.copy_(other if alpha == 1 else torch.lerp(one, other, alpha))
+
+    def close(self) -> None:
+        """Remove the files."""
+        for file in self._files:
+            file.unlink(missing_ok=True)
+
+    def _save(self, file: Path) -> None:
+        from safetensors.torch import save_file
+
+        tensors: dict[str, Tensor] = {name: p.detach().contiguous() for name, p in self._parameters.items()}
+        save_file(tensors, file)
+
+
+def scale_back(line: Line, rule: StopRule, end: Probe, look: Callable[[], Probe]) -> tuple[float, Probe]:
+    """Find the least α that the rule calls forgotten; where that breaks a guard or there is none, the largest within.
+
+    Args:
+        line: From before to where training ended; the weights are there, and are left at the α that is found.
+        rule: Limits and guards.
+        end: The probe where training ended.
+        look: Probes the weights as they are.
+
+    Returns:
+        α in (0, 1], a multiple of 1/16, and the probe there. It breaches a guard only if even 1/16 does.
+    """
+    alpha, probe = 1.0, end
+
+    def lower(enough: Callable[[Probe], bool]) -> tuple[float, Probe]:
+        """Halve between 0 and α for where a probe begins to be `enough`, which it is at α: that one."""
+        low, high, found = 0.0, alpha, probe
+        while high - low > STEP:
+            middle = STEP * round((low + high) / 2 / STEP)
+            line.go(middle)
+            seen = look()
+            low, high, found = (low, middle, seen) if enough(seen) else (middle, high, found)
+        line.go(high)
+        return high, found
+
+    if rule.forgotten(probe):
+        alpha, probe = lower(lambda seen: rule.remaining(seen) <= 1)
+    if rule.breach(probe):
+        alpha, probe = lower(lambda seen: rule.breach(seen) is not None)
+        if alpha > STEP:
+            # That was the least α that breaks a guard.
+            alpha -= STEP
+            line.go(alpha)
+            probe = look()
+    return alpha, probe
