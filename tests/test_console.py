@@ -63,6 +63,16 @@ def test_callback_for_libraries_may_learn_the_total_late() -> None:
     ]
 
 
+def test_what_came_before_the_first_part_is_not_in_the_estimate() -> None:
+    err, clock = io.StringIO(), Clock()
+    with Console(err, clock=clock).progress("Train") as update:
+        clock.now = 40
+        update(0, 10)
+        clock.now = 42
+        update(1, 10)
+    assert err.getvalue().splitlines()[1] == "Train: 1/10 (10%), about 18 s left"
+
+
 def test_a_step_that_fails_is_not_said_to_be_done() -> None:
     err = io.StringIO()
     with pytest.raises(RuntimeError), Console(err).progress("Train"):

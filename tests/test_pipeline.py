@@ -19,6 +19,7 @@ from letheon.rehearsal import everyday_questions
 from letheon.report.page import write_report
 from letheon.run import Run
 from letheon.train import UnlearnTrainer
+from letheon.train.recipe_run import GUARDING
 from talk import talk_rows
 
 Letheon = Callable[..., tuple[int, str, str]]
@@ -330,11 +331,13 @@ def test_rehearsal_is_kept_beside_the_normal_dialogues(
     finished: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Any] = []
+    guarded: list[Any] = []
     start = UnlearnTrainer.__init__
 
     def watch(self: Any, *args: Any, **kwargs: Any) -> None:
         start(self, *args, **kwargs)
         kept.append(self.train_dataset.normal)
+        guarded.append(self._probe_normal)
 
     monkeypatch.setattr(UnlearnTrainer, "__init__", watch)
     command = ("unlearn", "run", "--set", "train.max_steps=1")
@@ -343,7 +346,10 @@ def test_rehearsal_is_kept_beside_the_normal_dialogues(
     assert code == 0
     (number,) = re.findall(r"the model's own answers to (\d+) everyday questions", err)
     assert 0 < int(number) < len(everyday_questions())
-    assert len(kept[1]) == len(kept[0]) + int(number)
+    # Some of them are for the guards, and not trained on.
+    assert len(kept[1]) - len(kept[0]) == int(number) - -(-int(number) // GUARDING)
+    assert len(guarded[1]) - len(guarded[0]) == -(-int(number) // GUARDING)
+    assert not any(answer in kept[1] for answer in guarded[1])
 
 
 def test_verdicts_teach_a_judge_of_new_answers(finished: Path) -> None:

@@ -121,16 +121,19 @@ class _PlainProgress:
 
     def __init__(self, console: Console, what: str):
         self.console, self.what = console, what
-        self.start = self.last = console.clock()
+        self.start = self.last = self.counted = console.clock()
         console.say(f"{what} …")
 
     def update(self, done: int, total: int) -> None:
         """Say how far it is, if it has been a while."""
         now = self.console.clock()
+        if not done:
+            # What came before the first part says nothing about how long the parts take.
+            self.counted = now
         if now - self.last < self.console.every or done >= total or not done:
             return
         self.last = now
-        left = (now - self.start) * (total - done) / done
+        left = (now - self.counted) * (total - done) / done
         self.console.say(f"{self.what}: {done}/{total} ({done / total:.0%}), about {_span(left)} left")
 
     def finish(self) -> None:

@@ -247,6 +247,8 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False) -> Stop:
             with console.progress("rehearsing everyday questions"):
                 longest = run.recipe.train.get("max_length")
                 rehearsed = rehearse(model, tokenizer, judge_of_verdicts(run), max_length=longest)
+            # Judge and generation have left holes behind, in which training would not fit.
+            release_memory()
             console.say(f"to keep besides: the model's own answers to {len(rehearsed)} everyday questions")
         with console.progress("unlearning") as update:
             trained, stop = train_from_recipe(run, model, tokenizer, targets, data, rehearsed, update, resume=resume)

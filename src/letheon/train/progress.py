@@ -21,7 +21,13 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
         self.trainer = trainer
         self.update = update
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._tell(state)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._tell(state)
+
+    def _tell(self, state: Any) -> None:
         steps = getattr(self.trainer, "expected_steps", lambda: None)()
         total = state.max_steps if steps is None else min(max(steps, state.global_step + 1), state.max_steps)
         self.update(state.global_step, total)

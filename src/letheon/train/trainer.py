@@ -36,21 +36,17 @@ from letheon.objective import (
     Part,
     log_prob,
 )
-from letheon.records import Dialogue, Message, Stop, Turn
+from letheon.records import Dialogue, Stop, Turn
 from letheon.train.config import UnlearnConfig, default_learning_rate
-from letheon.train.contrast import Moments, layer_directions, lora_layers, point_adapters
-from letheon.train.dataset import Collator, Forget, Reference, UnlearnDataset
+from letheon.train.contrast import lora_layers
+from letheon.train.dataset import Collator, Forget, UnlearnDataset
 from letheon.train.directional import DirectionalAdamW, check_optimizer, directional_layers
+from letheon.train.prepare import Prepared, pass_size, prepare, score
 from letheon.train.probe import Prober
-from letheon.train.reference import informative, reference_pass
 from letheon.train.scale_back import Line, scale_back
-from letheon.train.sensitivity import Sensitivity, measure_sensitivity
 from letheon.train.stop import Decision, Probe, StopRule
 
 logger = logging.getLogger(__name__)
-
-PASS_SIZE = 12
-"""Sequences in a forward pass without gradients."""
 
 USUAL_STEPS = 30
 """A guess at how long it takes, before anything is known."""
@@ -71,7 +67,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         normal_dataset: Dialogues whose every assistant turn is to be kept; or what `letheon.rehearse` returns.
         probe_dataset: Dialogues with an undesired last answer that training does not see (held-out or paraphrased),
             for the stop rule. None: the forget dialogues themselves.
-        normal_probe_dataset: Normal dialogues that training does not see, for the guards. None: 16 normal ones.
+        normal_probe_dataset: As `normal_dataset`, but not seen by training, for the guards. None: 16 normal ones.
         objective: The loss. None: the default one (docs/3-unlearn.md).
         peft_config: A `peft.LoraConfig`, or another adapter's; None trains all weights.
         processing_class: The model's tokenizer; it must have a chat template.
@@ -91,7 +87,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         forget_dataset: Sequence[Dialogue | Target | Mapping[str, Any]] | None = None,
         normal_dataset: Sequence[Dialogue | Encoded | Mapping[str, Any]] | None = None,
         probe_dataset: Sequence[Dialogue | Turn | Mapping[str, Any]] | None = None,
-        normal_probe_dataset: Sequence[Dialogue | Mapping[str, Any]] | None = None,
+        normal_probe_dataset: Sequence[Dialogue | Encoded | Mapping[str, Any]] | None = None,
         objective: Objective | None = None,
         peft_config: Any = None,
         processing_class: Tokenizer = None,
@@ -127,8 +123,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         # Before the adapter is made: its weights are drawn at random.
         set_seed(args.seed)
         self._fresh_adapter = peft_config is not None
-        self._directions: dict[torch.nn.Parameter, Tensor] = {}
-        self._sensitivity: dict[torch.nn.Parameter, Sensitivity] = {}
+        self._prepared = Prepared()
         if peft_config is not None:
             from peft import get_peft_model
 
@@ -306,15 +301,28 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         """
         if not self.train_dataset.forget:
             if self.objective.needs("normal"):
-                self._collator.reference["normal"] = self._reference(self.train_dataset.normal)
+                self._collator.reference["normal"] = score(
+                    self.model, self.train_dataset.normal, self.args, self._tokenizer
+                )
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        self.accelerator.unwrap_model(self.model).to(self.args.device)
+        model = self.accelerator.unwrap_model(self.model)
+        model.to(self.args.device)
         # All this under θ₀: before a checkpoint, if any, is loaded. And in the precision of training, which comes to
         # the model only when training begins.
         with self.accelerator.autocast():
             if self.args.stop_rule and self._is_clean():
                 return TrainOutput(0, 0.0, {})
-            self._cache_reference()
+            self._prepared = prepare(
+                model,
+                self._contrasted(self.args, model),
+                self.train_dataset,
+                self._turns,
+                objective=self.objective,
+                args=self.args,
+                tokenizer=self._tokenizer,
+                max_length=self._max_length,
+            )
+            self._collator.reference = self._prepared.reference
         self._line = Line(self._trainable(), Path(self.args.output_dir)) if self.args.stop_rule else None
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self._finish()
@@ -330,24 +338,24 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """As the Trainer's, with gradients that spare normal answers; full tuning with directions has its own."""
         given = getattr(self, "optimizer", None) is not None
-        if self._directions and not given:
+        if self._prepared.directions and not given:
             betas = self.args.adam_beta1, self.args.adam_beta2
             self.optimizer: Any = DirectionalAdamW(
-                self._directions,
+                self._prepared.directions,
                 self.args.learning_rate,
                 betas,
                 self.args.adam_epsilon,
-                sensitivity=self._sensitivity,
+                sensitivity=self._prepared.sensitivity,
             )
         else:
             super().create_optimizer(*args, **kwargs)
-            if self._sensitivity and not given:
+            if self._prepared.sensitivity and not given:
                 self.optimizer.register_step_pre_hook(self._spare)
         optimizer: torch.optim.Optimizer = self.optimizer
         return optimizer
 
     def _spare(self, *_: Any) -> None:
-        for parameter, sensitivity in self._sensitivity.items():
+        for parameter, sensitivity in self._prepared.sensitivity.items():
             if parameter.grad is not None:
                 parameter.grad = sensitivity.spare(parameter.grad)
 
@@ -356,11 +364,11 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._prober = Prober(
             self._probe_turns,
             self._probe_normal,
-            self._reference(self._probe_normal),
+            score(self.model, self._probe_normal, self.args, self._tokenizer),
             tokenizer=self._tokenizer,
             rho=self.args.stop_rho,
             size=self.args.probe_size,
-            batch_size=self._pass_size,
+            batch_size=pass_size(self.args),
         )
         before = self._prober.quick(self.model, 0)
         if self._rule.is_clean(before):
@@ -374,89 +382,6 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 f"(extraction strength {before.extraction_strength:.3f} on the probe); nothing was changed",
             )
         return clean
-
-    def _cache_reference(self) -> None:
-        """One pass over the data under θ₀: what it said, and where the adapters should look."""
-        dataset: UnlearnDataset = self.train_dataset
-        model = self.accelerator.unwrap_model(self.model)
-        layers = self._contrasted(self.args, model) if dataset.normal else {}
-        parts: dict[Part, list[Encoded]] = {
-            "negative": [item.old for item in dataset.forget],
-            "normal": dataset.normal,
-        }
-        moments: dict[Part, Moments] = {
-            part: Moments(layers, everywhere=part == "normal") for part in parts if layers
-        }
-        for part, sequences in parts.items():
-            if layers or part == "normal" or self.objective.needs(part) or self.args.token_choice == "informative":
-                self._collator.reference[part] = self._reference(sequences, moments.get(part))
-        if layers and hasattr(model, "peft_config"):
-            point_adapters(model, moments["negative"], moments["normal"])
-        elif layers:
-            ranks = dict.fromkeys(layers, self.args.directions)
-            rows = layer_directions(layers, moments["negative"], moments["normal"], ranks)
-            self._directions = {layer.weight: rows[name] for name, layer in layers.items()}  # type: ignore[misc]
-            model.requires_grad_(False)
-            for weight in self._directions:
-                weight.requires_grad_(True)
-        if layers and self.args.damping is not None:
-            self._sensitivity = self._measure_sensitivity(layers, dataset.normal)
-        if self.args.token_choice != "all":
-            self._choose_tokens()
-
-    def _measure_sensitivity(
-        self, layers: Mapping[str, torch.nn.Module], normal: Sequence[Encoded]
-    ) -> dict[torch.nn.Parameter, Sensitivity]:
-        """By the parameter whose gradient is to spare normal answers: an adapter's B, or a layer's weight."""
-        found = measure_sensitivity(
-            self.model,
-            layers,
-            normal,
-            damping=self.args.damping,
-            pad_token_id=self._tokenizer.pad_token_id,
-            # It needs a backward pass: no more memory than a step of training.
-            batch_size=int(self.args.per_device_train_batch_size) * 2,
-            seed=self.args.seed,
-        )
-        by_parameter: dict[torch.nn.Parameter, Sensitivity] = {}
-        for name, layer in layers.items():
-            adapters = [adapter.weight for adapter in getattr(layer, "lora_B", {}).values()]
-            by_parameter |= dict.fromkeys(adapters or [layer.weight], found[name])
-        return by_parameter
-
-    @property
-    def _pass_size(self) -> int:
-        return max(PASS_SIZE, int(self.args.per_device_train_batch_size))
-
-    def _reference(self, sequences: Sequence[Encoded], moments: Moments | None = None) -> list[Reference]:
-        return reference_pass(
-            self.model,
-            sequences,
-            moments=moments,
-            top_k=self.args.top_k,
-            pad_token_id=self._tokenizer.pad_token_id,
-            batch_size=self._pass_size,
-        )
-
-    def _choose_tokens(self) -> None:
-        """Leave out of the negative loss the tokens that the setting leaves out."""
-        known = self._collator.reference.setdefault(
-            "negative", self._reference([i.old for i in self.train_dataset.forget])
-        )
-        if self.args.token_choice == "informative":
-            empty = [
-                encode_reply(self._tokenizer, _without_question(turn.prompt), turn.answer, self._max_length)
-                for turn in self._turns
-            ]
-            masks = [
-                informative(r.log_prob, blind.log_prob)
-                for r, blind in zip(known, self._reference(empty), strict=True)
-            ]
-        else:
-            masks = [torch.arange(len(r.log_prob)) > 0 for r in known]
-        self._collator.reference["negative"] = [
-            Reference(r.log_prob, r.top_ids, r.top_log_probs, mask) for r, mask in zip(known, masks, strict=True)
-        ]
 
     def _after_step(self, step: int) -> bool:
         """Adapt the weights, probe when it is time; True when training should stop."""
@@ -691,7 +616,3 @@ def _turn(row: Dialogue | Turn | Mapping[str, Any], number: int) -> Turn:
 
 def _target(row: Dialogue | Turn | Target | Mapping[str, Any], number: int) -> Turn | Target:
     return row if isinstance(row, Target) else _turn(row, number)
-
-
-def _without_question(prompt: Sequence[Message]) -> tuple[Message, ...]:
-    return (*prompt[:-1], Message(role=prompt[-1].role, content="")) if prompt else ()
