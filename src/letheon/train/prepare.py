@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from letheon.chat import Encoded, encode_reply
+from letheon.measure import release_memory
 from letheon.models import Model, Tokenizer
 from letheon.objective import Objective, Part
 from letheon.records import Message, Turn
@@ -96,6 +97,9 @@ def prepare(
             found.reference[part] = score(model, own, args, tokenizer, moments.get(part))
     if layers:
         _look(model, layers, moments, found, args.directions)
+        # They are as large as half the layers, and no longer needed.
+        moments.clear()
+        release_memory()
         if args.damping is not None:
             found.sensitivity = _sensitivity(model, layers, dataset.normal, args, args.damping, tokenizer)
     if args.token_choice != "all":
