@@ -137,7 +137,11 @@ def write_training(path: Path) -> None:
             bump = math.exp(-((step - 15) ** 2) / 90)
             share = 0.08 + 0.85 * math.exp(-((step / 18) ** 2))
             probe = {"probability": 0.8 * share, "share": share, "extraction_strength": 0.6 * share}
-            probe |= {"normal_ratio": 1 + 0.06 * bump, "kl": 0.01 + 0.03 * bump, "ok": step != 15}
+            probe |= {
+                "normal_ratio": 1 + 0.06 * bump,
+                "kl": 0.01 + 0.03 * bump,
+                "alpha": 0.875 if step == 50 else 1.0,
+            }
             lines.append({"step": step, "probe": probe})
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 

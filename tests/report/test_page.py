@@ -80,6 +80,7 @@ def test_says_the_verdict_first_and_every_section_in_order(plain: str) -> None:
     assert re.search(r"Forgotten:</span> <strong>yes</strong>", html)
     assert "The old answers are as improbable as for a model that never saw them" in html
     assert "At step 45: forgotten: 8% of probe tokens" in html
+    assert "scaled back to 88% of the change" in html
     assert "39% of the control" in html
     assert "97.5%" in html
     assert re.findall(r'<section id="(\w+)"', html) == SECTIONS

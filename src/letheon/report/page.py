@@ -78,7 +78,7 @@ def _view(run: RunFolder) -> dict[str, Any]:
         "losses": charts.losses(run.steps, stop, "losses"),
         "last_step": run.steps[-1]["step"] if run.steps else None,
         "probes": _probes(run, stop),
-        "breaches": [line["step"] for line in run.probes if line.get("ok") is False],
+        "kept": run.probes[-1].get("alpha", 1.0) if run.probes else 1.0,
         "examples": results.examples,
         "texts_shown": any(_has_texts(example) for example in results.examples),
         "remembered": list(_remembered(run.samples)),
