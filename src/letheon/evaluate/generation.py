@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -13,30 +14,15 @@ from letheon.records import Message
 
 
 def greedy_answers(
-    model: Model,
-    tokenizer: Tokenizer,
-    prompts: Sequence[Sequence[Message]],
-    *,
-    known: Sequence[Sequence[int]] | None = None,
-    batch_size: int = 16,
-    max_new_tokens: int = 48,
-    progress: Callable[[int], None] | None = None,
+    model: Model, tokenizer: Tokenizer, prompts: Sequence[Sequence[Message]], **options: Any
 ) -> list[str]:
-    """Answer every prompt in text; arguments as of `greedy_tokens`.
+    """Answer every prompt in text; everything is handed to `greedy_tokens`.
 
     Returns:
         P answers in the order of the prompts, without special tokens and white space around them; "" where the model
         ends its turn at once.
     """
-    answers = greedy_tokens(
-        model,
-        tokenizer,
-        prompts,
-        known=known,
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        progress=progress,
-    )
+    answers = greedy_tokens(model, tokenizer, prompts, **options)
     return [str(tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in answers]
 
 
