@@ -10,8 +10,8 @@ over the positions that predict a token of a forget answer (C_f), and over all o
 count, because what is known about normal inputs is never enough: on the demo it keeps one point more of answers that
 training has not seen). They are scaled to the mean square that a random A would have on forget inputs, so that
 learning rates mean the same. A stays fixed and only B is trained: what the adapter can do to normal inputs is small
-by construction, whether or not training has seen them. Related to null-space adapters (LoRA-Null, arXiv 2503.02659); the
-contrast is ours.
+by construction, whether or not training has seen them. Related to null-space adapters (LoRA-Null, arXiv 2503.02659);
+the contrast is ours.
 """
 
 from __future__ import annotations
