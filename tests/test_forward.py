@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, collate, pack_width
+from letheon.forward import answer_logits, can_pack, collate, hold_in_bf16
 
 SEQUENCES = [
     Encoded([7, 8, 9, 10, 11], [False, False, False, True, True]),
@@ -40,24 +40,16 @@ BRANCHING = [
 
 
 def test_pack_holds_each_beginning_once() -> None:
-    batch = collate(BRANCHING, 0, width=64)
+    batch = collate(BRANCHING, 0, packed=True)
     # No last token: it predicts nothing.
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 7, 4, 4]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 2, 3, 0]]
-    sees = batch["attention_mask"][0, 0]
-    assert [row.nonzero()[:, 0].tolist() for row in sees] == [
-        [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 4], [0, 1, 4, 5], [6],
-    ]  # fmt: skip
+    assert batch["attention_mask"].tolist() == [
+        [[[0, 1, 2, 3], [0, 1, 2, -1], [0, 1, 4, 5], [0, 1, 2, 3], [6, -1, -1, -1]]]
+    ]
     assert batch["predictors"].tolist() == [1, 2, 3, 1, 2, 0, 4, 5, 1, 2, 3, 6]
     assert batch["targets"].tolist() == [3, 4, 5, 3, 6, 2, 4, 5, 3, 4, 5, 5]
     assert batch["row"].tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 3, 4]
-
-
-def test_what_shares_nothing_and_is_long_is_padded() -> None:
-    long = [Encoded(list(range(start, start + 60)), [False] + [True] * 59) for start in (0, 100)]
-    assert collate(long, 0, width=1)["input_ids"].shape == (2, 60)
-    # A wide model spends little on attention, and packing saves the last tokens.
-    assert collate(long, 0, width=576)["input_ids"].shape == (1, 118)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -71,23 +63,22 @@ def test_packed_equals_padded_with_gradients(
 
         model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "up_proj"], init_lora_weights=False))
     model = model.to(dtype)
-    width = pack_width(model)
-    assert width == model.config.hidden_size
+    assert can_pack(model)
     found = []
-    for wide in (None, width):
-        batch = collate(BRANCHING + SEQUENCES, 0, wide)
-        assert (len(batch["input_ids"]) == 1) == (wide is not None)
+    for packed in (False, True):
+        batch = collate(BRANCHING + SEQUENCES, 0, packed=packed)
+        assert (len(batch["input_ids"]) == 1) == packed
         logits, targets, row = answer_logits(model, batch)
         torch.nn.functional.cross_entropy(logits.float(), targets).backward()
         gradient = torch.cat([p.grad.flatten().float() for p in model.parameters() if p.grad is not None])
         found.append((logits.float(), targets, row, gradient))
         model.zero_grad()
-    padded, packed = found
-    assert torch.equal(padded[1], packed[1])
-    assert torch.equal(padded[2], packed[2])
+    one, other = found
+    assert torch.equal(one[1], other[1])
+    assert torch.equal(one[2], other[2])
     exact = dtype == torch.float32
-    assert (packed[0] - padded[0]).norm() <= (1e-5 if exact else 2e-2) * padded[0].norm()
-    assert (packed[3] - padded[3]).norm() <= (1e-4 if exact else 5e-2) * padded[3].norm()
+    assert (other[0] - one[0]).norm() <= (1e-5 if exact else 2e-2) * one[0].norm()
+    assert (other[3] - one[3]).norm() <= (1e-4 if exact else 5e-2) * one[3].norm()
 
 
 def other(kind: str) -> Any:
@@ -114,14 +105,13 @@ def other(kind: str) -> Any:
 def test_which_models_pack(kind: str, packs: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Those that do not are padded, which a line says; all get the logits of each sequence alone."""
     model = other(kind).eval()
-    width = pack_width(model)
-    assert (width is not None) == packs
+    assert can_pack(model) == packs
     assert ("padding them instead" in caplog.text) != packs
     if kind == "mamba":
         # A recurrence reads padding as well: nothing here can help that.
         return
     with torch.no_grad():
-        logits, _, row = answer_logits(model, collate(BRANCHING, 0, width))
+        logits, _, row = answer_logits(model, collate(BRANCHING, 0, packed=packs))
     for number, sequence in enumerate(BRANCHING):
         torch.testing.assert_close(logits[row == number], naive(model, sequence)[0], rtol=1e-4, atol=1e-5)
 
@@ -225,3 +215,43 @@ def test_through_an_adapter(tiny_model: Callable[..., Any]) -> None:
         wanted = answer_logits(tiny_model(), batch)[0]
         wrapped = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules=["q_proj"])).eval()
         torch.testing.assert_close(answer_logits(wrapped, batch)[0], wanted)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_base_held_in_bf16_is_the_same_under_autocast(tiny_model: Callable[..., Any], tied: bool) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    found = []
+    for held in (False, True):
+        model = tiny_model(tie_word_embeddings=tied)
+        if held:
+            hold_in_bf16(model)
+            assert model.get_input_embeddings().weight.dtype == torch.float32
+            assert model.lm_head.weight.dtype == torch.bfloat16
+        torch.manual_seed(0)
+        adapter = LoraConfig(r=2, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+        model = get_peft_model(model, adapter)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, targets, _ = answer_logits(model, collate(BRANCHING, 0, packed=can_pack(model)))
+            torch.nn.functional.cross_entropy(logits.float(), targets).backward()
+        found.append([logits, *(p.grad for p in model.parameters() if p.grad is not None and p.size(-1) != 128)])
+    for one, other in zip(*found, strict=False):
+        assert torch.equal(one, other)
+
+
+def test_a_model_that_packs_is_otherwise_the_same(tiny_model: Callable[..., Any]) -> None:
+    """It generates as before, and its attention can be asked for by name as before."""
+    ids = torch.tensor([[5, 6, 7, 8], [0, 0, 9, 10]])
+    given = {"input_ids": ids, "attention_mask": (ids > 0).long(), "max_new_tokens": 6, "do_sample": False}
+    model, plain = tiny_model(), tiny_model()
+    assert can_pack(model)
+    torch.testing.assert_close(model.generate(**given), plain.generate(**given))
+    torch.testing.assert_close(model(ids).logits, plain(ids).logits)
+    assert "_attn_implementation" not in model.config.to_dict()
+
+
+def test_another_attention_is_left_alone(tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model()
+    model.set_attn_implementation("eager")
+    assert not can_pack(model)
+    assert model.config._attn_implementation == "eager"

@@ -222,8 +222,9 @@ def _of_last_turns(
 
 def unlearn_stage(run: Run, console: Console, *, resume: bool = False) -> Stop:
     """Train, and write `model/` and `training.jsonl`."""
+    from letheon.forward import hold_in_bf16
     from letheon.rehearsal import rehearse
-    from letheon.train.recipe_run import train_from_recipe
+    from letheon.train.recipe_run import holds_base_in_bf16, train_from_recipe
 
     data = split_of(run)
     console.say(
@@ -242,6 +243,8 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False) -> Stop:
         model, tokenizer = load_model(run.recipe.model), load_tokenizer(run.recipe.model)
         with console.progress("finding expected answers"):
             targets = expected_of(run, data, model, tokenizer)
+        if holds_base_in_bf16(run.recipe, model):
+            hold_in_bf16(model)
         rehearsed = []
         if run.recipe.objective.normal.rehearsal:
             with console.progress("rehearsing everyday questions"):

@@ -21,7 +21,7 @@ from letheon.records import Dialogue, Message
 
 LONGEST_ANSWER = 32
 """Tokens; a longer answer is rehearsed up to there, without an end."""
-TOGETHER = 64
+TOGETHER = 128
 """Questions answered at once."""
 
 

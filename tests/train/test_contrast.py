@@ -64,15 +64,15 @@ def test_moments_are_those_of_the_positions_before_answer_tokens() -> None:
     assert moments.mean("q")[0, 0] == pytest.approx(4.0)
 
 
-@pytest.mark.parametrize("width", [None, 8])
-def test_moments_everywhere_leave_out_padding_alone(width: int | None) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_moments_everywhere_leave_out_padding_alone(packed: bool) -> None:
     layer = nn.Embedding(10, 2).requires_grad_(False)
     linear = nn.Linear(2, 1)
     moments = Moments({"q": linear}, everywhere=True)
     # Packed, the shared beginning stands once and the last token, which predicts nothing, is not there at all.
     sequences = [Encoded([1, 2, 3, 4], [False, False, True, True]), Encoded([1, 2, 5], [False, False, True])]
-    batch = collate(sequences, pad_token_id=0, width=width)
+    batch = collate(sequences, pad_token_id=0, packed=packed)
     with moments.watching(batch):
         linear(layer(batch["input_ids"]))
-    there = layer(torch.tensor([1, 2, 3, 4, 1, 2, 5] if width is None else [1, 2, 3]))
+    there = layer(torch.tensor([1, 2, 3] if packed else [1, 2, 3, 4, 1, 2, 5]))
     torch.testing.assert_close(moments.mean("q"), there.T @ there / len(there))

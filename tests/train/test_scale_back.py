@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,7 @@ def test_the_least_share_that_forgets_within_the_guards(
     line: Line, weight: nn.Parameter, forgets_at: float, breaks_above: float, expected: float
 ) -> None:
     looks = 0
+    start = probe(0.9, 1.0)
 
     def look() -> Probe:
         nonlocal looks
@@ -68,8 +70,25 @@ def test_the_least_share_that_forgets_within_the_guards(
         alpha = alpha_of(weight)
         return probe(0.05 if alpha >= forgets_at else 0.5, 2.0 if alpha > breaks_above else 1.0)
 
-    alpha, found = scale_back(line, StopRule(), look(), look)
+    alpha, found = scale_back(line, StopRule(), start, look(), look)
     assert alpha == expected
     assert alpha_of(weight) == pytest.approx(expected)
-    assert looks <= 10
+    assert looks <= 12
     assert found == look()
+
+
+def test_a_smooth_way_takes_few_looks(line: Line, weight: nn.Parameter) -> None:
+    """Forgetting that falls with α and a cost that grows with its square, as they nearly do."""
+    looks = 0
+
+    def look() -> Probe:
+        nonlocal looks
+        looks += 1
+        alpha = alpha_of(weight)
+        return probe(0.4 - 0.35 * alpha, math.exp(0.2 * alpha**2))
+
+    alpha, found = scale_back(line, StopRule(), probe(0.4, 1.0), look(), look)
+    # The old answers are at their limit from .857 on; the guard allows no more than .753.
+    assert alpha == 0.75
+    assert found.normal_ratio == pytest.approx(math.exp(0.2 * 0.75**2))
+    assert looks <= 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -475,6 +476,18 @@ def test_bfloat16_on_a_cpu(make_trainer: Make, lora: Callable[[], Any], tuning: 
     trainer.train()
     assert trainer.probes[-1].probability < trainer.probes[0].probability
     assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+
+
+def test_the_last_probe_is_of_the_weights_that_are_left(make_trainer: Make, lora: Callable[[], Any]) -> None:
+    """Autocast remembers what it has cast: a probe must not see the weights of the one before."""
+    limits = {"stop_probability": 0.3, "stop_extraction": 0.3, "stop_every": 6}
+    trainer = make_trainer(
+        **LOOSE, **limits, bf16=True, use_cpu=False, max_steps=60, learning_rate=2e-2, peft_config=lora()
+    )
+    trainer.train()
+    assert trainer.probes[-1].alpha < 1
+    seen = trainer._prober.whole(trainer.model, trainer.probes[-1].step)
+    assert seen == replace(trainer.probes[-1], alpha=1.0, repetition=None)
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, collate, pack_width
+from letheon.forward import answer_logits, can_pack, collate
 from letheon.models import Model
 from letheon.objective.normal import top_k_kl
 
@@ -63,9 +63,9 @@ def score_sequences(
         S scores, in the order of the sequences.
     """
     scores: dict[int, TokenScores] = {}
-    width = pack_width(model)
+    packed = can_pack(model)
     for numbers in _batches(sequences, batch_size):
-        batch = collate([sequences[number] for number in numbers], pad_token_id=0, width=width)
+        batch = collate([sequences[number] for number in numbers], pad_token_id=0, packed=packed)
         batch = {name: value.to(model.device) for name, value in batch.items()}
         logits, targets, row = answer_logits(model, batch)
         for place, number in enumerate(numbers):

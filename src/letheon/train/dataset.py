@@ -135,17 +135,17 @@ class Collator:
     Attributes:
         pad_token_id: Padding token.
         reference: By part, the reference of each key; parts without one get none.
-        width: As of `letheon.forward.collate`: whether to pack.
+        packed: Whether to pack, as of `letheon.forward.collate`.
     """
 
     pad_token_id: int
     reference: dict[Part, list[Reference]]
-    width: int | None = None
+    packed: bool = False
 
     def __call__(self, items: Sequence[list[Sequence_]]) -> dict[str, Any]:
         """Flatten, group by part (negative, positive, normal)."""
         sequences = sorted((s for item in items for s in item), key=lambda s: PARTS.index(s.part))
-        batch: dict[str, Any] = collate([s.encoded for s in sequences], self.pad_token_id, self.width)
+        batch: dict[str, Any] = collate([s.encoded for s in sequences], self.pad_token_id, packed=self.packed)
         batch["part"] = torch.tensor([PARTS.index(s.part) for s in sequences])
         counts, log_probs = [], []
         for sequence in sequences:

@@ -19,7 +19,7 @@ from letheon.train.dataset import Reference, UnlearnDataset
 from letheon.train.reference import informative, reference_pass
 from letheon.train.sensitivity import Sensitivity, measure_sensitivity
 
-PASS_SIZE = 12
+PASS_SIZE = 16
 """Sequences in a forward pass without gradients."""
 
 
@@ -146,7 +146,7 @@ def _sensitivity(
         damping=damping,
         pad_token_id=tokenizer.pad_token_id,
         # It needs a backward pass: no more memory than a step of training.
-        batch_size=int(args.per_device_train_batch_size) * 2,
+        batch_size=int(args.per_device_train_batch_size) * (2 + args.normal_per_forget),
         seed=args.seed,
     )
     by_parameter: dict[nn.Parameter, Sensitivity] = {}

@@ -13,7 +13,7 @@ from torch import Tensor
 from letheon.chat import Encoded
 from letheon.evaluate.memorisation import extraction_strength, probability
 from letheon.evaluate.text import repetition
-from letheon.forward import answer_logits, collate, pack_width
+from letheon.forward import answer_logits, can_pack, collate
 from letheon.models import Model, Tokenizer
 from letheon.objective import log_odds_margin, log_prob, share_preferred, top_k_kl
 from letheon.train.dataset import Reference
@@ -66,10 +66,6 @@ class Prober:
         """Probe all dialogues."""
         return self._probe(model, step, self.old, range(len(self.normal)))
 
-    def full(self, model: Model, step: int) -> Probe:
-        """Probe all dialogues, and let the model answer a few prompts to see whether it still speaks."""
-        return self.with_answers(model, self.whole(model, step))
-
     def with_answers(self, model: Model, probe: Probe) -> Probe:
         """A probe of the model as it is, with the repetition of a few greedy answers added."""
         return replace(probe, repetition=self._repetition(model))
@@ -113,9 +109,9 @@ class Prober:
         )
 
     def _forwards(self, model: Model, sequences: Sequence[Encoded]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        device, width = next(model.parameters()).device, pack_width(model)
+        device, packed = next(model.parameters()).device, can_pack(model)
         for chosen in _batches(list(sequences), self.batch_size):
-            batch = collate(chosen, self.tokenizer.pad_token_id, width)
+            batch = collate(chosen, self.tokenizer.pad_token_id, packed=packed)
             yield answer_logits(model, {key: value.to(device) for key, value in batch.items()})
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from letheon.chat import Encoded
 from letheon.console import OnProgress
 from letheon.errors import InputError
 from letheon.expected import Target
-from letheon.models import Model, Tokenizer
+from letheon.models import MERGED, Model, Tokenizer, fast_bf16
 from letheon.objective import (
     NLUL,
     NPO,
@@ -88,6 +88,13 @@ def train_from_recipe(
     trainer.train(resume_from_checkpoint=_last_checkpoint(run) if resume else None)
     assert trainer.stop is not None
     return trainer.model, trainer.stop
+
+
+def holds_base_in_bf16(recipe: Recipe, model: Model) -> bool:
+    """Whether nothing of a model is needed in float32: it is the base of an adapter, under autocast throughout."""
+    # Of a merged model the weights themselves are saved.
+    mixed = fast_bf16() and bool(training_settings(recipe, "").bf16)
+    return recipe.tuning.kind == "lora" and mixed and not getattr(model, MERGED, False)
 
 
 def _last_checkpoint(run: Run) -> str | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, collate, pack_width
+from letheon.forward import answer_logits, can_pack, collate
 from letheon.models import Model
 from letheon.objective import log_prob
 from letheon.train.contrast import Moments
@@ -43,10 +43,10 @@ def reference_pass(
     model.eval()
     found: list[Reference | None] = [None] * len(sequences)
     order = sorted(range(len(sequences)), key=lambda number: len(sequences[number].ids))
-    device, width = next(model.parameters()).device, pack_width(model)
+    device, packed = next(model.parameters()).device, can_pack(model)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = collate([sequences[number] for number in chosen], pad_token_id, width)
+        batch = collate([sequences[number] for number in chosen], pad_token_id, packed=packed)
         batch = {key: value.to(device) for key, value in batch.items()}
         with moments.watching(batch) if moments else nullcontext():
             logits, targets, row = answer_logits(model, batch)

@@ -8,6 +8,7 @@ with about α. Interpolating a fine-tuned model with the one before is due to Wo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 
 from letheon.train.stop import Probe, StopRule
 
-STEP = 1 / 16
-"""To which α is found."""
+STEPS = 16
+"""α is found to one of so many steps."""
 
 
 class Line:
@@ -62,38 +63,52 @@ class Line:
         save_file(tensors, file)
 
 
-def scale_back(line: Line, rule: StopRule, end: Probe, look: Callable[[], Probe]) -> tuple[float, Probe]:
+def scale_back(
+    line: Line, rule: StopRule, start: Probe, end: Probe, look: Callable[[], Probe]
+) -> tuple[float, Probe]:
     """Find the least α that the rule calls forgotten; where that breaks a guard or there is none, the largest within.
 
     Args:
         line: From before to where training ended; the weights are there, and are left at the α that is found.
         rule: Limits and guards.
+        start: The probe before training; it tells where to look first, no more.
         end: The probe where training ended.
         look: Probes the weights as they are.
 
     Returns:
         α in (0, 1], a multiple of 1/16, and the probe there. It breaches a guard only if even 1/16 does.
     """
-    alpha, probe = 1.0, end
+    seen = {STEPS: end}
 
-    def lower(enough: Callable[[Probe], bool]) -> tuple[float, Probe]:
-        """Halve between 0 and α for where a probe begins to be `enough`, which it is at α: that one."""
-        low, high, found = 0.0, alpha, probe
-        while high - low > STEP:
-            middle = STEP * round((low + high) / 2 / STEP)
-            line.go(middle)
-            seen = look()
-            low, high, found = (low, middle, seen) if enough(seen) else (middle, high, found)
-        line.go(high)
-        return high, found
+    def probe(at: int) -> Probe:
+        if at not in seen:
+            line.go(at / STEPS)
+            seen[at] = look()
+        return seen[at]
 
-    if rule.forgotten(probe):
-        alpha, probe = lower(lambda seen: rule.remaining(seen) <= 1)
-    if rule.breach(probe):
-        alpha, probe = lower(lambda seen: rule.breach(seen) is not None)
-        if alpha > STEP:
-            # That was the least α that breaks a guard.
-            alpha -= STEP
-            line.go(alpha)
-            probe = look()
-    return alpha, probe
+    def least(top: int, guess: float, enough: Callable[[Probe], bool]) -> int:
+        """Where a probe begins to be `enough`, as it is at `top`: by growing strides from a guess, then halving."""
+        low, high, stride = 0, top, 1
+        at = min(max(math.ceil(guess * STEPS), 1), top - 1)
+        while high - low > 1:
+            if not low < at < high:
+                at = (low + high) // 2
+            if enough(probe(at)):
+                high, at = at, at - stride
+            else:
+                low, at = at, at + stride
+            stride *= 2
+        return high
+
+    found = STEPS
+    if rule.forgotten(end):
+        before, after = rule.remaining(start), rule.remaining(end)
+        guess = (before - 1) / (before - after) if before > after else 1.0
+        found = least(STEPS, guess, lambda seen: rule.remaining(seen) <= 1)
+    if rule.breach(probe(found)):
+        guess = min(1.0, max(rule.overrun(end), 1.0) ** -0.5)
+        # Just below the least α that breaks a guard.
+        found = max(1, least(found, guess, lambda seen: rule.breach(seen) is not None) - 1)
+    kept = probe(found)
+    line.go(found / STEPS)
+    return found / STEPS, kept

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, collate, pack_width
+from letheon.forward import answer_logits, can_pack, collate
 from letheon.measure import release_memory
 from letheon.models import Model
 
@@ -73,12 +73,12 @@ def measure_sensitivity(
     chosen = [normal[n * len(normal) // SEQUENCES] for n in range(SEQUENCES)] if len(normal) > SEQUENCES else normal
     found: dict[str, list[Tensor]] = {name: [] for name in layers}
     draw = torch.Generator().manual_seed(seed)
-    device, width = next(model.parameters()).device, pack_width(model)
+    device, packed = next(model.parameters()).device, can_pack(model)
     training = model.training
     model.eval()
     for start in range(0, len(chosen), batch_size):
         part = chosen[start : start + batch_size]
-        batch = {key: value.to(device) for key, value in collate(part, pad_token_id, width).items()}
+        batch = {key: value.to(device) for key, value in collate(part, pad_token_id, packed=packed).items()}
         share = -(-POSITIONS * len(part) // len(chosen))
         kept = torch.randperm(len(batch["predictors"]), generator=draw)[:share].to(device)
         handles = [

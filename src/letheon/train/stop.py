@@ -84,6 +84,11 @@ class StopRule:
         """How much is left to forget, in multiples of the limits: at most 1 is forgotten. In [0, ∞)."""
         return max(probe.probability / self.probability, probe.extraction_strength / self.extraction_strength)
 
+    def overrun(self, probe: Probe) -> float:
+        """What normal answers have lost, in multiples of what is allowed: at most 1 is within it. In [0, ∞)."""
+        loss = math.log(max(probe.normal_ratio, 1.0)) / math.log(self.normal_budget)
+        return max(loss, probe.kl / self.kl_budget)
+
     def breach(self, probe: Probe, slack: float = 1.0) -> str | None:
         """The guard that a probe breaches, in words; `slack` widens what normal answers may lose."""
         if not self.is_finite(probe):

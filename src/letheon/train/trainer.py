@@ -23,7 +23,7 @@ from letheon.chat import Encoded, check_tokenizer, encode_dialogue, encode_reply
 from letheon.dialogues import BadRowError, parse_row
 from letheon.errors import InputError
 from letheon.expected import Target, targets_of
-from letheon.forward import answer_logits, pack_width
+from letheon.forward import answer_logits, can_pack
 from letheon.models import Model, Tokenizer, context_length
 from letheon.objective import (
     PARTS,
@@ -149,7 +149,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             **kwargs,
         )
         # Several devices under one process split a batch by its rows.
-        collator.width = pack_width(self.model) if self.args.n_gpu <= 1 else None
+        collator.packed = self.args.n_gpu <= 1 and can_pack(self.model)
         self._collator = collator
         self.stop: Stop | None = None
         """Why training ended; None before it has, and for ordinary fine-tuning."""
@@ -265,20 +265,26 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
     @staticmethod
     def _answers(logits: Tensor, targets: Tensor, row: Tensor, inputs: dict[str, Tensor]) -> dict[Part, Answers]:
-        """Split the answer tokens of a batch by part."""
+        """Split the answer tokens of a batch by part; the collator has put those of a part together."""
         batch: dict[Part, Answers] = {}
         part_of_token = inputs["part"][row]
+        sizes = [int((part_of_token == number).sum()) for number in range(len(PARTS))]
+        # Slices: to choose tokens by a mask costs more on the way back than all the losses.
+        split = {
+            key: torch.split(values, sizes)
+            for key, values in {"logits": logits, "targets": targets, "row": row, **inputs}.items()
+            if key in {"logits", "targets", "row", "counts", "reference_log_prob"}
+        }
         for number, part in enumerate(PARTS):
-            chosen = part_of_token == number
-            if not bool(chosen.any()):
+            if not sizes[number]:
                 continue
             of_normal = part == "normal" and "reference_top_ids" in inputs
             batch[part] = Answers(
-                logits=logits[chosen],
-                targets=targets[chosen],
-                sequence=torch.unique_consecutive(row[chosen], return_inverse=True)[1],
-                counts=inputs["counts"][chosen],
-                reference_log_prob=inputs["reference_log_prob"][chosen],
+                logits=split["logits"][number],
+                targets=split["targets"][number],
+                sequence=torch.unique_consecutive(split["row"][number], return_inverse=True)[1],
+                counts=split["counts"][number],
+                reference_log_prob=split["reference_log_prob"][number],
                 reference_top_ids=inputs["reference_top_ids"] if of_normal else None,
                 reference_top_log_probs=inputs["reference_top_log_probs"] if of_normal else None,
             )
@@ -372,7 +378,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         )
         before = self._prober.quick(self.model, 0)
         if self._rule.is_clean(before):
-            before = self._prober.full(self.model, 0)
+            before = self._full(0)
         self._record(before)
         clean = self._rule.is_clean(before)
         if clean:
@@ -490,8 +496,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if last.step == step and rule.is_finite(last):
             line.end()
             end = last if last.repetition is not None else self._prober.whole(self.model, step)
-            alpha, kept = scale_back(line, rule, end, lambda: self._prober.whole(self.model, step))
-            kept = self._prober.with_answers(self.model, kept)
+            alpha, kept = scale_back(line, rule, self.probes[0], end, lambda: self._prober.whole(self.model, step))
+            kept = self._with_answers(kept)
             share = f"; {alpha:.0%} of the change was kept" if alpha < 1 else ""
             if alpha < 1:
                 self._record(replace(kept, alpha=alpha))
@@ -510,7 +516,13 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         return Stop(step=step, reason=ended + share)
 
     def _full(self, step: int) -> Probe:
-        return self._prober.full(self.model, step)
+        return self._with_answers(self._prober.whole(self.model, step))
+
+    def _with_answers(self, probe: Probe) -> Probe:
+        # Generation does not go through the forward that accelerate has put under autocast. Nor should all of this
+        # be: autocast remembers the weights that it has cast, and would not see that they are moved.
+        with self.accelerator.autocast():
+            return self._prober.with_answers(self.model, probe)
 
     def _load_best(self) -> None:
         from safetensors.torch import load_file
