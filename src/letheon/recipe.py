@@ -166,8 +166,19 @@ class Lora(Section):
     """Which modules get an adapter."""
     exclude_modules: list[str] = ["down_proj"]
     """Modules among them that get none; down_proj has the widest input, and costs more than it gains."""
+    layers: str = Field("top-66%", pattern=r"^(all|top-[1-9]\d*%?)$")
+    """Which layers: all, top-8 (the last eight), or a share such as top-66%; lower ones cost more than they gain."""
     init: Literal["contrast", "random"] = "contrast"
     """contrast: adapters look where forget inputs differ from normal ones (and only B learns); random: plain LoRA."""
+
+    @model_validator(mode="after")
+    def _a_pattern_says_its_layers_itself(self) -> Lora:
+        if isinstance(self.target_modules, str) and self.target_modules != "all-linear" and self.layers != "all":
+            raise ValueError(
+                f"tuning.lora.target_modules is a pattern ({self.target_modules!r}), which names layers itself: "
+                "set tuning.lora.layers to all, or give a list of modules"
+            )
+        return self
 
 
 class Full(Section):
@@ -191,7 +202,7 @@ class Tuning(Section):
 class StopRecipe(Section):
     """When it is enough."""
 
-    every: int = Field(4, ge=1)
+    every: int = Field(6, ge=1)
     """Probe every so many steps."""
     probability: float = Field(0.1, gt=0, lt=1)
     """Forgotten when the old answers' probability on the probe is at most this, and …"""

@@ -65,7 +65,7 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     normal_budget: float = field(default=1.1, metadata={"help": "Allowed ratio of normal perplexity to before."})
 
     stop_rule: bool = field(default=True, metadata={"help": "Probe while training and stop when it is enough."})
-    stop_every: int = field(default=4, metadata={"help": "Probe every so many steps."})
+    stop_every: int = field(default=6, metadata={"help": "Probe every so many steps."})
     stop_probability: float = field(default=0.1, metadata={"help": "Probe probability that counts as forgotten."})
     stop_extraction: float = field(
         default=0.1, metadata={"help": "Probe extraction strength that counts as forgotten."}
@@ -103,7 +103,7 @@ def default_learning_rate(parameters: int, *, lora: bool, contrast: bool = False
             directions takes larger steps.
     """
     if contrast:
-        return 3e-2 if parameters < 5e8 else 6e-3
+        return 2e-2 if parameters < 5e8 else 4e-3
     if lora:
         return 5e-4 if parameters < 5e8 else 1e-4
     if parameters < 5e8:

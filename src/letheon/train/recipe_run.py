@@ -31,6 +31,7 @@ from letheon.recipe import ObjectiveRecipe, Recipe
 from letheon.records import Stop
 from letheon.run import Run
 from letheon.split import Split
+from letheon.train.adapter import adapter_of
 from letheon.train.config import UnlearnConfig
 from letheon.train.progress import quiet
 from letheon.train.trainer import STATE_FILE, UnlearnTrainer
@@ -80,7 +81,7 @@ def train_from_recipe(
         # A tenth of a log is few, and two that break would end the run.
         normal_probe_dataset=[*data.normal_probe, *rehearsed[::GUARDING]],
         objective=objective_of(run.recipe.objective),
-        peft_config=adapter_of(run.recipe),
+        peft_config=None if run.recipe.tuning.kind == "full" else adapter_of(run.recipe.tuning.lora, model),
         processing_class=tokenizer,
         callbacks=[TrainingLog(run, append=resume)],
     )
@@ -124,23 +125,6 @@ def objective_of(recipe: ObjectiveRecipe) -> Objective:
         positive=None if recipe.positive.name == "none" else ClusterMean(),
         normal=keep[recipe.normal.name],
         weights=(negative.weight, recipe.positive.weight, recipe.normal.weight),
-    )
-
-
-def adapter_of(recipe: Recipe) -> Any:
-    """The recipe's `peft.LoraConfig`; None for full tuning."""
-    if recipe.tuning.kind == "full":
-        return None
-    from peft import LoraConfig
-
-    lora = recipe.tuning.lora
-    return LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        exclude_modules=lora.exclude_modules or None,
-        task_type="CAUSAL_LM",
     )
 
 

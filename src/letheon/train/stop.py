@@ -119,16 +119,18 @@ class StopRule:
         return Decision("stop", self.forgotten(probe) or "") if self._is_done(probe) else self._go_on(probe)
 
     def _is_done(self, probe: Probe) -> bool:
-        return self.remaining(probe) <= 1 and self.breach(probe, SLACK) is None
+        return self.remaining(probe) <= 1 and self.breach(probe) is None
 
     def _go_on(self, probe: Probe) -> Decision:
         """Whether to go on after a probe that is not good enough, and how."""
         if not self.is_finite(probe):
             return Decision("stop", "diverged: the loss is not finite")
         breach = self.breach(probe, SLACK)
-        if breach is None and self.remaining(probe) < self.lowest - 0.1:
+        # What is over the guards will be scaled back, and some of the forgetting with it.
+        left = self.remaining(probe) * math.sqrt(max(self.overrun(probe), 1.0))
+        if left < self.lowest - 0.1:
             self.flat = 0
-            self.lowest = self.remaining(probe)
+            self.lowest = left
         else:
             self.flat += 1
         if self.flat >= self.patience:

@@ -1,0 +1,59 @@
+"""A recipe's adapter: which modules of which layers it is put on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from letheon.models import Model
+from letheon.recipe import Lora
+
+
+def adapter_of(recipe: Lora, model: Model) -> Any:
+    """The `peft.LoraConfig` that a recipe describes for a model."""
+    from peft import LoraConfig
+
+    options: dict[str, Any] = {"target_modules": recipe.target_modules, "exclude_modules": recipe.exclude_modules}
+    total = model.config.get_text_config().num_hidden_layers
+    if (top := top_layers(recipe.layers, total)) < total:
+        # PEFT takes numbers of layers beside names of modules only.
+        if recipe.target_modules == "all-linear":
+            options = {"target_modules": _linear_names(model) - set(recipe.exclude_modules)}
+        options["layers_to_transform"] = list(range(total - top, total))
+    return LoraConfig(
+        r=recipe.r,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        task_type="CAUSAL_LM",
+        **{name: value or None for name, value in options.items()},
+    )
+
+
+def top_layers(layers: str, total: int) -> int:
+    """How many of a model's layers, counted from the last: "all", "top-8", or a share of them, "top-66%".
+
+    Args:
+        layers: As in a recipe.
+        total: The model's layers.
+
+    Returns:
+        In [1, total]; shares are rounded up.
+    """
+    if layers == "all":
+        return total
+    number = layers.removeprefix("top-")
+    wanted = math.ceil(total * int(number[:-1]) / 100) if number.endswith("%") else int(number)
+    return min(wanted, total)
+
+
+def _linear_names(model: Model) -> set[str]:
+    """The last parts of the names of all linear modules but the one that gives the logits."""
+    head = model.get_output_embeddings()
+    return {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
+    }
