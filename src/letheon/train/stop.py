@@ -34,7 +34,7 @@ class Probe:
 
 
 SLACK = 2.0
-"""How much wider the guards are while training goes on: scaling back gives most of the overrun back."""
+"""How far the guards may be overrun while training goes on: scaling back gives most of the overrun back."""
 
 Action = Literal["continue", "hold", "confirm", "stop"]
 
@@ -54,9 +54,9 @@ class StopRule:
     probe and confirmed on a larger one. The limits are about what a model that never saw the answers has: going on
     below them costs ability and shows the forgetting to a membership attack. What was changed is then scaled back to
     the limits (`letheon.train.scale_back`). Guards: normal perplexity, KL, finite numbers, no repetition collapse.
-    They hold for the state that is kept; while training goes on they are `SLACK` times as wide, and while one of
-    these is breached the negative loss rests. Flat: no progress for `patience` probes. Rule and limits are ours; the
-    two-stage probe follows MASC (arXiv 2606.02920).
+    They hold for the state that is kept; only where one is overrun by more than `SLACK` times what it allows does the
+    negative loss rest, for to train on beside the guards forgets more at the same cost. Flat: no progress for
+    `patience` probes. Rule and limits are ours; the two-stage probe follows MASC (arXiv 2606.02920).
     """
 
     probability: float = 0.1
@@ -128,7 +128,7 @@ class StopRule:
         breach = self.breach(probe, SLACK)
         # What is over the guards will be scaled back, and some of the forgetting with it.
         left = self.remaining(probe) * math.sqrt(max(self.overrun(probe), 1.0))
-        if left < self.lowest - 0.1:
+        if breach is None and left < self.lowest - 0.1:
             self.flat = 0
             self.lowest = left
         else:
