@@ -5,9 +5,8 @@ python examples/3_unlearn.py --tiny
 """
 
 from _shared import arguments, log, open_model
-from peft import LoraConfig
 
-from letheon import UnlearnConfig, UnlearnTrainer
+from letheon import UnlearnConfig, UnlearnTrainer, adapter_for
 
 given = arguments(__doc__, model="model folder", output="where the adapter is written")
 forget, normal = log(given.tiny)
@@ -20,7 +19,7 @@ trainer = UnlearnTrainer(
     args=UnlearnConfig(output_dir=given.output or "letheon-output", **settings),
     forget_dataset=forget,
     normal_dataset=normal,
-    peft_config=LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"),
+    peft_config=adapter_for(model),
     processing_class=tokenizer,
 )
 trainer.train()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, can_pack, collate, hold_in_bf16
+from letheon.forward import answer_logits, can_pack, collate, hold_in_bf16, real_places
 
 SEQUENCES = [
     Encoded([7, 8, 9, 10, 11], [False, False, False, True, True]),
@@ -41,9 +41,10 @@ BRANCHING = [
 
 def test_pack_holds_each_beginning_once() -> None:
     batch = collate(BRANCHING, 0, packed=True)
-    # No last token: it predicts nothing.
-    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 7, 4, 4]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 2, 3, 0]]
+    # No last token: it predicts nothing. The row is filled up to a round size.
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 7, 4, 4, *[1] * 9]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 2, 3, 0, *[0] * 9]]
+    assert real_places(batch).tolist() == list(range(7))
     assert batch["attention_mask"].tolist() == [
         [[[0, 1, 2, 3], [0, 1, 2, -1], [0, 1, 4, 5], [0, 1, 2, 3], [6, -1, -1, -1]]]
     ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from letheon.records import Dialogue, Results, Verdict
     from letheon.rehearsal import rehearse
     from letheon.screen import screen as screen_dialogues
-    from letheon.train import UnlearnConfig, UnlearnTrainer
+    from letheon.train import UnlearnConfig, UnlearnTrainer, adapter_for
 
 __version__ = "0.1.0"
 
@@ -27,6 +27,7 @@ __all__ = [
     "UnlearnConfig",
     "UnlearnTrainer",
     "Verdict",
+    "adapter_for",
     "evaluate_model",
     "expected_answers",
     "rehearse",
@@ -40,6 +41,7 @@ _WHERE = {
     "UnlearnConfig": ("train", "UnlearnConfig"),
     "UnlearnTrainer": ("train", "UnlearnTrainer"),
     "Verdict": ("records", "Verdict"),
+    "adapter_for": ("train", "adapter_for"),
     "evaluate_model": ("evaluate", "evaluate_model"),
     "expected_answers": ("expected", "expected_answers"),
     "rehearse": ("rehearsal", "rehearse"),

@@ -67,9 +67,12 @@ def _padded(sequences: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor
 
 
 def real_places(batch: Mapping[str, Tensor]) -> Tensor:
-    """(M,) places in the flattened input that are no padding. In a packed row each stands once."""
+    """(M,) places in the flattened input that belong to a sequence. In a packed row each stands once."""
     mask = batch["attention_mask"]
-    return (mask if mask.dim() == 2 else torch.ones_like(batch["input_ids"])).flatten().nonzero()[:, 0]
+    if mask.dim() == 2:
+        return mask.flatten().nonzero()[:, 0]
+    nodes: Tensor = mask[mask >= 0].unique()  # type: ignore[no-untyped-call]
+    return nodes
 
 
 _packs: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()

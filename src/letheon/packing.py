@@ -22,6 +22,10 @@ NAME = "letheon-packed"
 """The attention implementation under which transformers knows `_attention`."""
 
 
+ROUND = 16
+"""Packed rows have a multiple of so many tokens."""
+
+
 def pack(sequences: Sequence[Encoded]) -> dict[str, Tensor]:
     """Make the batch of one packed row; see `letheon.forward.collate`.
 
@@ -49,6 +53,10 @@ def pack(sequences: Sequence[Encoded]) -> dict[str, Tensor]:
                     positions.append(place)
                 line.append(child)
         lines.append(line)
+    # Filled up to a round size, with tokens that nobody looks at: kernels are prepared for each size that occurs.
+    fill = -len(ids) % ROUND
+    ids += ids[:1] * fill
+    positions += [0] * fill
     longest = max(len(line) for line in lines)
     predictors, targets, row_of = torch.tensor(answers).T.contiguous()
     return {
@@ -96,7 +104,7 @@ def _attention(
     lines = attention_mask[0, 0]
     real = (lines.flatten() >= 0).nonzero()[:, 0]
     # A token that several sequences share comes out of each of them the same; one is taken.
-    home = real.new_empty(query.size(2)).scatter_(0, lines.flatten()[real], real)
+    home = real.new_zeros(query.size(2)).scatter_(0, lines.flatten()[real], real)
 
     def laid_out(states: Tensor) -> Tensor:
         by_token = states[0].transpose(0, 1)

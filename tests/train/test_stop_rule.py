@@ -47,7 +47,7 @@ def test_both_limits_must_be_kept() -> None:
     [({"normal_ratio": 1.11}, "normal perplexity is 1.110"), ({"kl": 0.101}, "KL"), ({"repetition": 0.6}, "repeat")],
 )
 def test_a_breached_guard_holds_the_negative_loss_until_it_recovers(breached: dict[str, float], word: str) -> None:
-    # While training the guards are twice as wide.
+    # The negative loss rests when a guard is overrun by twice what it allows.
     rule = StopRule(patience=6, normal_budget=1.05, kl_budget=0.05)
     # Even where it looks forgotten: a wrecked model is not done.
     for left in (0.5, 0.0):
@@ -56,7 +56,8 @@ def test_a_breached_guard_holds_the_negative_loss_until_it_recovers(breached: di
         assert word in decision.reason
     assert rule.confirm(probe(0.0, **breached)).action == "hold"
     assert rule.look(probe(0.4)).action == "continue"
-    wide = probe(0.3, normal_ratio=1.1, kl=0.1)
+    # Between the guard and that, training goes on; but it is neither done nor a state to keep.
+    wide = probe(0.05, normal_ratio=1.1, kl=0.1)
     assert rule.look(wide).action == "continue"
     assert not rule.is_best(wide)
 
@@ -92,6 +93,24 @@ def test_probes_in_breach_are_no_progress() -> None:
     decisions = [rule.look(probe(left, kl=1.0)) for left in (0.9, 0.6, 0.3)]
     assert [decision.action for decision in decisions] == ["hold", "hold", "stop"]
     assert decisions[-1].reason == "no progress for 3 probes (KL to the model before is 1.000, allowed 0.05)"
+
+
+def test_progress_is_what_would_be_left_within_the_guards() -> None:
+    """Less remains, and as much more of it is over the guards: that is no progress. To recover is."""
+    rule = StopRule(patience=2, normal_budget=math.exp(0.1))
+    for left, overrun in ((0.2, 1.0), (0.18, 1.5)):
+        assert rule.look(probe(left, normal_ratio=math.exp(0.1 * overrun))).action == "continue"
+    assert rule.flat == 1
+    rule.look(probe(0.18, normal_ratio=1.0))
+    assert rule.flat == 0
+
+
+def test_overrun_is_that_of_the_worse_guard() -> None:
+    rule = StopRule(normal_budget=math.exp(0.1), kl_budget=0.05)
+    assert rule.overrun(probe(normal_ratio=1.0, kl=0.0)) == 0.0
+    assert rule.overrun(probe(normal_ratio=0.9, kl=0.025)) == pytest.approx(0.5)
+    assert rule.overrun(probe(normal_ratio=math.exp(0.2), kl=0.05)) == pytest.approx(2.0)
+    assert rule.overrun(probe(normal_ratio=math.inf)) == math.inf
 
 
 def test_looks_that_are_never_confirmed_end_it() -> None:

@@ -370,7 +370,7 @@ def test_the_negative_loss_rests_while_a_guard_is_breached(make_trainer: Make) -
 
 def test_full_tuning_along_directions_moves_linear_layers_only(make_trainer: Make) -> None:
     trainer = make_trainer(learning_rate=None, directions=2)
-    assert trainer.args.learning_rate == 3e-2
+    assert trainer.args.learning_rate == 2e-2
     start = weights(trainer)
     trainer.train()
     moved = {name for name, value in weights(trainer).items() if not torch.equal(value, start[name])}

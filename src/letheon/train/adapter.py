@@ -1,4 +1,4 @@
-"""A recipe's adapter: which modules of which layers it is put on."""
+"""The adapter that is trained: which modules of which layers it is put on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from letheon.models import Model
 from letheon.recipe import Lora
 
 
-def adapter_of(recipe: Lora, model: Model) -> Any:
-    """The `peft.LoraConfig` that a recipe describes for a model."""
+def adapter_for(model: Model, lora: Lora | None = None) -> Any:
+    """The `peft.LoraConfig` that a recipe's `tuning.lora` section describes for a model.
+
+    Args:
+        model: The model that the adapter is for.
+        lora: The section; None: the defaults, on which Letheon's numbers are measured.
+    """
     from peft import LoraConfig
 
+    recipe = lora or Lora()
     options: dict[str, Any] = {"target_modules": recipe.target_modules, "exclude_modules": recipe.exclude_modules}
     total = model.config.get_text_config().num_hidden_layers
     if (top := top_layers(recipe.layers, total)) < total:

@@ -31,7 +31,7 @@ from letheon.recipe import ObjectiveRecipe, Recipe
 from letheon.records import Stop
 from letheon.run import Run
 from letheon.split import Split
-from letheon.train.adapter import adapter_of
+from letheon.train.adapter import adapter_for
 from letheon.train.config import UnlearnConfig
 from letheon.train.progress import quiet
 from letheon.train.trainer import STATE_FILE, UnlearnTrainer
@@ -81,7 +81,7 @@ def train_from_recipe(
         # A tenth of a log is few, and two that break would end the run.
         normal_probe_dataset=[*data.normal_probe, *rehearsed[::GUARDING]],
         objective=objective_of(run.recipe.objective),
-        peft_config=None if run.recipe.tuning.kind == "full" else adapter_of(run.recipe.tuning.lora, model),
+        peft_config=None if run.recipe.tuning.kind == "full" else adapter_for(model, run.recipe.tuning.lora),
         processing_class=tokenizer,
         callbacks=[TrainingLog(run, append=resume)],
     )

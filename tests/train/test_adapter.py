@@ -1,0 +1,67 @@
+"""Which modules of which layers get an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from peft import get_peft_model
+
+from letheon.recipe import Lora
+from letheon.train.adapter import adapter_for, top_layers
+from letheon.train.contrast import lora_layers
+
+
+@pytest.mark.parametrize(
+    ("layers", "total", "top"),
+    [
+        ("all", 30, 30),
+        ("top-8", 30, 8),
+        ("top-40", 30, 30),
+        ("top-66%", 30, 20),
+        ("top-66%", 2, 2),
+        ("top-1%", 12, 1),
+        ("top-100%", 7, 7),
+    ],
+)
+def test_top_layers(layers: str, total: int, top: int) -> None:
+    assert top_layers(layers, total) == top
+
+
+def adapted(model: Any, **settings: Any) -> set[str]:
+    """The names of the adapted modules, from their layer on."""
+    layers = lora_layers(get_peft_model(model, adapter_for(model, Lora(**settings))))
+    return {name.split(".layers.")[-1].split(".h.")[-1] for name in layers}
+
+
+EACH = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"}
+
+
+def test_the_last_layers_alone(tiny_model: Callable[..., Any]) -> None:
+    names = adapted(tiny_model(num_hidden_layers=3), layers="top-2")
+    assert {name.split(".")[0] for name in names} == {"1", "2"}
+    assert {name.rsplit(".", 1)[-1] for name in names} == EACH
+
+
+def test_by_default_the_lowest_third_has_none(tiny_model: Callable[..., Any]) -> None:
+    assert {name.split(".")[0] for name in adapted(tiny_model(num_hidden_layers=3))} == {"1", "2"}
+    assert {name.split(".")[0] for name in adapted(tiny_model(num_hidden_layers=3), layers="all")} == {"0", "1", "2"}
+
+
+def test_chosen_modules(tiny_model: Callable[..., Any]) -> None:
+    chosen = {"target_modules": ["q_proj", "down_proj"], "exclude_modules": [], "layers": "top-1"}
+    assert adapted(tiny_model(), **chosen) == {"1.self_attn.q_proj", "1.mlp.down_proj"}
+
+
+def test_gpt2_has_other_names() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=32, n_embd=16, n_layer=2, n_head=2))
+    assert adapted(model, layers="top-1") == {"1.attn.c_attn", "1.attn.c_proj", "1.mlp.c_fc", "1.mlp.c_proj"}
+
+
+def test_a_pattern_says_its_layers_itself() -> None:
+    with pytest.raises(ValueError, match="set tuning.lora.layers to all"):
+        Lora(target_modules=r".*\.q_proj")
+    assert Lora(target_modules=r".*\.q_proj", layers="all").layers == "all"
