@@ -214,7 +214,7 @@ class StopRecipe(Section):
     """Guard: the normal probe's perplexity may rise to this multiple of what it was before."""
     kl_budget: float = Field(0.12, gt=0)
     """Guard: KL to the model before, on the normal probe, in nats per token."""
-    patience: int = Field(5, ge=1)
+    patience: int = Field(10, ge=1)
     """Give up after so many probes without progress."""
 
 

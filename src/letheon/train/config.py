@@ -75,7 +75,7 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         default=1.12, metadata={"help": "Guard on the normal probe's perplexity ratio."}
     )
     stop_kl_budget: float = field(default=0.12, metadata={"help": "Guard on the normal probe's KL."})
-    stop_patience: int = field(default=5, metadata={"help": "Give up after so many probes without progress."})
+    stop_patience: int = field(default=10, metadata={"help": "Give up after so many probes without progress."})
     probe_size: int = field(default=16, metadata={"help": "Dialogues in a quick probe; confirmed on all of them."})
 
     def __post_init__(self) -> None:

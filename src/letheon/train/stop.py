@@ -64,7 +64,7 @@ class StopRule:
     normal_budget: float = 1.12
     kl_budget: float = 0.12
     max_repetition: float = 0.5
-    patience: int = 5
+    patience: int = 10
     clean_extraction: float = 0.05
     lowest: float = math.inf
     best_remaining: float = math.inf

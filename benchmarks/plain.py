@@ -1,0 +1,76 @@
+"""A step of unlearning as today's tools take it, written without any of Letheon's training code.
+
+A deep copy of the model is the reference; forget and retain batches are padded and go through the model apart; logits
+of every position are computed, in float32. This is what `benchmarks/steps.py` holds Letheon's step against.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, logsigmoid
+
+IGNORED = -100
+
+
+def padded(rows: Sequence[tuple[list[int], list[bool]]], pad: int) -> dict[str, Tensor]:
+    """Pad token ids and their marks (which tokens are answers) on the right."""
+    length = max(len(ids) for ids, _ in rows)
+    ids = torch.full((len(rows), length), pad)
+    labels = torch.full((len(rows), length), IGNORED)
+    mask = torch.zeros(len(rows), length, dtype=torch.long)
+    for number, (tokens, answers) in enumerate(rows):
+        ids[number, : len(tokens)] = torch.tensor(tokens)
+        mask[number, : len(tokens)] = 1
+        labels[number, : len(tokens)] = torch.tensor(
+            [t if a else IGNORED for t, a in zip(tokens, answers, strict=True)]
+        )
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def token_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """(S, T − 1) cross-entropy of each token, 0 where it is no answer."""
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
+    return cross_entropy(
+        logits[:, :-1].transpose(1, 2), batch["labels"][:, 1:], ignore_index=IGNORED, reduction="none"
+    )
+
+
+def mean_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Mean cross-entropy of all answer tokens."""
+    return token_losses(model, batch).sum() / (batch["labels"][:, 1:] != IGNORED).sum()
+
+
+class Plain:
+    """Steps of one method.
+
+    Args:
+        model: The model; it is trained.
+        method: "fine-tune", "graddiff" or "npo".
+        rate: Learning rate of AdamW.
+    """
+
+    def __init__(self, model: Any, method: str, rate: float, beta: float = 0.1):
+        self.model, self.method, self.beta = model.train(), method, beta
+        self.reference = copy.deepcopy(model).eval().requires_grad_(False) if method == "npo" else None
+        self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
+
+    def step(self, forget: dict[str, Tensor], retain: dict[str, Tensor]) -> float:
+        """One step; the loss."""
+        loss = mean_loss(self.model, retain)
+        if self.method == "graddiff":
+            loss = loss - mean_loss(self.model, forget)
+        elif self.method == "npo":
+            assert self.reference is not None
+            with torch.no_grad():
+                before = token_losses(self.reference, forget).sum(dim=1)
+            ratio = before - token_losses(self.model, forget).sum(dim=1)
+            loss = loss - 2 / self.beta * logsigmoid(-self.beta * ratio).mean()
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(loss.detach())
