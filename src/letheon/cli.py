@@ -88,7 +88,8 @@ def validate(data: Annotated[Path, typer.Argument(help="Dialogue file or recipe.
         return
     dialogues, faults = check_file(data)
     if faults:
-        raise InputError([*faults, f"{len(faults)} faults; {len(dialogues)} rows are fine"])
+        found = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise InputError([*faults, f"{found}; {len(dialogues)} rows are fine"])
     labels = [dialogue.label for dialogue in dialogues]
     turns = sum(1 for dialogue in dialogues for _ in dialogue.turns())
     console.say(

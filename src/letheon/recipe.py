@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from letheon.errors import InputError
 
@@ -166,17 +166,24 @@ class Lora(Section):
     """Which modules get an adapter."""
     exclude_modules: list[str] = ["down_proj"]
     """Modules among them that get none; down_proj has the widest input, and costs more than it gains."""
-    layers: str = Field("top-66%", pattern=r"^(all|top-[1-9]\d*%?)$")
+    layers: str = "top-66%"
     """Which layers: all, top-8 (the last eight), or a share such as top-66%; lower ones cost more than they gain."""
     init: Literal["contrast", "random"] = "contrast"
     """contrast: adapters look where forget inputs differ from normal ones (and only B learns); random: plain LoRA."""
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_are_all_or_the_last(cls, layers: str) -> str:
+        if not re.fullmatch(r"all|top-[1-9]\d*%?", layers):
+            raise ValueError(f"{layers!r} is none of: all, a number such as top-8, a share such as top-66%")
+        return layers
 
     @model_validator(mode="after")
     def _a_pattern_says_its_layers_itself(self) -> Lora:
         if isinstance(self.target_modules, str) and self.target_modules != "all-linear" and self.layers != "all":
             raise ValueError(
-                f"tuning.lora.target_modules is a pattern ({self.target_modules!r}), which names layers itself: "
-                "set tuning.lora.layers to all, or give a list of modules"
+                f"target_modules is a pattern ({self.target_modules!r}), which names layers itself: "
+                "set layers to all, or give a list of modules"
             )
         return self
 

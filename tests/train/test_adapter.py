@@ -62,6 +62,12 @@ def test_gpt2_has_other_names() -> None:
 
 
 def test_a_pattern_says_its_layers_itself() -> None:
-    with pytest.raises(ValueError, match="set tuning.lora.layers to all"):
+    with pytest.raises(ValueError, match="set layers to all"):
         Lora(target_modules=r".*\.q_proj")
     assert Lora(target_modules=r".*\.q_proj", layers="all").layers == "all"
+
+
+@pytest.mark.parametrize("layers", ["top", "top-0", "8", "top-x%", ""])
+def test_other_words_for_layers_are_refused(layers: str) -> None:
+    with pytest.raises(ValueError, match="is none of: all, a number such as top-8"):
+        Lora(layers=layers)

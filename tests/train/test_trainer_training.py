@@ -450,11 +450,13 @@ def test_settings_are_not_written_into(
 
 def test_expected_steps_extrapolate_what_remains(make_trainer: Make) -> None:
     trainer = make_trainer(stop_rule=True, stop_probability=0.1, stop_extraction=0.1)
-    assert trainer.expected_steps() == 30
+    assert trainer.expected_steps() == 80
     levels = {"share": 0.0, "extraction_strength": 0.0, "normal_ratio": 1.0, "kl": 0.0}
-    trainer.probes += [Probe(step=0, probability=0.8, **levels), Probe(step=6, probability=0.4, **levels)]
-    # Halved in 6 steps, three halvings to go in all.
-    assert trainer.expected_steps() == 18
+    trainer.probes += [Probe(step=0, probability=0.8, **levels), Probe(step=60, probability=0.4, **levels)]
+    # Halved in 60 steps, three halvings to go in all.
+    assert trainer.expected_steps() == 180
+    trainer.probes.append(Probe(step=66, probability=0.11, **levels))
+    assert trainer.expected_steps() == 80
 
 
 @pytest.mark.parametrize("directions", [0, 4])

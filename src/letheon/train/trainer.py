@@ -48,7 +48,7 @@ from letheon.train.stop import Decision, Probe, StopRule
 
 logger = logging.getLogger(__name__)
 
-USUAL_STEPS = 30
+USUAL_STEPS = 80
 """A guess at how long it takes, before anything is known."""
 
 STATE_FILE = "letheon_state.json"
@@ -429,7 +429,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
     def expected_steps(self) -> int | None:
         """About how many steps it will take in all, for a progress bar; None where no stop rule ends it.
 
-        What remains to be forgotten is taken to fall at a constant rate; before two probes tell it, it is a guess.
+        What remains to be forgotten is taken to fall at a constant rate. But to be at the limits is not yet to be
+        within the guards, so it is never less than is usual.
         """
         if not self.train_dataset.forget or not self.args.stop_rule:
             return None
@@ -437,7 +438,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if len(remaining) < 2 or not 1 < remaining[-1][1] < remaining[0][1]:
             return USUAL_STEPS
         (_, start), (step, now) = remaining[0], remaining[-1]
-        return math.ceil(step * math.log(start) / math.log(start / now))
+        return max(USUAL_STEPS, math.ceil(step * math.log(start) / math.log(start / now)))
 
     def _record(self, probe: Probe) -> None:
         self.probes.append(probe)
