@@ -34,6 +34,8 @@ def adapter_for(model: Model, lora: Lora | None = None) -> Any:
         lora_alpha=recipe.alpha,
         lora_dropout=recipe.dropout,
         task_type="CAUSAL_LM",
+        # GPT-2's layers hold their weights the other way round.
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         **{name: value or None for name, value in options.items()},
     )
 
