@@ -28,6 +28,7 @@ from letheon.demo.weights import demo_model
 from letheon.dialogues import read_dialogues
 from letheon.models import load_model, load_tokenizer
 from letheon.objective import NPO, CrossEntropy, GradientAscent
+from letheon.train.progress import quiet
 
 LOG = Path(__file__).parents[1] / "src" / "letheon" / "demo" / "data" / "log.jsonl"
 WARM_UP = 2
@@ -121,6 +122,7 @@ def time_letheon(model: Any, tokenizer: Any, method: str, batch: int, steps: int
             processing_class=tokenizer,
             callbacks=[clock],
         )
+        quiet(trainer, lambda done, total: None)
         trainer.train()
     return clock.seconds
 
@@ -133,6 +135,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, default=Path(__file__).parent / "results" / "steps.csv")
     given = parser.parse_args()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     folder = str(demo_model())
     tokenizer = load_tokenizer(folder)
     variants = [
