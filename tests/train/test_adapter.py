@@ -71,3 +71,8 @@ def test_a_pattern_says_its_layers_itself() -> None:
 def test_other_words_for_layers_are_refused(layers: str) -> None:
     with pytest.raises(ValueError, match="is none of: all, a number such as top-8"):
         Lora(layers=layers)
+
+
+def test_modules_are_excluded_by_any_ending_of_their_name(tiny_model: Callable[..., Any]) -> None:
+    names = adapted(tiny_model(), exclude_modules=["self_attn.q_proj", "nothing"], layers="top-1")
+    assert {name.rsplit(".", 1)[-1] for name in names} == (EACH | {"down_proj"}) - {"q_proj"}

@@ -73,7 +73,7 @@ def test_the_least_share_that_forgets_within_the_guards(
     alpha, found = scale_back(line, StopRule(), start, look(), look)
     assert alpha == expected
     assert alpha_of(weight) == pytest.approx(expected)
-    assert looks <= 12
+    assert looks <= 10
     assert found == look()
 
 

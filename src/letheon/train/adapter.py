@@ -22,12 +22,15 @@ def adapter_for(model: Model, lora: Lora | None = None) -> Any:
     from peft import LoraConfig
 
     recipe = lora or Lora()
-    options: dict[str, Any] = {"target_modules": recipe.target_modules, "exclude_modules": recipe.exclude_modules}
+    linear = _linear_names(model)
+    # Of names that a model lacks PEFT would warn.
+    excluded = [one for one in recipe.exclude_modules if any(f".{name}".endswith(f".{one}") for name in linear)]
+    options: dict[str, Any] = {"target_modules": recipe.target_modules, "exclude_modules": excluded}
     total = model.config.get_text_config().num_hidden_layers
     if (top := top_layers(recipe.layers, total)) < total:
         # PEFT takes numbers of layers beside names of modules only.
         if recipe.target_modules == "all-linear":
-            options = {"target_modules": _linear_names(model) - set(recipe.exclude_modules)}
+            options["target_modules"] = {name.rsplit(".", 1)[-1] for name in linear}
         options["layers_to_transform"] = list(range(total - top, total))
     return LoraConfig(
         r=recipe.r,
@@ -58,10 +61,10 @@ def top_layers(layers: str, total: int) -> int:
 
 
 def _linear_names(model: Model) -> set[str]:
-    """The last parts of the names of all linear modules but the one that gives the logits."""
+    """The names of all linear modules but the one that gives the logits."""
     head = model.get_output_embeddings()
     return {
-        name.rsplit(".", 1)[-1]
+        name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and module is not head
     }
