@@ -10,35 +10,53 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from letheon.chat import Encoded
 from letheon.models import Model
 from letheon.packing import leave_packed_attention, pack, use_packed_attention
 
 if TYPE_CHECKING:
-    from letheon.chat import Encoded
+    from letheon.prefix import FrozenPrefix
 
 logger = logging.getLogger(__name__)
 
 
-def collate(sequences: Sequence[Encoded], pad_token_id: int, *, packed: bool = False) -> dict[str, Tensor]:
+def collate(
+    sequences: Sequence[Encoded], pad_token_id: int, *, packed: bool = False, prefix: FrozenPrefix | None = None
+) -> dict[str, Tensor]:
     """Make a batch.
 
     Args:
         sequences: S sequences.
         pad_token_id: Any token; it is masked.
         packed: Whether the model `can_pack`; else it is padded.
+        prefix: Where the model may start from.
 
     Returns:
         input_ids and position_ids (R, T); attention_mask, (R, T) of padded rows, for a packed one see `pack`; and of
         each of the M answer tokens: `predictors` (M,), the place of the token before it in the flattened input;
-        `targets` (M,), the token; `row` (M,), the number of its sequence.
+        `targets` (M,), the token; `row` (M,), the number of its sequence. With a prefix, `number` (S,), by which it
+        knows each sequence.
     """
-    return pack(sequences) if packed else _padded(sequences, pad_token_id)
+    batch = pack(sequences) if packed else _padded(sequences, pad_token_id)
+    if prefix is not None:
+        batch["number"] = torch.tensor([prefix.number(sequence) for sequence in sequences])
+    return batch
+
+
+def batch_for(
+    model: Model, sequences: Sequence[Encoded], pad_token_id: int, prefix: FrozenPrefix | None = None
+) -> dict[str, Tensor]:
+    """A batch in the form that a model can take, on its device; see `collate`."""
+    device = next(model.parameters()).device
+    batch = collate(sequences, pad_token_id, packed=can_pack(model), prefix=prefix)
+    return {key: value.to(device) for key, value in batch.items()}
 
 
 def _padded(sequences: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
@@ -66,13 +84,35 @@ def _padded(sequences: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor
     }
 
 
-def real_places(batch: Mapping[str, Tensor]) -> Tensor:
-    """(M,) places in the flattened input that belong to a sequence. In a packed row each stands once."""
+def token_places(batch: Mapping[str, Tensor]) -> tuple[Tensor, list[int]]:
+    """Where the tokens of each sequence stand in the flattened input, sequence by sequence, and how many it has.
+
+    In a packed row those that sequences share stand in one place.
+    """
     mask = batch["attention_mask"]
     if mask.dim() == 2:
-        return mask.flatten().nonzero()[:, 0]
-    nodes: Tensor = mask[mask >= 0].unique()  # type: ignore[no-untyped-call]
-    return nodes
+        return mask.flatten().nonzero()[:, 0], mask.sum(dim=1).tolist()
+    lines = mask[0, 0]
+    return lines[lines >= 0], (lines >= 0).sum(dim=1).tolist()
+
+
+def real_places(batch: Mapping[str, Tensor]) -> Tensor:
+    """(M,) places in the flattened input that belong to a sequence, each once."""
+    places: Tensor = token_places(batch)[0].unique()  # type: ignore[no-untyped-call]
+    return places
+
+
+TRIAL = [
+    Encoded(ids, [False] + [True] * (len(ids) - 1))
+    for ids in ([1, 2, 3, 4, 5, 6], [1, 2, 3, 7, 8], [1, 2, 9, 4, 5, 6], [3, 4, 5])
+]
+"""Sequences that branch, on which it is tried out what a model can do."""
+
+
+def close(logits: Tensor, others: Tensor, dtype: torch.dtype) -> bool:
+    """Whether logits computed in two ways are the same, but for the rounding of a type."""
+    apart = (logits.float() - others.float()).norm() / others.float().norm()
+    return bool(apart <= (1e-4 if dtype == torch.float32 else 3e-2))
 
 
 _packs: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
@@ -82,9 +122,9 @@ def can_pack(model: Model) -> bool:
     """Whether a model gives packed sequences the logits they have alone; one that can is made ready for it.
 
     A model packs if its attention can be replaced, and it has no other way for one token to reach another (a window,
-    a recurrence, a convolution). It is tried out once, on four sequences that branch.
+    a recurrence, a convolution). It is tried out once, on a few short sequences.
     """
-    model = _bare(model)
+    model = bare_model(model)
     if model not in _packs:
         _packs[model] = _try_packing(model)
         if not _packs[model]:
@@ -94,15 +134,11 @@ def can_pack(model: Model) -> bool:
 
 @torch.no_grad()
 def _try_packing(model: Model) -> bool:
-    from letheon.chat import Encoded
-
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     if kinds != {"full_attention"} or windowed:
         return False
-    tokens = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 7, 8], [1, 2, 9, 4, 5, 6], [3, 4, 5]]
-    sequences = [Encoded(ids, [False] + [True] * (len(ids) - 1)) for ids in tokens]
     if not use_packed_attention(model):
         return False
     training = model.training
@@ -112,10 +148,10 @@ def _try_packing(model: Model) -> bool:
         # In the model's own precision, the finest there is.
         with torch.autocast(model.device.type, enabled=False):
             packed, padded = (
-                answer_logits(model, {key: value.to(model.device) for key, value in batch.items()})[0].float()
-                for batch in (pack(sequences), _padded(sequences, 0))
+                answer_logits(model, {key: value.to(model.device) for key, value in batch.items()})[0]
+                for batch in (pack(TRIAL), _padded(TRIAL, 0))
             )
-        near = bool((packed - padded).norm() <= (1e-4 if model.dtype == torch.float32 else 3e-2) * padded.norm())
+        near = close(packed, padded, model.dtype)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         logger.info("packing was tried and failed: %s", error)
     model.train(training)
@@ -137,19 +173,22 @@ def hold_in_bf16(model: Model) -> None:
             module.weight = torch.nn.Parameter(module.weight.detach().to(torch.bfloat16), requires_grad=False)
 
 
-def answer_logits(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def answer_logits(
+    model: Model, batch: Mapping[str, Tensor], prefix: FrozenPrefix | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Logits that predict the answer tokens of a collated batch, row by row.
 
     Args:
         model: A causal language model, plain, wrapped by PEFT or by accelerate.
         batch: What `collate` returns (further entries are ignored).
+        prefix: Where to start from instead of the first layer; the batch then holds `number`s.
 
     Returns:
         logits (N, V), targets (N,) and row (N,): the sequence each token belongs to.
     """
     places, (rows, length) = batch["predictors"], batch["input_ids"].shape
     kept: dict[str, int | Tensor] = {}
-    if "logits_to_keep" in inspect.signature(_bare(model).forward).parameters:
+    if "logits_to_keep" in inspect.signature(bare_model(model).forward).parameters:
         if rows == 1:
             # Each place once: many sequences may go on from the same one.
             kept["logits_to_keep"], places = torch.unique(places, return_inverse=True)
@@ -157,18 +196,19 @@ def answer_logits(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, Tenso
             first = int((places % length).min())
             kept["logits_to_keep"] = length - first
             places = places // length * (length - first) + places % length - first
-    output = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        position_ids=batch["position_ids"],
-        use_cache=False,
-        **kept,
-    )
+    with prefix.skipped(model, batch) if prefix is not None else nullcontext():
+        output = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            position_ids=batch["position_ids"],
+            use_cache=False,
+            **kept,
+        )
     # On the way back this is several times faster than indexing.
     return output.logits.flatten(0, 1).index_select(0, places), batch["targets"], batch["row"]
 
 
-def _bare(model: Model) -> Model:
+def bare_model(model: Model) -> Model:
     """The model inside accelerate's and PEFT's wrappers."""
     while hasattr(model, "module"):
         model = model.module

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, can_pack, collate
+from letheon.forward import answer_logits, batch_for
 from letheon.models import Model
 from letheon.objective.normal import top_k_kl
 
@@ -63,10 +63,8 @@ def score_sequences(
         S scores, in the order of the sequences.
     """
     scores: dict[int, TokenScores] = {}
-    packed = can_pack(model)
     for numbers in _batches(sequences, batch_size):
-        batch = collate([sequences[number] for number in numbers], pad_token_id=0, packed=packed)
-        batch = {name: value.to(model.device) for name, value in batch.items()}
+        batch = batch_for(model, [sequences[number] for number in numbers], pad_token_id=0)
         logits, targets, row = answer_logits(model, batch)
         for place, number in enumerate(numbers):
             # A sequence at a time: float32 copies of a whole batch's logits would double the peak memory.

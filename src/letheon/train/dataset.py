@@ -14,6 +14,7 @@ from torch import Tensor
 from letheon.chat import Encoded
 from letheon.forward import collate
 from letheon.objective import PARTS, Part
+from letheon.prefix import FrozenPrefix
 
 
 @dataclass(frozen=True)
@@ -136,16 +137,20 @@ class Collator:
         pad_token_id: Padding token.
         reference: By part, the reference of each key; parts without one get none.
         packed: Whether to pack, as of `letheon.forward.collate`.
+        prefix: As of there.
     """
 
     pad_token_id: int
     reference: dict[Part, list[Reference]]
     packed: bool = False
+    prefix: FrozenPrefix | None = None
 
     def __call__(self, items: Sequence[list[Sequence_]]) -> dict[str, Any]:
         """Flatten, group by part (negative, positive, normal)."""
         sequences = sorted((s for item in items for s in item), key=lambda s: PARTS.index(s.part))
-        batch: dict[str, Any] = collate([s.encoded for s in sequences], self.pad_token_id, packed=self.packed)
+        batch: dict[str, Any] = collate(
+            [s.encoded for s in sequences], self.pad_token_id, packed=self.packed, prefix=self.prefix
+        )
         batch["part"] = torch.tensor([PARTS.index(s.part) for s in sequences])
         counts, log_probs = [], []
         for sequence in sequences:

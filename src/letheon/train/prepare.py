@@ -12,6 +12,7 @@ from letheon.chat import Encoded, encode_reply
 from letheon.measure import release_memory
 from letheon.models import Model, Tokenizer
 from letheon.objective import Objective, Part
+from letheon.prefix import FrozenPrefix
 from letheon.records import Message, Turn
 from letheon.train.config import UnlearnConfig
 from letheon.train.contrast import Moments, layer_directions, point_adapters
@@ -48,6 +49,7 @@ def score(
     sequences: Sequence[Encoded],
     args: UnlearnConfig,
     tokenizer: Tokenizer,
+    prefix: FrozenPrefix | None,
     moments: Moments | None = None,
 ) -> list[Reference]:
     """What the model says about sequences as it is."""
@@ -55,6 +57,7 @@ def score(
         model,
         sequences,
         moments=moments,
+        prefix=prefix,
         top_k=args.top_k,
         pad_token_id=tokenizer.pad_token_id,
         batch_size=pass_size(args),
@@ -71,6 +74,7 @@ def prepare(
     args: UnlearnConfig,
     tokenizer: Tokenizer,
     max_length: int | None,
+    prefix: FrozenPrefix | None,
 ) -> Prepared:
     """Measure all that training asks of θ₀, point new adapters, and freeze what full tuning does not move.
 
@@ -83,6 +87,7 @@ def prepare(
         args: Settings.
         tokenizer: The tokenizer.
         max_length: Longest sequence.
+        prefix: Where forward passes start from.
     """
     found = Prepared()
     layers = dict(layers) if dataset.normal else {}
@@ -94,19 +99,19 @@ def prepare(
     moments: dict[Part, Moments] = {p: Moments(layers, everywhere=p == "normal") for p in sequences if layers}
     for part, own in sequences.items():
         if layers or part == "normal" or objective.needs(part) or args.token_choice != "all":
-            found.reference[part] = score(model, own, args, tokenizer, moments.get(part))
+            found.reference[part] = score(model, own, args, tokenizer, prefix, moments.get(part))
     if layers:
         _look(model, layers, moments, found, args.directions)
         # They are as large as half the layers, and no longer needed.
         moments.clear()
         release_memory()
         if args.damping is not None:
-            found.sensitivity = _sensitivity(model, layers, dataset.normal, args, args.damping, tokenizer)
+            found.sensitivity = _sensitivity(model, layers, dataset.normal, args, args.damping, tokenizer, prefix)
     if args.token_choice != "all":
         masks = [torch.arange(len(known.log_prob)) > 0 for known in found.reference["negative"]]
         if args.token_choice == "informative":
             empty = [encode_reply(tokenizer, _without_question(t.prompt), t.answer, max_length) for t in turns]
-            blind = score(model, empty, args, tokenizer)
+            blind = score(model, empty, args, tokenizer, prefix)
             masks = [
                 informative(known.log_prob, without.log_prob)
                 for known, without in zip(found.reference["negative"], blind, strict=True)
@@ -138,6 +143,7 @@ def _sensitivity(
     args: UnlearnConfig,
     damping: float,
     tokenizer: Tokenizer,
+    prefix: FrozenPrefix | None,
 ) -> dict[nn.Parameter, Sensitivity]:
     measured = measure_sensitivity(
         model,
@@ -148,6 +154,7 @@ def _sensitivity(
         # It needs a backward pass: no more memory than a step of training.
         batch_size=int(args.per_device_train_batch_size) * (2 + args.normal_per_forget),
         seed=args.seed,
+        prefix=prefix,
     )
     by_parameter: dict[nn.Parameter, Sensitivity] = {}
     for name, layer in layers.items():

@@ -13,9 +13,10 @@ from torch import Tensor
 from letheon.chat import Encoded
 from letheon.evaluate.memorisation import extraction_strength, probability
 from letheon.evaluate.text import repetition
-from letheon.forward import answer_logits, can_pack, collate
+from letheon.forward import answer_logits, batch_for
 from letheon.models import Model, Tokenizer
 from letheon.objective import log_odds_margin, log_prob, share_preferred, top_k_kl
+from letheon.prefix import FrozenPrefix
 from letheon.train.dataset import Reference
 from letheon.train.stop import Probe
 
@@ -37,6 +38,7 @@ class Prober:
         rho: Threshold of "still preferred".
         size: Sequences of each kind in a quick probe; the full probe takes all.
         batch_size: Sequences a forward pass.
+        prefix: Where forward passes start from.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Prober:
         rho: float,
         size: int,
         batch_size: int,
+        prefix: FrozenPrefix | None = None,
     ):
         self.old = list(old)
         self.normal = list(normal)
@@ -57,6 +60,7 @@ class Prober:
         self.rho = rho
         self.size = size
         self.batch_size = batch_size
+        self.prefix = prefix
 
     def quick(self, model: Model, step: int) -> Probe:
         """Probe evenly spaced dialogues."""
@@ -109,10 +113,9 @@ class Prober:
         )
 
     def _forwards(self, model: Model, sequences: Sequence[Encoded]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        device, packed = next(model.parameters()).device, can_pack(model)
         for chosen in _batches(list(sequences), self.batch_size):
-            batch = collate(chosen, self.tokenizer.pad_token_id, packed=packed)
-            yield answer_logits(model, {key: value.to(device) for key, value in batch.items()})
+            batch = batch_for(model, chosen, self.tokenizer.pad_token_id, self.prefix)
+            yield answer_logits(model, batch, self.prefix)
 
     @torch.no_grad()
     def _repetition(self, model: Model) -> float:

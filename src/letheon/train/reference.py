@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, can_pack, collate
+from letheon.forward import answer_logits, batch_for
 from letheon.models import Model
 from letheon.objective import log_prob
+from letheon.prefix import FrozenPrefix
 from letheon.train.contrast import Moments
 from letheon.train.dataset import Reference
 
@@ -25,6 +26,7 @@ def reference_pass(
     pad_token_id: int,
     batch_size: int,
     moments: Moments | None = None,
+    prefix: FrozenPrefix | None = None,
 ) -> list[Reference]:
     """Score sequences under the current weights, θ₀, in batches of similar length.
 
@@ -35,6 +37,7 @@ def reference_pass(
         pad_token_id: Padding token.
         batch_size: Sequences a forward pass.
         moments: Also adds up the second moments of layers' inputs.
+        prefix: Where to start from.
 
     Returns:
         S references, in the order of the sequences; all tokens count.
@@ -43,13 +46,11 @@ def reference_pass(
     model.eval()
     found: list[Reference | None] = [None] * len(sequences)
     order = sorted(range(len(sequences)), key=lambda number: len(sequences[number].ids))
-    device, packed = next(model.parameters()).device, can_pack(model)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = collate([sequences[number] for number in chosen], pad_token_id, packed=packed)
-        batch = {key: value.to(device) for key, value in batch.items()}
+        batch = batch_for(model, [sequences[number] for number in chosen], pad_token_id, prefix)
         with moments.watching(batch) if moments else nullcontext():
-            logits, targets, row = answer_logits(model, batch)
+            logits, targets, row = answer_logits(model, batch, prefix)
         own = log_prob(logits, targets).cpu()
         top = logits.float().log_softmax(dim=1).topk(min(top_k, logits.size(1)), dim=1)
         values, ids, rows = top.values.cpu(), top.indices.cpu(), row.cpu()

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, can_pack, collate
+from letheon.forward import answer_logits, batch_for
 from letheon.measure import release_memory
 from letheon.models import Model
+from letheon.prefix import FrozenPrefix
 
 SEQUENCES, POSITIONS = 48, 512
 """How many normal sequences are looked at, and how many of their positions are kept."""
@@ -58,6 +59,7 @@ def measure_sensitivity(
     pad_token_id: int,
     batch_size: int,
     seed: int,
+    prefix: FrozenPrefix | None = None,
 ) -> dict[str, Sensitivity]:
     """The sensitivity of normal answers to the outputs of layers, by one backward pass over a few of them.
 
@@ -69,16 +71,17 @@ def measure_sensitivity(
         pad_token_id: Padding token.
         batch_size: Sequences a forward pass.
         seed: Of the tokens ŷ, and of the positions that are kept.
+        prefix: Where to start from.
     """
     chosen = [normal[n * len(normal) // SEQUENCES] for n in range(SEQUENCES)] if len(normal) > SEQUENCES else normal
     found: dict[str, list[Tensor]] = {name: [] for name in layers}
     draw = torch.Generator().manual_seed(seed)
-    device, packed = next(model.parameters()).device, can_pack(model)
+    device = next(model.parameters()).device
     training = model.training
     model.eval()
     for start in range(0, len(chosen), batch_size):
         part = chosen[start : start + batch_size]
-        batch = {key: value.to(device) for key, value in collate(part, pad_token_id, packed=packed).items()}
+        batch = batch_for(model, part, pad_token_id, prefix)
         share = -(-POSITIONS * len(part) // len(chosen))
         kept = torch.randperm(len(batch["predictors"]), generator=draw)[:share].to(device)
         handles = [
@@ -86,7 +89,7 @@ def measure_sensitivity(
             for name, layer in layers.items()
         ]
         try:
-            logits = answer_logits(model, batch)[0].float()
+            logits = answer_logits(model, batch, prefix)[0].float()
         finally:
             for handle in handles:
                 handle.remove()

@@ -36,6 +36,7 @@ from letheon.objective import (
     Part,
     log_prob,
 )
+from letheon.prefix import frozen_prefix
 from letheon.records import Dialogue, Stop, Turn
 from letheon.train.config import UnlearnConfig, default_learning_rate
 from letheon.train.contrast import lora_layers
@@ -240,7 +241,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             return_outputs: Also return the parts.
             num_items_in_batch: (3, 2) counts of the step; None takes those of the batch.
         """
-        logits, targets, row = answer_logits(model, inputs)
+        # Data of an evaluation pass once.
+        logits, targets, row = answer_logits(model, inputs, self._collator.prefix if model.training else None)
         if not model.training:
             loss = -log_prob(logits, targets).mean()
             return (loss, {"loss": loss}) if return_outputs else loss
@@ -305,14 +307,18 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
         `stop` tells the reason. A model that does not say the old answers is left as it is.
         """
+        model = self.accelerator.unwrap_model(self.model)
+        model.to(self.args.device)
+        with self.accelerator.autocast():
+            # Not where several devices share the work: it is not known how they call the layers.
+            alone = self.args.n_gpu <= 1 and self.accelerator.num_processes == 1
+            self._collator.prefix = frozen_prefix(model, self._tokenizer.pad_token_id) if alone else None
         if not self.train_dataset.forget:
             if self.objective.needs("normal"):
                 self._collator.reference["normal"] = score(
-                    self.model, self.train_dataset.normal, self.args, self._tokenizer
+                    self.model, self.train_dataset.normal, self.args, self._tokenizer, self._collator.prefix
                 )
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        model = self.accelerator.unwrap_model(self.model)
-        model.to(self.args.device)
         # All this under θ₀: before a checkpoint, if any, is loaded. And in the precision of training, which comes to
         # the model only when training begins.
         with self.accelerator.autocast():
@@ -327,6 +333,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 args=self.args,
                 tokenizer=self._tokenizer,
                 max_length=self._max_length,
+                prefix=self._collator.prefix,
             )
             self._collator.reference = self._prepared.reference
         self._line = Line(self._trainable(), Path(self.args.output_dir)) if self.args.stop_rule else None
@@ -370,11 +377,12 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._prober = Prober(
             self._probe_turns,
             self._probe_normal,
-            score(self.model, self._probe_normal, self.args, self._tokenizer),
+            score(self.model, self._probe_normal, self.args, self._tokenizer, self._collator.prefix),
             tokenizer=self._tokenizer,
             rho=self.args.stop_rho,
             size=self.args.probe_size,
             batch_size=pass_size(self.args),
+            prefix=self._collator.prefix,
         )
         before = self._prober.quick(self.model, 0)
         if self._rule.is_clean(before):

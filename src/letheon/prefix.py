@@ -1,0 +1,160 @@
+"""The frozen prefix: layers below the first that learns do the same to a sequence at every step, so they run once.
+
+What they make of a sequence is kept, and later passes over it start from there. It is what would have been computed
+again, so nothing changes but the time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from letheon.forward import TRIAL, answer_logits, bare_model, batch_for, close, collate, token_places
+from letheon.models import Model
+
+if TYPE_CHECKING:
+    from letheon.chat import Encoded
+
+logger = logging.getLogger(__name__)
+
+
+class FrozenPrefix:
+    """Keeps what the lowest layers of a model make of sequences.
+
+    Args:
+        model: A model whose lower layers do not change any more.
+        depth: How many of its layers are run once; at least 1.
+        pad_token_id: Any token.
+    """
+
+    def __init__(self, model: Model, depth: int, pad_token_id: int):
+        self._layers = list(decoder_layers(model)[: depth + 1])
+        self._pad_token_id = pad_token_id
+        self._numbers: dict[tuple[int, ...], int] = {}
+        self._sequences: list[Encoded] = []
+        self._states: dict[int, Tensor] = {}
+        self._gives_tuple = False
+
+    def number(self, sequence: Encoded) -> int:
+        """By which a batch names a sequence."""
+        number = self._numbers.setdefault(tuple(sequence.ids), len(self._sequences))
+        if number == len(self._sequences):
+            self._sequences.append(sequence)
+        return number
+
+    @contextmanager
+    def skipped(self, model: Model, batch: Mapping[str, Tensor]) -> Iterator[None]:
+        """In the block, the model runs a batch from its first layer that learns.
+
+        Args:
+            model: The model, as it is called.
+            batch: Of `letheon.forward.collate`. Sequences that turn up for the first time are run here.
+        """
+        numbers = batch["number"].tolist()
+        if new := [number for number in dict.fromkeys(numbers) if number not in self._states]:
+            self._run(model, new, packed=batch["attention_mask"].dim() > 2)
+        states = self._laid_out(numbers, batch)
+
+        def handed_on(hidden: Tensor, *_: Any, **__: Any) -> Any:
+            # Checkpointing asks for inputs that require gradients.
+            out = states.requires_grad_() if hidden.requires_grad else states
+            return (out,) if self._gives_tuple else out
+
+        skipped = self._layers[:-1]
+        for layer in skipped:
+            layer.forward = handed_on
+        try:
+            yield
+        finally:
+            for layer in skipped:
+                del layer.forward
+
+    def _laid_out(self, numbers: Sequence[int], batch: Mapping[str, Tensor]) -> Tensor:
+        """(R, T, d) what comes into the first layer that learns."""
+        ids, (places, _) = batch["input_ids"], token_places(batch)
+        known = torch.cat([self._states[number] for number in numbers]).to(ids.device)
+        states = known.new_zeros(ids.numel(), known.size(1))
+        # A token that several sequences share is written by each of them, always the same.
+        states[places] = known
+        return states.view(*ids.shape, -1)
+
+    @torch.no_grad()
+    def _run(self, model: Model, numbers: Sequence[int], *, packed: bool) -> None:
+        """Run the lower layers alone, on sequences that are new."""
+        *_, last, first = self._layers
+
+        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._gives_tuple = isinstance(output, tuple)
+
+        def leave(module: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
+            raise _ReachedError(inputs[0] if inputs else named["hidden_states"])
+
+        handles = last.register_forward_hook(note), first.register_forward_pre_hook(leave, with_kwargs=True)
+        training = model.training
+        model.eval()
+        batch = collate([self._sequences[number] for number in numbers], self._pad_token_id, packed=packed)
+        batch = {key: value.to(next(model.parameters()).device) for key, value in batch.items()}
+        try:
+            answer_logits(model, batch)
+        except _ReachedError as reached:
+            places, lengths = token_places(batch)
+            found = torch.split(reached.states.flatten(0, 1)[places].cpu(), lengths)
+            self._states.update(zip(numbers, found, strict=True))
+        finally:
+            model.train(training)
+            for handle in handles:
+                handle.remove()
+
+
+class _ReachedError(Exception):
+    """Not an error: the way out of a model's forward once the lower layers have run."""
+
+    def __init__(self, states: Tensor):
+        super().__init__()
+        self.states = states
+
+
+def frozen_prefix(model: Model, pad_token_id: int) -> FrozenPrefix | None:
+    """The prefix of a model's layers below the first that learns; None if there is none.
+
+    Nor is there one where something below or beside the layers learns (embeddings), or where the model turns out,
+    on four short sequences, to need more of its lower layers than what the last of them hands on.
+    """
+    depth = _depth(model)
+    if not depth:
+        return None
+    prefix = FrozenPrefix(model, depth, pad_token_id=0)
+    batch = batch_for(model, TRIAL, 0, prefix)
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        whole = answer_logits(model, batch)[0]
+        # At the first time the lower layers still run, and may leave something for the upper ones.
+        skipping = [answer_logits(model, batch, prefix)[0] for _ in range(2)]
+    model.train(training)
+    if not all(close(logits, whole, whole.dtype) for logits in skipping):
+        logger.warning("%s needs its lower layers at every step; they are not skipped", type(model).__name__)
+        return None
+    return FrozenPrefix(model, depth, pad_token_id)
+
+
+def decoder_layers(model: Model) -> Sequence[nn.Module]:
+    """The layers of a model, lowest first; none where they are not in one list."""
+    model = bare_model(model)
+    total = model.config.get_text_config().num_hidden_layers
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == total)
+    return list(next(lists, ()))
+
+
+def _depth(model: Model) -> int:
+    """How many layers lie below the first that learns."""
+    layers = decoder_layers(model)
+    learning = {id(p) for p in model.parameters() if p.requires_grad}
+    learns = [any(id(p) in learning for p in layer.parameters()) for layer in layers]
+    inside = {id(p) for layer in layers for p in layer.parameters()}
+    return learns.index(True) if any(learns) and learning <= inside else 0
