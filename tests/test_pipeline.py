@@ -115,6 +115,14 @@ def test_full_tuning(finished: Path, letheon: Letheon) -> None:
     assert not (finished / "run/model/adapter_config.json").exists()
 
 
+def test_what_the_model_said_before_is_kept_if_asked(finished: Path, letheon: Letheon) -> None:
+    assert not (finished / "run/cache").exists()
+    assert letheon("unlearn", "run", "--keep-cache")[0] == 0
+    assert list((finished / "run/cache").glob("*.safetensors"))
+    assert letheon("unlearn", "run")[0] == 0
+    assert not (finished / "run/cache").exists()
+
+
 # -- each stage alone ------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from transformers import GemmaConfig, GemmaForCausalLM, GPT2Config, GPT2LMHeadMo
 from letheon.chat import Encoded
 from letheon.forward import answer_logits, can_pack, collate
 from letheon.prefix import FrozenPrefix, frozen_prefix
+from letheon.store import Store
 
 SEQUENCES = [
     Encoded([1, 2, 3, 4, 5], [False, False, True, True, True]),
@@ -45,7 +46,7 @@ def gradients(model: Any, batch: dict[str, torch.Tensor], prefix: FrozenPrefix |
 def test_skipping_changes_nothing(tiny_model: Callable[..., Any], packed: bool, autocast: bool) -> None:
     model = top_lora(tiny_model(num_hidden_layers=4), [2, 3])
     can_pack(model)
-    prefix = frozen_prefix(model, 0)
+    prefix = frozen_prefix(model, 0, Store())
     assert prefix is not None
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         # Sequences new, some of them known, all of them known.
@@ -61,7 +62,7 @@ def test_skipping_changes_nothing(tiny_model: Callable[..., Any], packed: bool, 
 
 def test_the_lower_layers_run_once(tiny_model: Callable[..., Any]) -> None:
     model = top_lora(tiny_model(num_hidden_layers=3), [2])
-    prefix = frozen_prefix(model, 0)
+    prefix = frozen_prefix(model, 0, Store())
     calls = {0: 0, 1: 0, 2: 0}
     for number, layer in enumerate(model.get_base_model().model.layers):
         layer.mlp.register_forward_hook(lambda *_, number=number: calls.update({number: calls[number] + 1}))
@@ -77,7 +78,7 @@ def test_the_lower_layers_run_once(tiny_model: Callable[..., Any]) -> None:
 
 def test_training_mode_comes_back_and_dropout_of_lower_layers_rests(tiny_model: Callable[..., Any]) -> None:
     model = top_lora(tiny_model(num_hidden_layers=3, attention_dropout=0.5), [2]).train()
-    prefix = frozen_prefix(model, 0)
+    prefix = frozen_prefix(model, 0, Store())
     assert prefix is not None
     batch = collate(SEQUENCES, 0, packed=True, prefix=prefix)
     answer_logits(model, batch, prefix)
@@ -87,7 +88,7 @@ def test_training_mode_comes_back_and_dropout_of_lower_layers_rests(tiny_model: 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_under_gradient_checkpointing(tiny_model: Callable[..., Any], reentrant: bool) -> None:
     model = top_lora(tiny_model(num_hidden_layers=4), [2, 3])
-    prefix = frozen_prefix(model, 0)
+    prefix = frozen_prefix(model, 0, Store())
     model.train()
     batch = collate(SEQUENCES, 0, packed=True, prefix=prefix)
     plain = gradients(model, batch, None)
@@ -118,7 +119,7 @@ def test_other_architectures() -> None:
     for model, layer in ((gpt2, "transformer.h.2"), (gemma, "model.layers.2")):
         model.eval().requires_grad_(False)
         model.get_submodule(layer).requires_grad_(True)
-        prefix = frozen_prefix(model, 0)
+        prefix = frozen_prefix(model, 0, Store())
         assert prefix is not None
         for sequences in (SEQUENCES, OTHERS):
             batch = collate(sequences, 0, packed=can_pack(model), prefix=prefix)
@@ -126,14 +127,14 @@ def test_other_architectures() -> None:
 
 
 def test_no_prefix_where_the_lowest_layer_or_the_embedding_learns(tiny_model: Callable[..., Any]) -> None:
-    assert frozen_prefix(tiny_model(), 0) is None
-    assert frozen_prefix(top_lora(tiny_model(), [0, 1]), 0) is None
+    assert frozen_prefix(tiny_model(), 0, Store()) is None
+    assert frozen_prefix(top_lora(tiny_model(), [0, 1]), 0, Store()) is None
     model = tiny_model().requires_grad_(False)
-    assert frozen_prefix(model, 0) is None
+    assert frozen_prefix(model, 0, Store()) is None
     model.model.layers[1].requires_grad_(True)
-    assert frozen_prefix(model, 0) is not None
+    assert frozen_prefix(model, 0, Store()) is not None
     model.get_input_embeddings().requires_grad_(True)
-    assert frozen_prefix(model, 0) is None
+    assert frozen_prefix(model, 0, Store()) is None
 
 
 def test_a_model_that_needs_more_than_hidden_states_is_left_whole(
@@ -148,5 +149,5 @@ def test_a_model_that_needs_more_than_hidden_states_is_left_whole(
     # As where upper layers read the values of lower ones.
     layers[0].self_attn.v_proj.register_forward_hook(keep)
     layers[2].self_attn.v_proj.register_forward_hook(lambda *_: kept.pop("values", torch.zeros(())) + _[2])
-    assert frozen_prefix(model, 0) is None
+    assert frozen_prefix(model, 0, Store()) is None
     assert "needs its lower layers" in caplog.text

@@ -33,6 +33,13 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field, e.g. objective.negative.rho=0.1; repeatable."),
 ]
+KeepCache = Annotated[
+    bool,
+    typer.Option(
+        "--keep-cache",
+        help="Leave what the model said before in cache/ for the next training; it tells of what is forgotten.",
+    ),
+]
 
 
 class Tuning(str, Enum):
@@ -104,12 +111,14 @@ def run(
     overrides: Sets = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was cut off.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Redo every stage.")] = False,
+    keep_cache: KeepCache = False,
 ) -> None:
     """Run a recipe: screen, unlearn, evaluate, report. Only what its inputs changed is redone."""
     from letheon import pipeline
     from letheon.run import Run
 
-    results = pipeline.run_all(Run.open(recipe, overrides or []), Console(), resume=resume, fresh=fresh)
+    opened = Run.open(recipe, overrides or [])
+    results = pipeline.run_all(opened, Console(), resume=resume, fresh=fresh, keep_cache=keep_cache)
     pipeline.check_gates(results)
 
 
@@ -145,6 +154,7 @@ def unlearn(
     ] = None,
     overrides: Sets = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was cut off.")] = False,
+    keep_cache: KeepCache = False,
 ) -> None:
     """Train the model to forget what verdicts.jsonl says: model/. Exit code 1 if it broke the guards."""
     from letheon import pipeline
@@ -155,7 +165,7 @@ def unlearn(
     pipeline.prepare(opened)
     if opened.recipe.data.subject is not None and not opened.is_current("screen"):
         pipeline.screen_stage(opened, console)
-    stop = pipeline.unlearn_stage(opened, console, resume=resume)
+    stop = pipeline.unlearn_stage(opened, console, resume=resume, keep_cache=keep_cache)
     if not stop.within_guards:
         raise GateError(f"the model is not fit for use: {stop.reason}; lower train.learning_rate, or raise a guard")
 

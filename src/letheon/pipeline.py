@@ -15,7 +15,7 @@ from letheon.models import Model, Tokenizer, load_model, load_tokenizer, save_mo
 from letheon.recipe import Recipe
 from letheon.records import NORMAL, Dialogue, Example, Headline, Results, Stop, Turn, Verdict, write_jsonl, write_text
 from letheon.run import Run
-from letheon.split import Split, split
+from letheon.split import Split, split, spread
 
 SUBJECT_JUDGE = "subject"
 EMPTY: dict[str, dict[str, Any]] = {
@@ -26,7 +26,9 @@ EMPTY: dict[str, dict[str, Any]] = {
 """The sections of the results that each stage fills, as they are before it."""
 
 
-def run_all(run: Run, console: Console, *, resume: bool = False, fresh: bool = False) -> Results:
+def run_all(
+    run: Run, console: Console, *, resume: bool = False, fresh: bool = False, keep_cache: bool = False
+) -> Results:
     """Run every stage whose inputs have changed, and write the report.
 
     Args:
@@ -34,13 +36,14 @@ def run_all(run: Run, console: Console, *, resume: bool = False, fresh: bool = F
         console: Where progress is shown.
         resume: Continue a training that was cut off.
         fresh: Redo every stage.
+        keep_cache: Leave what the model said before unlearning in `cache/`, for the next training.
     """
     require_extra("unlearning toward expected answers", "screen")
     require_extra("the report", "report")
     prepare(run, whole=True)
     stages: dict[str, Callable[[], object]] = {
         "screen": lambda: screen_stage(run, console),
-        "unlearn": lambda: unlearn_stage(run, console, resume=resume),
+        "unlearn": lambda: unlearn_stage(run, console, resume=resume, keep_cache=keep_cache),
         "evaluate": lambda: evaluate_stage(run, console),
     }
     for name, stage in stages.items():
@@ -220,8 +223,8 @@ def _of_last_turns(
 # -- unlearn ---------------------------------------------------------------------------------------------------------
 
 
-def unlearn_stage(run: Run, console: Console, *, resume: bool = False) -> Stop:
-    """Train, and write `model/` and `training.jsonl`."""
+def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cache: bool = False) -> Stop:
+    """Train, and write `model/` and `training.jsonl`; `cache/` is left if asked."""
     from letheon.forward import hold_in_bf16
     from letheon.rehearsal import rehearse
     from letheon.train.recipe_run import holds_base_in_bf16, train_from_recipe
@@ -239,6 +242,8 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False) -> Stop:
         shutil.rmtree(run.checkpoints, ignore_errors=True)
     run.start("unlearn", "evaluate")
     write_text(inputs, key)
+    if not keep_cache:
+        shutil.rmtree(run.cache, ignore_errors=True)
     with Measured() as cost:
         model, tokenizer = load_model(run.recipe.model), load_tokenizer(run.recipe.model)
         with console.progress("finding expected answers"):
@@ -254,7 +259,9 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False) -> Stop:
             release_memory()
             console.say(f"to keep besides: the model's own answers to {len(rehearsed)} everyday questions")
         with console.progress("unlearning") as update:
-            trained, stop = train_from_recipe(run, model, tokenizer, targets, data, rehearsed, update, resume=resume)
+            trained, stop = train_from_recipe(
+                run, model, tokenizer, targets, data, rehearsed, update, resume=resume, keep_cache=keep_cache
+            )
     scratch = run.folder / "model.new"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
@@ -266,6 +273,8 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False) -> Stop:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
+    if not keep_cache:
+        shutil.rmtree(run.cache, ignore_errors=True)
     _update(run, "unlearn", cost, stop=stop)
     console.say(f"stopped at step {stop.step}: {stop.reason}")
     run.finish("unlearn")
@@ -364,8 +373,7 @@ def _examples(sets: Any, found: dict[str, Any], most: int, *, show_texts: bool) 
     groups = (("forget",), ("paraphrase",), ("normal_held_out", "normal_trained"))
     for group in groups:
         keys = [key for key in found["before"].answers if key.set in group]
-        size = min(len(keys), -(-most // len(groups)))
-        asked += [keys[number * len(keys) // size] for number in range(size)]
+        asked += spread(keys, -(-most // len(groups)))
     return [
         Example(
             id=key.id,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from letheon.forward import TRIAL, answer_logits, bare_model, batch_for, close, collate, token_places
 from letheon.models import Model
+from letheon.store import Store, digest
 
 if TYPE_CHECKING:
     from letheon.chat import Encoded
@@ -30,20 +31,26 @@ class FrozenPrefix:
         model: A model whose lower layers do not change any more.
         depth: How many of its layers are run once; at least 1.
         pad_token_id: Any token.
+
+    Attributes:
+        store: Where that is kept.
     """
 
     def __init__(self, model: Model, depth: int, pad_token_id: int):
+        self.store = Store()
         self._layers = list(decoder_layers(model)[: depth + 1])
         self._pad_token_id = pad_token_id
-        self._numbers: dict[tuple[int, ...], int] = {}
+        self._numbers: dict[str, int] = {}
+        self._names: list[str] = []
         self._sequences: list[Encoded] = []
-        self._states: dict[int, Tensor] = {}
         self._gives_tuple = False
 
     def number(self, sequence: Encoded) -> int:
         """By which a batch names a sequence."""
-        number = self._numbers.setdefault(tuple(sequence.ids), len(self._sequences))
-        if number == len(self._sequences):
+        name = f"{digest(sequence)}.states-{len(self._layers) - 1}"
+        number = self._numbers.setdefault(name, len(self._names))
+        if number == len(self._names):
+            self._names.append(name)
             self._sequences.append(sequence)
         return number
 
@@ -56,7 +63,7 @@ class FrozenPrefix:
             batch: Of `letheon.forward.collate`. Sequences that turn up for the first time are run here.
         """
         numbers = batch["number"].tolist()
-        if new := [number for number in dict.fromkeys(numbers) if number not in self._states]:
+        if new := [number for number in dict.fromkeys(numbers) if self._names[number] not in self.store]:
             self._run(model, new, packed=batch["attention_mask"].dim() > 2)
         states = self._laid_out(numbers, batch)
 
@@ -77,7 +84,7 @@ class FrozenPrefix:
     def _laid_out(self, numbers: Sequence[int], batch: Mapping[str, Tensor]) -> Tensor:
         """(R, T, d) what comes into the first layer that learns."""
         ids, (places, _) = batch["input_ids"], token_places(batch)
-        known = torch.cat([self._states[number] for number in numbers]).to(ids.device)
+        known = torch.cat([self.store[self._names[number]] for number in numbers]).to(ids.device)
         states = known.new_zeros(ids.numel(), known.size(1))
         # A token that several sequences share is written by each of them, always the same.
         states[places] = known
@@ -104,7 +111,7 @@ class FrozenPrefix:
         except _ReachedError as reached:
             places, lengths = token_places(batch)
             found = torch.split(reached.states.flatten(0, 1)[places].cpu(), lengths)
-            self._states.update(zip(numbers, found, strict=True))
+            self.store.update(dict(zip((self._names[number] for number in numbers), found, strict=True)))
         finally:
             model.train(training)
             for handle in handles:
@@ -119,8 +126,8 @@ class _ReachedError(Exception):
         self.states = states
 
 
-def frozen_prefix(model: Model, pad_token_id: int) -> FrozenPrefix | None:
-    """The prefix of a model's layers below the first that learns; None if there is none.
+def frozen_prefix(model: Model, pad_token_id: int, store: Store) -> FrozenPrefix | None:
+    """The prefix of a model's layers below the first that learns, to be kept in a store; None if there is none.
 
     Nor is there one where something below or beside the layers learns (embeddings), or where the model turns out,
     on four short sequences, to need more of its lower layers than what the last of them hands on.
@@ -128,8 +135,8 @@ def frozen_prefix(model: Model, pad_token_id: int) -> FrozenPrefix | None:
     depth = _depth(model)
     if not depth:
         return None
-    prefix = FrozenPrefix(model, depth, pad_token_id=0)
-    batch = batch_for(model, TRIAL, 0, prefix)
+    prefix = FrozenPrefix(model, depth, pad_token_id)
+    batch = batch_for(model, TRIAL, pad_token_id, prefix)
     training = model.training
     model.eval()
     with torch.no_grad():
@@ -140,7 +147,8 @@ def frozen_prefix(model: Model, pad_token_id: int) -> FrozenPrefix | None:
     if not all(close(logits, whole, whole.dtype) for logits in skipping):
         logger.warning("%s needs its lower layers at every step; they are not skipped", type(model).__name__)
         return None
-    return FrozenPrefix(model, depth, pad_token_id)
+    prefix.store = store
+    return prefix
 
 
 def decoder_layers(model: Model) -> Sequence[nn.Module]:

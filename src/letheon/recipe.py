@@ -166,26 +166,8 @@ class Lora(Section):
     """Which modules get an adapter."""
     exclude_modules: list[str] = ["down_proj"]
     """Modules among them that get none; down_proj has the widest input, and costs more than it gains."""
-    layers: str = "top-66%"
-    """Which layers: all, top-8 (the last eight), or a share such as top-66%; lower ones cost more than they gain."""
     init: Literal["contrast", "random"] = "contrast"
     """contrast: adapters look where forget inputs differ from normal ones (and only B learns); random: plain LoRA."""
-
-    @field_validator("layers")
-    @classmethod
-    def _layers_are_all_or_the_last(cls, layers: str) -> str:
-        if not re.fullmatch(r"all|top-[1-9]\d*%?", layers):
-            raise ValueError(f"{layers!r} is none of: all, a number such as top-8, a share such as top-66%")
-        return layers
-
-    @model_validator(mode="after")
-    def _a_pattern_says_its_layers_itself(self) -> Lora:
-        if isinstance(self.target_modules, str) and self.target_modules != "all-linear" and self.layers != "all":
-            raise ValueError(
-                f"target_modules is a pattern ({self.target_modules!r}), which names layers itself: "
-                "set layers to all, or give a list of modules"
-            )
-        return self
 
 
 class Full(Section):
@@ -200,10 +182,29 @@ class Tuning(Section):
 
     kind: Literal["lora", "full"] = "lora"
     """lora: an adapter; full: the model's own weights."""
+    layers: str = "auto"
+    """Of which layers: all, top-8 (the last eight), a share (top-66%); auto: top-66% with lora, all with full."""
     damping: float | None = Field(0.1, gt=0)
     """Contrast and directions: steps spare what normal answers are sensitive to; larger spares less, null nothing."""
     lora: Lora = Lora()
     full: Full = Full()
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_are_all_or_the_last(cls, layers: str) -> str:
+        if not re.fullmatch(r"auto|all|top-[1-9]\d*%?", layers):
+            raise ValueError(f"{layers!r} is none of: auto, all, a number such as top-8, a share such as top-66%")
+        return layers
+
+    @model_validator(mode="after")
+    def _a_pattern_says_its_layers_itself(self) -> Tuning:
+        modules = self.lora.target_modules
+        if isinstance(modules, str) and modules != "all-linear" and self.layers != "all":
+            raise ValueError(
+                f"lora.target_modules is a pattern ({modules!r}), which names layers itself: "
+                "set layers to all, or give a list of modules"
+            )
+        return self
 
 
 class StopRecipe(Section):

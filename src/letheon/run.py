@@ -42,6 +42,7 @@ class Run:
         self.report_file = self.folder / "report.html"
         self.model_folder = self.folder / "model"
         self.checkpoints = self.folder / "checkpoints"
+        self.cache = self.folder / "cache"
         self._manifest_file = self.folder / "manifest.json"
         self._dialogues: list[Dialogue] | None = None
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from letheon.dialogues import Paraphrase
 from letheon.errors import InputError
 from letheon.records import Dialogue, Turn, Verdict
 
+T = TypeVar("T")
+
 NORMAL_PROBE = 0.1
 """Share of the normal dialogues that only the guards see."""
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, evenly spaced: the same ones at each call."""
+    if len(items) <= most:
+        return list(items)
+    return [items[number * len(items) // most] for number in range(most)]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from letheon.evaluate.text import distinct_2, repetition, rouge_l
 from letheon.evaluate.undesired import JudgeTurns, judge_answers
 from letheon.models import Model, Tokenizer
 from letheon.records import Metric, ModelMetrics, NotComputed, Record, SetMetrics, Turn
+from letheon.split import spread
 
 TEACHER_FORCED = ("probability", "loss", "exact_memorization", "extraction_strength", "extraction_strength_published")
 GREEDY = ("rouge_l", "rouge_l_f1", "repetition", "distinct_2")
@@ -123,7 +124,7 @@ def evaluate_model(
     encoded = {key: encode_turn(tokenizer, turn, context) for key, turn in turns.items()}
     encoded |= {key: encode_text(tokenizer, text, context) for key, text in texts.items()}
     asked = [key for key in turns if key.set in ("forget", "paraphrase")]
-    asked += _spread([key for key in turns if key not in asked], normal_answers)
+    asked += spread([key for key in turns if key not in asked], normal_answers)
 
     with _eval_mode(model):
         scored = score_sequences(
@@ -221,13 +222,6 @@ def _reduce(scores: Iterable[Mapping[str, float]], missing: Mapping[str, str]) -
     for name, values in found.items():
         metrics[name] = reduce_scores(values) if values else NotComputed(not_computed=missing[name])
     return metrics
-
-
-def _spread(keys: Sequence[SampleKey], most: int) -> list[SampleKey]:
-    """At most so many of the keys, evenly spaced: the same ones at each call."""
-    if len(keys) <= most:
-        return list(keys)
-    return [keys[number * len(keys) // most] for number in range(most)]
 
 
 def _counter(progress: Progress | None, stage: str, total: int) -> Callable[[int], None] | None:

@@ -1,7 +1,7 @@
 """Training: a transformers.Trainer that unlearns, its settings and its stop rule."""
 
-from letheon.train.adapter import adapter_for
 from letheon.train.config import UnlearnConfig
+from letheon.train.scope import adapter_for
 from letheon.train.stop import Probe, StopRule
 from letheon.train.trainer import UnlearnTrainer
 

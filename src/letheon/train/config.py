@@ -60,6 +60,13 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         default="all", metadata={"help": "Which answer tokens the negative loss counts."}
     )
     balance: bool = field(default=True, metadata={"help": "Scale the negative loss to the normal gradient norm."})
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "Where what the model says before is held meanwhile; None: in output_dir."}
+    )
+    keep_cache: bool = field(
+        default=False,
+        metadata={"help": "Leave it there for the next run on the same model; it tells of what is to be forgotten."},
+    )
     top_k: int = field(default=64, metadata={"help": "Reference tokens cached per position."})
     dual_rate: float = field(default=5.0, metadata={"help": "Step of the normal weight; 0 keeps it fixed."})
     normal_budget: float = field(default=1.1, metadata={"help": "Allowed ratio of normal perplexity to before."})

@@ -100,6 +100,12 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
                 sequences.append(Sequence_("normal", self.normal[number], number))
         return sequences
 
+    def dealt(self, epoch: int) -> set[int]:
+        """The numbers of the normal dialogues that an epoch takes."""
+        size = len(self.forget) * self.normal_per_forget
+        places = range(epoch * size, (epoch + 1) * size) if self.normal else ()
+        return {self._deck(place // len(self.normal))[place % len(self.normal)] for place in places}
+
     def _deck(self, number: int) -> list[int]:
         if self._decks.get(number) is None:
             order = list(range(len(self.normal)))
@@ -118,7 +124,7 @@ class Reference:
 
     Attributes:
         log_prob: (n,) log-probability of each token.
-        top_ids: (n, k) likeliest tokens.
+        top_ids: (n, k) int32, likeliest tokens.
         top_log_probs: (n, k) their log-probabilities.
         counts: (n,) bool, which tokens the loss counts.
     """
@@ -135,13 +141,13 @@ class Collator:
 
     Attributes:
         pad_token_id: Padding token.
-        reference: By part, the reference of each key; parts without one get none.
+        reference: By part, the reference of each key that occurs; parts without one get none.
         packed: Whether to pack, as of `letheon.forward.collate`.
         prefix: As of there.
     """
 
     pad_token_id: int
-    reference: dict[Part, list[Reference]]
+    reference: dict[Part, dict[int, Reference]]
     packed: bool = False
     prefix: FrozenPrefix | None = None
 
@@ -167,6 +173,6 @@ class Collator:
             if s.part == "normal" and s.key is not None and "normal" in self.reference
         ]
         if normal:
-            batch["reference_top_ids"] = torch.cat([r.top_ids for r in normal])
+            batch["reference_top_ids"] = torch.cat([r.top_ids for r in normal]).long()
             batch["reference_top_log_probs"] = torch.cat([r.top_log_probs for r in normal])
         return batch

@@ -96,7 +96,7 @@ def check_optimizer(args: TrainingArguments) -> None:
 
 
 def directional_layers(model: Model) -> dict[str, nn.Module]:
-    """The linear layers that read the hidden state or an equally narrow input; not the one that gives the logits.
+    """The linear layers that learn and read the hidden state or an equally narrow input; not the head.
 
     The widest ones (down_proj) are left out: their eigenproblems cost most, and the others do without them.
     """
@@ -104,5 +104,8 @@ def directional_layers(model: Model) -> dict[str, nn.Module]:
     return {
         name: layer
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and layer is not head and layer.in_features <= width
+        if isinstance(layer, nn.Linear)
+        and layer is not head
+        and layer.in_features <= width
+        and layer.weight.requires_grad
     }

@@ -17,6 +17,7 @@ from letheon.forward import answer_logits, batch_for
 from letheon.models import Model, Tokenizer
 from letheon.objective import log_odds_margin, log_prob, share_preferred, top_k_kl
 from letheon.prefix import FrozenPrefix
+from letheon.split import spread
 from letheon.train.dataset import Reference
 from letheon.train.stop import Probe
 
@@ -64,7 +65,7 @@ class Prober:
 
     def quick(self, model: Model, step: int) -> Probe:
         """Probe evenly spaced dialogues."""
-        return self._probe(model, step, _spread(self.old, self.size), _spread(range(len(self.normal)), self.size))
+        return self._probe(model, step, spread(self.old, self.size), spread(range(len(self.normal)), self.size))
 
     def whole(self, model: Model, step: int) -> Probe:
         """Probe all dialogues."""
@@ -98,7 +99,7 @@ class Prober:
             known = [self.reference[n] for n in chosen]
             loss -= float(log_prob(logits, targets).sum())
             before -= float(torch.cat([r.log_prob for r in known]).sum())
-            top_ids = torch.cat([r.top_ids for r in known]).to(logits.device)
+            top_ids = torch.cat([r.top_ids for r in known]).long().to(logits.device)
             top = torch.cat([r.top_log_probs for r in known]).to(logits.device)
             kl += float(top_k_kl(logits, top_ids, top).sum())
             tokens += len(targets)
@@ -119,7 +120,7 @@ class Prober:
 
     @torch.no_grad()
     def _repetition(self, model: Model) -> float:
-        prompts = [s.ids[: s.answer_mask.index(True)] for s in _spread(self.old, GENERATED)]
+        prompts = [s.ids[: s.answer_mask.index(True)] for s in spread(self.old, GENERATED)]
         device = next(model.parameters()).device
         batch = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(device)
         training = model.training
@@ -138,12 +139,6 @@ def _exp(exponent: float) -> float:
         return math.exp(exponent)
     except OverflowError:
         return math.inf
-
-
-def _spread(items: Sequence[T], size: int) -> list[T]:
-    if len(items) <= size:
-        return list(items)
-    return [items[number * len(items) // size] for number in range(size)]
 
 
 def _batches(items: list[T], size: int) -> list[list[T]]:

@@ -31,9 +31,9 @@ from letheon.recipe import ObjectiveRecipe, Recipe
 from letheon.records import Stop
 from letheon.run import Run
 from letheon.split import Split
-from letheon.train.adapter import adapter_for
 from letheon.train.config import UnlearnConfig
 from letheon.train.progress import quiet
+from letheon.train.scope import adapter_for, freeze_lower
 from letheon.train.trainer import STATE_FILE, UnlearnTrainer
 
 LORA_SAVE_STEPS, FULL_SAVE_STEPS = 10, 25
@@ -56,6 +56,7 @@ def train_from_recipe(
     update: OnProgress,
     *,
     resume: bool,
+    keep_cache: bool,
 ) -> tuple[Model, Stop]:
     """Train as a recipe says; `training.jsonl` grows a line a step.
 
@@ -68,20 +69,26 @@ def train_from_recipe(
         rehearsed: What the model answered to everyday questions, to be kept too.
         update: Progress, in steps.
         resume: Continue from the last checkpoint, if there is one.
+        keep_cache: Leave what the model said before in the run folder, for the next training.
 
     Returns:
         The trained model (with its adapter), and why training stopped.
     """
+    tuning = run.recipe.tuning
+    if tuning.kind == "full":
+        freeze_lower(model, tuning)
+    settings = training_settings(run.recipe, str(run.checkpoints))
+    settings.cache_dir, settings.keep_cache = str(run.cache), keep_cache
     trainer = UnlearnTrainer(
         model,
-        training_settings(run.recipe, str(run.checkpoints)),
+        settings,
         forget_dataset=targets,
         normal_dataset=[*data.normal, *(answer for n, answer in enumerate(rehearsed) if n % GUARDING)],
         probe_dataset=data.probe,
         # A tenth of a log is few, and two that break would end the run.
         normal_probe_dataset=[*data.normal_probe, *rehearsed[::GUARDING]],
         objective=objective_of(run.recipe.objective),
-        peft_config=None if run.recipe.tuning.kind == "full" else adapter_for(model, run.recipe.tuning.lora),
+        peft_config=None if tuning.kind == "full" else adapter_for(model, tuning),
         processing_class=tokenizer,
         callbacks=[TrainingLog(run, append=resume)],
     )

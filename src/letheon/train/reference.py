@@ -11,54 +11,77 @@ from torch import Tensor
 from letheon.chat import Encoded
 from letheon.forward import answer_logits, batch_for
 from letheon.models import Model
-from letheon.objective import log_prob
 from letheon.prefix import FrozenPrefix
+from letheon.store import Store, digest
 from letheon.train.contrast import Moments
 from letheon.train.dataset import Reference
 
 
-@torch.no_grad()
-def reference_pass(
-    model: Model,
-    sequences: Sequence[Encoded],
-    *,
-    top_k: int,
-    pad_token_id: int,
-    batch_size: int,
-    moments: Moments | None = None,
-    prefix: FrozenPrefix | None = None,
-) -> list[Reference]:
-    """Score sequences under the current weights, θ₀, in batches of similar length.
+class ReferenceCache:
+    """Scores sequences under θ₀, each of them once.
+
+    Of a distribution the k likeliest tokens are kept, 516 bytes a token for k = 64. To keep the last hidden states
+    instead and to run the head on them again would take 4 d bytes, more from d = 130 on, and the head's time.
 
     Args:
-        model: The model before unlearning.
-        sequences: S sequences.
+        store: Where that is kept.
+        prefix: Where forward passes start from.
         top_k: Tokens kept of each distribution.
         pad_token_id: Padding token.
         batch_size: Sequences a forward pass.
-        moments: Also adds up the second moments of layers' inputs.
-        prefix: Where to start from.
-
-    Returns:
-        S references, in the order of the sequences; all tokens count.
     """
-    training = model.training
-    model.eval()
-    found: list[Reference | None] = [None] * len(sequences)
-    order = sorted(range(len(sequences)), key=lambda number: len(sequences[number].ids))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = batch_for(model, [sequences[number] for number in chosen], pad_token_id, prefix)
+
+    def __init__(self, store: Store, prefix: FrozenPrefix | None, *, top_k: int, pad_token_id: int, batch_size: int):
+        self.store = store
+        self.prefix = prefix
+        self.top_k = top_k
+        self.pad_token_id = pad_token_id
+        self.batch_size = batch_size
+
+    def __call__(self, model: Model, sequences: Sequence[Encoded], moments: Moments | None = None) -> list[Reference]:
+        """Score sequences that are not known yet, in batches of similar length.
+
+        Args:
+            model: The model under θ₀.
+            sequences: S sequences.
+            moments: Also adds up the second moments of layers' inputs, for which all sequences are run.
+
+        Returns:
+            S references, in the order of the sequences; all tokens count.
+        """
+        names = [digest(sequence, answers=True) for sequence in sequences]
+        run = [
+            number for number, name in enumerate(names) if moments is not None or f"{name}.log_prob" not in self.store
+        ]
+        run.sort(key=lambda number: len(sequences[number].ids))
+        training = model.training
+        model.eval()
+        for start in range(0, len(run), self.batch_size):
+            chosen = run[start : start + self.batch_size]
+            self._score(model, [sequences[n] for n in chosen], [names[n] for n in chosen], moments)
+        model.train(training)
+        return [self._read(name) for name in names]
+
+    @torch.no_grad()
+    def _score(
+        self, model: Model, sequences: Sequence[Encoded], names: Sequence[str], moments: Moments | None
+    ) -> None:
+        batch = batch_for(model, sequences, self.pad_token_id, self.prefix)
         with moments.watching(batch) if moments else nullcontext():
-            logits, targets, row = answer_logits(model, batch, prefix)
-        own = log_prob(logits, targets).cpu()
-        top = logits.float().log_softmax(dim=1).topk(min(top_k, logits.size(1)), dim=1)
-        values, ids, rows = top.values.cpu(), top.indices.cpu(), row.cpu()
-        for place, number in enumerate(chosen):
+            logits, targets, row = answer_logits(model, batch, self.prefix)
+        log_probs = logits.float().log_softmax(dim=1)
+        own = log_probs.gather(1, targets[:, None])[:, 0].cpu()
+        top = log_probs.topk(min(self.top_k, logits.size(1)), dim=1)
+        values, ids, rows = top.values.cpu(), top.indices.to(torch.int32).cpu(), row.cpu()
+        found: dict[str, Tensor] = {}
+        for place, name in enumerate(names):
             of = rows == place
-            found[number] = Reference(own[of], ids[of], values[of], torch.ones(int(of.sum()), dtype=torch.bool))
-    model.train(training)
-    return [reference for reference in found if reference is not None]
+            found |= {f"{name}.log_prob": own[of], f"{name}.top_ids": ids[of], f"{name}.top_log_probs": values[of]}
+        self.store.update(found)
+
+    def _read(self, name: str) -> Reference:
+        log_prob, ids, values = (self.store[f"{name}.{what}"] for what in ("log_prob", "top_ids", "top_log_probs"))
+        return Reference(log_prob, ids, values, torch.ones(len(log_prob), dtype=torch.bool))
 
 
 def informative(with_prompt: Tensor, without_prompt: Tensor) -> Tensor:

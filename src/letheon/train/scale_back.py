@@ -9,7 +9,8 @@ with about α. Interpolating a fine-tuned model with the one before is due to Wo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -50,6 +51,14 @@ class Line:
             for name, parameter in self._parameters.items():
                 one, other = (file.get_tensor(name).to(parameter.device) for file in (start, end))
                 parameter.copy_(other if alpha == 1 else torch.lerp(one, other, alpha))
+
+    @contextmanager
+    def at_start(self) -> Iterator[None]:
+        """In the block the weights are those at the start; then they are again what they were."""
+        self.end()
+        self.go(0)
+        yield
+        self.go(1)
 
     def close(self) -> None:
         """Remove the files."""

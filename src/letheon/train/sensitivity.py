@@ -25,6 +25,7 @@ from letheon.forward import answer_logits, batch_for
 from letheon.measure import release_memory
 from letheon.models import Model
 from letheon.prefix import FrozenPrefix
+from letheon.split import spread
 
 SEQUENCES, POSITIONS = 48, 512
 """How many normal sequences are looked at, and how many of their positions are kept."""
@@ -73,7 +74,7 @@ def measure_sensitivity(
         seed: Of the tokens ŷ, and of the positions that are kept.
         prefix: Where to start from.
     """
-    chosen = [normal[n * len(normal) // SEQUENCES] for n in range(SEQUENCES)] if len(normal) > SEQUENCES else normal
+    chosen = spread(normal, SEQUENCES)
     found: dict[str, list[Tensor]] = {name: [] for name in layers}
     draw = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device

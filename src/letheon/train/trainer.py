@@ -38,12 +38,14 @@ from letheon.objective import (
 )
 from letheon.prefix import frozen_prefix
 from letheon.records import Dialogue, Stop, Turn
+from letheon.store import Store, key_of
 from letheon.train.config import UnlearnConfig, default_learning_rate
 from letheon.train.contrast import lora_layers
 from letheon.train.dataset import Collator, Forget, UnlearnDataset
 from letheon.train.directional import DirectionalAdamW, check_optimizer, directional_layers
-from letheon.train.prepare import Prepared, pass_size, prepare, score
+from letheon.train.prepare import Prepared, pass_size, prepare
 from letheon.train.probe import Prober
+from letheon.train.reference import ReferenceCache
 from letheon.train.scale_back import Line, scale_back
 from letheon.train.stop import Decision, Probe, StopRule
 
@@ -125,6 +127,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         set_seed(args.seed)
         self._fresh_adapter = peft_config is not None
         self._prepared = Prepared()
+        self._cache_key = key_of(model, args.bf16, args.fp16, args.top_k) if args.keep_cache else None
         if peft_config is not None:
             from peft import get_peft_model
 
@@ -309,15 +312,13 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         """
         model = self.accelerator.unwrap_model(self.model)
         model.to(self.args.device)
-        with self.accelerator.autocast():
-            # Not where several devices share the work: it is not known how they call the layers.
-            alone = self.args.n_gpu <= 1 and self.accelerator.num_processes == 1
-            self._collator.prefix = frozen_prefix(model, self._tokenizer.pad_token_id) if alone else None
+        self._cache = self._open_cache(model)
+        self._collator.prefix = self._cache.prefix
         if not self.train_dataset.forget:
             if self.objective.needs("normal"):
-                self._collator.reference["normal"] = score(
-                    self.model, self.train_dataset.normal, self.args, self._tokenizer, self._collator.prefix
-                )
+                with self.accelerator.autocast():
+                    scored = self._cache(model, self.train_dataset.normal)
+                self._collator.reference["normal"] = dict(enumerate(scored))
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         # All this under θ₀: before a checkpoint, if any, is loaded. And in the precision of training, which comes to
         # the model only when training begins.
@@ -329,17 +330,43 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 self._contrasted(self.args, model),
                 self.train_dataset,
                 self._turns,
+                self._cache,
                 objective=self.objective,
                 args=self.args,
                 tokenizer=self._tokenizer,
                 max_length=self._max_length,
-                prefix=self._collator.prefix,
             )
             self._collator.reference = self._prepared.reference
-        self._line = Line(self._trainable(), Path(self.args.output_dir)) if self.args.stop_rule else None
+        self._line = Line(self._trainable(), Path(self.args.output_dir))
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self._finish()
         return output
+
+    def _open_cache(self, model: Model) -> ReferenceCache:
+        store = Store(Path(self.args.cache_dir or Path(self.args.output_dir) / "cache"), self._cache_key)
+        # Not where several devices share the work: it is not known how they call the layers.
+        alone = self.args.n_gpu <= 1 and self.accelerator.num_processes == 1
+        with self.accelerator.autocast():
+            prefix = frozen_prefix(model, self._tokenizer.pad_token_id, store) if alone else None
+        return ReferenceCache(
+            store,
+            prefix,
+            top_k=self.args.top_k,
+            pad_token_id=self._tokenizer.pad_token_id,
+            batch_size=pass_size(self.args),
+        )
+
+    def _score_ahead(self, epoch: int) -> None:
+        """Score the normal dialogues that an epoch takes for the first time: under θ₀, as all before them."""
+        known = self._collator.reference.get("normal")
+        if known is None or not self.train_dataset.forget:
+            return
+        new = sorted(self.train_dataset.dealt(epoch) - known.keys())
+        if new:
+            assert self._line is not None
+            with self._line.at_start(), self.accelerator.autocast():
+                scored = self._cache(self.model, [self.train_dataset.normal[number] for number in new])
+            known.update(zip(new, scored, strict=True))
 
     def _contrasted(self, args: UnlearnConfig, model: Model) -> dict[str, torch.nn.Module]:
         """The layers for which a contrast is looked up: those with a fresh adapter, or of full tuning."""
@@ -377,12 +404,12 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._prober = Prober(
             self._probe_turns,
             self._probe_normal,
-            score(self.model, self._probe_normal, self.args, self._tokenizer, self._collator.prefix),
+            self._cache(self.model, self._probe_normal),
             tokenizer=self._tokenizer,
             rho=self.args.stop_rho,
             size=self.args.probe_size,
             batch_size=pass_size(self.args),
-            prefix=self._collator.prefix,
+            prefix=self._cache.prefix,
         )
         before = self._prober.quick(self.model, 0)
         if self._rule.is_clean(before):
@@ -487,10 +514,11 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if self.stop is None:
             until = "before it was forgotten" if self.args.stop_rule else "without a stop rule"
             self.stop = Stop(step=step, reason=f"reached the limit of steps {until}")
-        if self._line is not None:
+        assert self._line is not None
+        if self.args.stop_rule:
             self.stop = self._settle(self._line, self.stop.reason)
-            self._line.close()
-            self._best_file.unlink(missing_ok=True)
+        self._line.close()
+        self._best_file.unlink(missing_ok=True)
 
     def _settle(self, line: Line, reason: str) -> Stop:
         """Leave the model in the state to be kept, and say which it is.
@@ -587,6 +615,7 @@ class _Adapt(TrainerCallback):  # type: ignore[misc]
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # The data loader does it too, except where a run resumes within an epoch or has several processes.
         self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
+        self.trainer._score_ahead(int(state.epoch or 0))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.trainer._after_step(state.global_step):

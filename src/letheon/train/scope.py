@@ -1,4 +1,4 @@
-"""The adapter that is trained: which modules of which layers it is put on."""
+"""Which weights learn: those of an adapter on the upper layers, or those layers' own."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from letheon.errors import InputError
 from letheon.models import Model
-from letheon.recipe import Lora
+from letheon.prefix import decoder_layers
+from letheon.recipe import Tuning
+
+ADAPTED = "top-66%"
+"""The layers that have an adapter by default: on lower ones it costs more than it adds (measured on the demo's log)."""
 
 
-def adapter_for(model: Model, lora: Lora | None = None) -> Any:
-    """The `peft.LoraConfig` that a recipe's `tuning.lora` section describes for a model.
+def adapter_for(model: Model, tuning: Tuning | None = None) -> Any:
+    """The `peft.LoraConfig` that a recipe's `tuning` section describes for a model.
 
     Args:
         model: The model that the adapter is for.
-        lora: The section; None: the defaults, on which Letheon's numbers are measured.
+        tuning: The section; None: the defaults, on which Letheon's numbers are measured.
     """
     from peft import LoraConfig
 
-    recipe = lora or Lora()
+    tuning = tuning or Tuning()
+    recipe = tuning.lora
     linear = _linear_names(model)
     # Of names that a model lacks PEFT would warn.
     excluded = [one for one in recipe.exclude_modules if any(f".{name}".endswith(f".{one}") for name in linear)]
     options: dict[str, Any] = {"target_modules": recipe.target_modules, "exclude_modules": excluded}
     total = model.config.get_text_config().num_hidden_layers
-    if (top := top_layers(recipe.layers, total)) < total:
+    if (top := top_layers(ADAPTED if tuning.layers == "auto" else tuning.layers, total)) < total:
         # PEFT takes numbers of layers beside names of modules only.
         if recipe.target_modules == "all-linear":
             options["target_modules"] = {name.rsplit(".", 1)[-1] for name in linear}
@@ -41,6 +47,28 @@ def adapter_for(model: Model, lora: Lora | None = None) -> Any:
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         **{name: value or None for name, value in options.items()},
     )
+
+
+def freeze_lower(model: Model, tuning: Tuning) -> None:
+    """Before full tuning, leave the weights of the upper layers alone to learn; by default all weights learn.
+
+    Args:
+        model: The model.
+        tuning: A recipe's section.
+
+    Raises:
+        InputError: The model's layers are not in one list.
+    """
+    if tuning.layers in {"auto", "all"}:
+        return
+    found = decoder_layers(model)
+    if not found:
+        raise InputError(
+            f"tuning.layers={tuning.layers}: {type(model).__name__} has no list of layers; set it to all"
+        )
+    model.requires_grad_(False)
+    for layer in found[-top_layers(tuning.layers, len(found)) :]:
+        layer.requires_grad_(True)
 
 
 def top_layers(layers: str, total: int) -> int:

@@ -1,4 +1,4 @@
-"""Which modules of which layers get an adapter."""
+"""Which modules of which layers get an adapter, or learn themselves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from peft import get_peft_model
 
-from letheon.recipe import Lora
-from letheon.train.adapter import adapter_for, top_layers
+from letheon.errors import InputError
+from letheon.prefix import decoder_layers
+from letheon.recipe import Lora, Tuning
 from letheon.train.contrast import lora_layers
+from letheon.train.scope import adapter_for, freeze_lower, top_layers
 
 
 @pytest.mark.parametrize(
@@ -29,10 +31,11 @@ def test_top_layers(layers: str, total: int, top: int) -> None:
     assert top_layers(layers, total) == top
 
 
-def adapted(model: Any, **settings: Any) -> set[str]:
+def adapted(model: Any, layers: str = Tuning().layers, **settings: Any) -> set[str]:
     """The names of the adapted modules, from their layer on."""
-    layers = lora_layers(get_peft_model(model, adapter_for(model, Lora(**settings))))
-    return {name.split(".layers.")[-1].split(".h.")[-1] for name in layers}
+    tuning = Tuning(layers=layers, lora=Lora(**settings))
+    names = lora_layers(get_peft_model(model, adapter_for(model, tuning)))
+    return {name.split(".layers.")[-1].split(".h.")[-1] for name in names}
 
 
 EACH = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"}
@@ -63,14 +66,34 @@ def test_gpt2_has_other_names() -> None:
 
 def test_a_pattern_says_its_layers_itself() -> None:
     with pytest.raises(ValueError, match="set layers to all"):
-        Lora(target_modules=r".*\.q_proj")
-    assert Lora(target_modules=r".*\.q_proj", layers="all").layers == "all"
+        Tuning(lora=Lora(target_modules=r".*\.q_proj"))
+    assert Tuning(lora=Lora(target_modules=r".*\.q_proj"), layers="all").layers == "all"
 
 
 @pytest.mark.parametrize("layers", ["top", "top-0", "8", "top-x%", ""])
 def test_other_words_for_layers_are_refused(layers: str) -> None:
-    with pytest.raises(ValueError, match="is none of: all, a number such as top-8"):
-        Lora(layers=layers)
+    with pytest.raises(ValueError, match="is none of: auto, all, a number such as top-8"):
+        Tuning(layers=layers)
+
+
+def test_full_tuning_of_the_last_layers(tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model(num_hidden_layers=3)
+    for layers in ("auto", "all"):
+        freeze_lower(model, Tuning(layers=layers))
+        assert all(parameter.requires_grad for parameter in model.parameters())
+    freeze_lower(model, Tuning(layers="top-2"))
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learning == {
+        n for n, _ in model.named_parameters() if n.startswith(("model.layers.1.", "model.layers.2."))
+    }
+
+
+def test_full_tuning_of_layers_that_cannot_be_found(tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model(num_hidden_layers=3)
+    model.config.num_hidden_layers = 7
+    assert not decoder_layers(model)
+    with pytest.raises(InputError, match="set it to all"):
+        freeze_lower(model, Tuning(layers="top-2"))
 
 
 def test_modules_are_excluded_by_any_ending_of_their_name(tiny_model: Callable[..., Any]) -> None:
