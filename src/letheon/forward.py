@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from letheon.chat import Encoded
+from letheon.head import has_head_apart, head_apart
 from letheon.models import Model
+from letheon.objective import CHUNK, ChunkedLogits
 from letheon.packing import leave_packed_attention, pack, use_packed_attention
 
 if TYPE_CHECKING:
@@ -94,6 +96,29 @@ def token_places(batch: Mapping[str, Tensor]) -> tuple[Tensor, list[int]]:
         return mask.flatten().nonzero()[:, 0], mask.sum(dim=1).tolist()
     lines = mask[0, 0]
     return lines[lines >= 0], (lines >= 0).sum(dim=1).tolist()
+
+
+def batches(sequences: Sequence[Encoded], most: int) -> Iterator[list[int]]:
+    """Numbers of sequences of like length, to go through a model together without gradients.
+
+    Longest first, so that little is padded and lack of memory shows early; and with no more answer tokens than a
+    `CHUNK`, for whose logits there is room.
+
+    Args:
+        sequences: S sequences.
+        most: Sequences in a batch.
+    """
+    batch: list[int] = []
+    widest = 0
+    for number in sorted(range(len(sequences)), key=lambda n: -len(sequences[n].ids)):
+        width = len(sequences[number].ids) - sequences[number].answer_mask.index(True) + 1
+        if batch and (len(batch) == most or (len(batch) + 1) * max(widest, width) > CHUNK):
+            yield batch
+            batch, widest = [], 0
+        batch.append(number)
+        widest = max(widest, width)
+    if batch:
+        yield batch
 
 
 def real_places(batch: Mapping[str, Tensor]) -> Tensor:
@@ -186,6 +211,23 @@ def answer_logits(
     Returns:
         logits (N, V), targets (N,) and row (N,): the sequence each token belongs to.
     """
+    return _predict(model, batch, prefix), batch["targets"], batch["row"]
+
+
+def chunked_logits(
+    model: Model, batch: Mapping[str, Tensor], prefix: FrozenPrefix | None = None
+) -> tuple[Tensor | ChunkedLogits, Tensor, Tensor]:
+    """As `answer_logits`, but of more than a chunk of answer tokens the logits come in chunks, if the model can."""
+    inner = bare_model(model)
+    if len(batch["targets"]) <= CHUNK or not has_head_apart(inner):
+        return answer_logits(model, batch, prefix)
+    with head_apart(inner) as head:
+        states = _predict(model, batch, prefix)
+    return ChunkedLogits(states, head), batch["targets"], batch["row"]
+
+
+def _predict(model: Model, batch: Mapping[str, Tensor], prefix: FrozenPrefix | None) -> Tensor:
+    """(N, …) the model's output at the answer tokens."""
     places, (rows, length) = batch["predictors"], batch["input_ids"].shape
     kept: dict[str, int | Tensor] = {}
     if "logits_to_keep" in inspect.signature(bare_model(model).forward).parameters:
@@ -205,7 +247,8 @@ def answer_logits(
             **kept,
         )
     # On the way back this is several times faster than indexing.
-    return output.logits.flatten(0, 1).index_select(0, places), batch["targets"], batch["row"]
+    found: Tensor = output.logits.flatten(0, 1).index_select(0, places)
+    return found
 
 
 def bare_model(model: Model) -> Model:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from letheon import forward
 from letheon.chat import Encoded
-from letheon.evaluate import teacher_forced
 from letheon.evaluate.teacher_forced import TokenScores, score_sequences
 
 
@@ -64,7 +64,7 @@ def test_agrees_with_one_sequence_at_a_time(model: Any, sequences: list[Encoded]
 def test_batches_do_not_matter(model: Any, sequences: list[Encoded], monkeypatch: pytest.MonkeyPatch) -> None:
     alone = score_sequences(model, sequences, batch_size=1)
     together = score_sequences(model, sequences, batch_size=100)
-    monkeypatch.setattr(teacher_forced, "ROWS", 10)
+    monkeypatch.setattr(forward, "CHUNK", 10)
     few_rows = score_sequences(model, sequences, batch_size=100)
     for one, all_, few in zip(alone, together, few_rows, strict=True):
         torch.testing.assert_close(one.log_probs, all_.log_probs, atol=1e-5, rtol=1e-5)

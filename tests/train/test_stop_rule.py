@@ -35,6 +35,25 @@ def test_forgotten_is_at_the_limits() -> None:
     assert rule.forgotten(probe(0.0, kl=math.nan)) is None
 
 
+@pytest.mark.parametrize(
+    ("probability", "overrun", "action"),
+    [
+        (0.085, 1.2, "confirm"),
+        # Scaled back to the guard, this one would no longer be at the limits.
+        (0.095, 1.2, "continue"),
+        # So much is not given back where there is no need.
+        (0.05, 1.3, "continue"),
+    ],
+)
+def test_a_little_beyond_a_guard_is_done_if_scaling_back_still_forgets(
+    probability: float, overrun: float, action: str
+) -> None:
+    rule = StopRule(probability=0.1, kl_budget=0.1)
+    found = probe(probability, kl=0.1 * overrun)
+    assert rule.left(found) == pytest.approx(probability / 0.1 * math.sqrt(overrun))
+    assert rule.look(found).action == action
+
+
 def test_both_limits_must_be_kept() -> None:
     rule = StopRule(probability=0.1, extraction_strength=0.2)
     assert rule.remaining(probe(0.05, extraction_strength=0.5)) == 2.5

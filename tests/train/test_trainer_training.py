@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from letheon import forward
 from letheon.errors import InputError
 from letheon.objective import NLUL, NPO, CrossEntropy, GradientAscent, LogOddsHinge, Objective, ReferenceKL
 from letheon.records import Dialogue
@@ -65,6 +66,27 @@ def test_eight_micro_batches_of_1_are_one_batch_of_8(make_trainer: Make, objecti
     for key in ("negative", "positive", "normal", "scale", "weight_normal", "grad_norm"):
         assert logged(pieces, key) == pytest.approx(logged(whole, key), rel=1e-3), key
     assert len(logged(whole, "negative")) == 4
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_chunks_of_logits_change_nothing(
+    make_trainer: Make, lora: Callable[[], Any], tuning: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def new(folder: str) -> UnlearnTrainer:
+        # Directions would turn with the rounding: of so few dialogues several stand out alike.
+        given = {"adapter_init": "random", "directions": 0, "eval_dataset": rows}
+        return make_trainer(folder, peft_config=lora() if tuning == "lora" else None, **given)
+
+    rows = [{"messages": [{"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "It is blue"}]}]
+    whole = new("whole")
+    whole.train()
+    monkeypatch.setattr(forward, "CHUNK", 8)
+    chunked = new("chunked")
+    chunked.train()
+    assert distance(weights(whole), weights(chunked)) < 2e-5
+    for key in ("negative", "positive", "normal", "scale", "weight_normal"):
+        assert logged(chunked, key) == pytest.approx(logged(whole, key), rel=1e-4), key
+    assert chunked.evaluate()["eval_loss"] == pytest.approx(whole.evaluate()["eval_loss"], rel=1e-4)
 
 
 class Kill(TrainerCallback):  # type: ignore[misc]

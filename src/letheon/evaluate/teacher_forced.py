@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, batch_for
+from letheon.forward import answer_logits, batch_for, batches
 from letheon.models import Model
 from letheon.objective.normal import top_k_kl
-
-ROWS = 1024
-"""Most positions of a batch whose logits are computed: 200 MB of them for a vocabulary of 49152."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def score_sequences(
         S scores, in the order of the sequences.
     """
     scores: dict[int, TokenScores] = {}
-    for numbers in _batches(sequences, batch_size):
+    for numbers in batches(sequences, batch_size):
         batch = batch_for(model, [sequences[number] for number in numbers], pad_token_id=0)
         logits, targets, row = answer_logits(model, batch)
         for place, number in enumerate(numbers):
@@ -88,18 +85,3 @@ def _score(logits: Tensor, targets: Tensor, top_k: int, reference: TokenScores |
         before = reference.top_ids.to(logits.device), reference.top_log_probs.to(logits.device)
         kl = top_k_kl(logits, *before).cpu()
     return TokenScores(log_probs.cpu(), (logits.argmax(dim=1) == targets).cpu(), top_ids, top_log_probs, kl)
-
-
-def _batches(sequences: Sequence[Encoded], batch_size: int) -> Iterator[list[int]]:
-    """Numbers of sequences of like length, longest first, so that little is padded and lack of memory shows early."""
-    batch: list[int] = []
-    widest = 0
-    for number in sorted(range(len(sequences)), key=lambda n: -len(sequences[n].ids)):
-        width = len(sequences[number].ids) - sequences[number].answer_mask.index(True) + 1
-        if batch and (len(batch) == batch_size or (len(batch) + 1) * max(widest, width) > ROWS):
-            yield batch
-            batch, widest = [], 0
-        batch.append(number)
-        widest = max(widest, width)
-    if batch:
-        yield batch

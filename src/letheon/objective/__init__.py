@@ -2,6 +2,7 @@
 
 from letheon.objective.answers import Answers, log_prob
 from letheon.objective.balance import Balance, DualWeight
+from letheon.objective.chunked import CHUNK, ChunkedLogits
 from letheon.objective.negative import NLUL, NPO, GradientAscent, LogOddsHinge, log_odds_margin, share_preferred
 from letheon.objective.normal import CrossEntropy, ReferenceKL, top_k_kl
 from letheon.objective.objective import PARTS, Counts, Objective, Part
@@ -9,11 +10,13 @@ from letheon.objective.positive import ClusterMean
 from letheon.objective.term import Term
 
 __all__ = [
+    "CHUNK",
     "NLUL",
     "NPO",
     "PARTS",
     "Answers",
     "Balance",
+    "ChunkedLogits",
     "ClusterMean",
     "Counts",
     "CrossEntropy",

@@ -5,10 +5,13 @@ Notation used throughout this package: N answer tokens of S sequences, V vocabul
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from letheon.objective.chunked import ChunkedLogits
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,8 @@ class Answers:
     """The answer tokens of one group of sequences (forget, expected or normal), flattened.
 
     Attributes:
-        logits: (N, V) float logits that predict each token; prompt and padding are not among them.
+        logits: (N, V) float logits that predict each token, or what makes them a chunk at a time; prompt and padding
+            are not among them.
         targets: (N,) the tokens themselves.
         sequence: (N,) index in [0, S) of the sequence each token belongs to.
         counts: (N,) bool, whether a token takes part in the loss (the token choice).
@@ -25,7 +29,7 @@ class Answers:
         reference_top_log_probs: (N, k) and their log-probabilities.
     """
 
-    logits: Tensor
+    logits: Tensor | ChunkedLogits
     targets: Tensor
     sequence: Tensor
     counts: Tensor
@@ -38,9 +42,22 @@ class Answers:
         """Number of sequences S."""
         return int(self.sequence.max()) + 1 if self.sequence.numel() else 0
 
+    def reduce(self, reduction: Callable[..., Tensor], *by_token: Tensor) -> Tensor:
+        """(N,) what a reduction makes of logits and targets, and of further tensors of N rows.
+
+        Terms read logits this way alone, so that those of many tokens need not be there at once.
+
+        Args:
+            reduction: Of (n, V) logits, (n,) targets and (n, …) others to (n,).
+            *by_token: The others.
+        """
+        if isinstance(self.logits, ChunkedLogits):
+            return self.logits.reduce(reduction, self.targets, *by_token)
+        return reduction(self.logits, self.targets, *by_token)
+
     def log_probs(self) -> Tensor:
         """(N,) log p_θ of the targets, in float32."""
-        return log_prob(self.logits, self.targets)
+        return self.reduce(log_prob)
 
     def sum_by_sequence(self, values: Tensor) -> Tensor:
         """(S,) sums of per-token values over the counted tokens of each sequence."""

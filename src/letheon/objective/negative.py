@@ -46,6 +46,14 @@ def log_odds_margin(logits: Tensor, targets: Tensor, rivals: int) -> Tensor:
     return own.squeeze(1) - best.logsumexp(dim=1)
 
 
+def log_unlikelihood(logits: Tensor, targets: Tensor) -> Tensor:
+    """(N,) −log(1 − p) of (N,) targets under (N, V) logits, in float32."""
+    # log(1 − p) is logsumexp of all other logits minus that of all: exact where p rounds to 1.
+    logits = logits.float()
+    others = logits.scatter(1, targets[:, None], float("-inf"))
+    return logits.logsumexp(dim=1) - others.logsumexp(dim=1)
+
+
 @dataclass(frozen=True)
 class LogOddsHinge:
     """Hinge on the log-odds margin: push while a token is preferred, then leave it alone.
@@ -68,7 +76,8 @@ class LogOddsHinge:
     def __call__(self, answers: Answers) -> Tensor:
         """(N,) losses."""
         threshold = math.log(self.rho / (1 - self.rho))
-        return (log_odds_margin(answers.logits, answers.targets, self.rivals) - threshold).relu() / self.eta
+        margins = answers.reduce(lambda logits, targets: log_odds_margin(logits, targets, self.rivals))
+        return (margins - threshold).relu() / self.eta
 
 
 @dataclass(frozen=True)
@@ -84,10 +93,7 @@ class NLUL:
 
     def __call__(self, answers: Answers) -> Tensor:
         """(N,) losses."""
-        # log(1 − p) is logsumexp of all other logits minus that of all: exact where p rounds to 1.
-        logits = answers.logits.float()
-        others = logits.scatter(1, answers.targets[:, None], float("-inf"))
-        return logits.logsumexp(dim=1) - others.logsumexp(dim=1)
+        return answers.reduce(log_unlikelihood)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from letheon.objective.answers import Answers
+from letheon.objective.answers import Answers, log_prob
 from letheon.objective.term import Needs, Unit
 
 
@@ -71,5 +71,9 @@ class ReferenceKL:
         """(N,) losses."""
         assert answers.reference_top_ids is not None
         assert answers.reference_top_log_probs is not None
-        kl = top_k_kl(answers.logits, answers.reference_top_ids, answers.reference_top_log_probs)
-        return kl - answers.log_probs() if self.cross_entropy else kl
+
+        def loss(logits: Tensor, targets: Tensor, top_ids: Tensor, top_log_probs: Tensor) -> Tensor:
+            kl = top_k_kl(logits, top_ids, top_log_probs)
+            return kl - log_prob(logits, targets) if self.cross_entropy else kl
+
+        return answers.reduce(loss, answers.reference_top_ids, answers.reference_top_log_probs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,15 +12,13 @@ from torch import Tensor
 from letheon.chat import Encoded
 from letheon.evaluate.memorisation import extraction_strength, probability
 from letheon.evaluate.text import repetition
-from letheon.forward import answer_logits, batch_for
+from letheon.forward import answer_logits, batch_for, batches
 from letheon.models import Model, Tokenizer
 from letheon.objective import log_odds_margin, log_prob, share_preferred, top_k_kl
 from letheon.prefix import FrozenPrefix
 from letheon.split import spread
 from letheon.train.dataset import Reference
 from letheon.train.stop import Probe
-
-T = TypeVar("T")
 
 RIVALS = 10
 GENERATED = 4
@@ -82,7 +79,7 @@ class Prober:
         margins: list[Tensor] = []
         probabilities: list[float] = []
         strengths: list[float] = []
-        for logits, targets, row in self._forwards(model, old):
+        for _, logits, targets, row in self._forwards(model, old):
             margins.append(log_odds_margin(logits, targets, RIVALS))
             matches, log_probs = (logits.argmax(dim=1) == targets).cpu(), log_prob(logits, targets).cpu()
             for number in range(int(row.max()) + 1):
@@ -91,12 +88,8 @@ class Prober:
                 # As in evaluation: the token that ends the turn is no content to have by heart.
                 strengths.append(extraction_strength(matches[own][:-1]))
         loss = before = kl = tokens = 0.0
-        for (logits, targets, _), chosen in zip(
-            self._forwards(model, [self.normal[n] for n in normal]),
-            _batches(list(normal), self.batch_size),
-            strict=True,
-        ):
-            known = [self.reference[n] for n in chosen]
+        for chosen, logits, targets, _ in self._forwards(model, [self.normal[n] for n in normal]):
+            known = [self.reference[normal[place]] for place in chosen]
             loss -= float(log_prob(logits, targets).sum())
             before -= float(torch.cat([r.log_prob for r in known]).sum())
             top_ids = torch.cat([r.top_ids for r in known]).long().to(logits.device)
@@ -113,10 +106,12 @@ class Prober:
             kl=kl / tokens if tokens else 0.0,
         )
 
-    def _forwards(self, model: Model, sequences: Sequence[Encoded]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for chosen in _batches(list(sequences), self.batch_size):
-            batch = batch_for(model, chosen, self.tokenizer.pad_token_id, self.prefix)
-            yield answer_logits(model, batch, self.prefix)
+    def _forwards(
+        self, model: Model, sequences: Sequence[Encoded]
+    ) -> Iterator[tuple[list[int], Tensor, Tensor, Tensor]]:
+        for chosen in batches(sequences, self.batch_size):
+            batch = batch_for(model, [sequences[n] for n in chosen], self.tokenizer.pad_token_id, self.prefix)
+            yield chosen, *answer_logits(model, batch, self.prefix)
 
     @torch.no_grad()
     def _repetition(self, model: Model) -> float:
@@ -139,7 +134,3 @@ def _exp(exponent: float) -> float:
         return math.exp(exponent)
     except OverflowError:
         return math.inf
-
-
-def _batches(items: list[T], size: int) -> list[list[T]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]

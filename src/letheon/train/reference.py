@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, batch_for
+from letheon.forward import answer_logits, batch_for, batches
 from letheon.models import Model
 from letheon.prefix import FrozenPrefix
 from letheon.store import Store, digest
@@ -53,12 +53,11 @@ class ReferenceCache:
         run = [
             number for number, name in enumerate(names) if moments is not None or f"{name}.log_prob" not in self.store
         ]
-        run.sort(key=lambda number: len(sequences[number].ids))
         training = model.training
         model.eval()
-        for start in range(0, len(run), self.batch_size):
-            chosen = run[start : start + self.batch_size]
-            self._score(model, [sequences[n] for n in chosen], [names[n] for n in chosen], moments)
+        for chosen in batches([sequences[number] for number in run], self.batch_size):
+            numbers = [run[place] for place in chosen]
+            self._score(model, [sequences[n] for n in numbers], [names[n] for n in numbers], moments)
         model.train(training)
         return [self._read(name) for name in names]
 

@@ -14,7 +14,7 @@ from letheon.prefix import decoder_layers
 from letheon.recipe import Tuning
 
 ADAPTED = "top-66%"
-"""The layers that have an adapter by default: on lower ones it costs more than it adds (measured on the demo's log)."""
+"""The layers that have an adapter by default: on lower ones it costs more than it adds."""
 
 
 def adapter_for(model: Model, tuning: Tuning | None = None) -> Any:

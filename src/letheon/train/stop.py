@@ -33,6 +33,8 @@ class Probe:
     alpha: float = 1.0
 
 
+NEAR = 1.25
+"""How far the guards may be overrun where training ends: there scaling back takes little of the forgetting."""
 SLACK = 2.0
 """How far the guards may be overrun while training goes on: scaling back gives most of the overrun back."""
 
@@ -50,8 +52,8 @@ class Decision(NamedTuple):
 class StopRule:
     """Decides from a stream of probes.
 
-    Forgotten: the old answers' probability and extraction strength have both fallen to their limits, seen on a quick
-    probe and confirmed on a larger one. The limits are about what a model that never saw the answers has: going on
+    Forgotten: the old answers' probability and extraction strength have both fallen to their limits, and still will
+    be there when what overruns the guards has been scaled back; seen on a quick probe and confirmed on a larger one. The limits are about what a model that never saw the answers has: going on
     below them costs ability and shows the forgetting to a membership attack. What was changed is then scaled back to
     the limits (`letheon.train.scale_back`). Guards: normal perplexity, KL, finite numbers, no repetition collapse.
     They hold for the state that is kept; only where one is overrun by more than `SLACK` times what it allows does the
@@ -118,16 +120,19 @@ class StopRule:
         """Take the larger probe after a "confirm"."""
         return Decision("stop", self.forgotten(probe) or "") if self._is_done(probe) else self._go_on(probe)
 
+    def left(self, probe: Probe) -> float:
+        """What would remain if a probe were scaled back to within the guards, and some of the forgetting with it."""
+        return self.remaining(probe) * math.sqrt(max(self.overrun(probe), 1.0))
+
     def _is_done(self, probe: Probe) -> bool:
-        return self.remaining(probe) <= 1 and self.breach(probe) is None
+        return self.left(probe) <= 1 and self.breach(probe, NEAR) is None
 
     def _go_on(self, probe: Probe) -> Decision:
         """Whether to go on after a probe that is not good enough, and how."""
         if not self.is_finite(probe):
             return Decision("stop", "diverged: the loss is not finite")
         breach = self.breach(probe, SLACK)
-        # What is over the guards will be scaled back, and some of the forgetting with it.
-        left = self.remaining(probe) * math.sqrt(max(self.overrun(probe), 1.0))
+        left = self.left(probe)
         if breach is None and left < self.lowest - 0.1:
             self.flat = 0
             self.lowest = left

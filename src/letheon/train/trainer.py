@@ -23,18 +23,18 @@ from letheon.chat import Encoded, check_tokenizer, encode_dialogue, encode_reply
 from letheon.dialogues import BadRowError, parse_row
 from letheon.errors import InputError
 from letheon.expected import Target, targets_of
-from letheon.forward import answer_logits, can_pack
+from letheon.forward import can_pack, chunked_logits
 from letheon.models import Model, Tokenizer, context_length
 from letheon.objective import (
     PARTS,
     Answers,
     Balance,
+    ChunkedLogits,
     Counts,
     CrossEntropy,
     DualWeight,
     Objective,
     Part,
-    log_prob,
 )
 from letheon.prefix import frozen_prefix
 from letheon.records import Dialogue, Stop, Turn
@@ -245,9 +245,10 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             num_items_in_batch: (3, 2) counts of the step; None takes those of the batch.
         """
         # Data of an evaluation pass once.
-        logits, targets, row = answer_logits(model, inputs, self._collator.prefix if model.training else None)
+        logits, targets, row = chunked_logits(model, inputs, self._collator.prefix if model.training else None)
         if not model.training:
-            loss = -log_prob(logits, targets).mean()
+            all_count = torch.ones_like(targets, dtype=torch.bool)
+            loss = -Answers(logits, targets, row, all_count).log_probs().mean()
             return (loss, {"loss": loss}) if return_outputs else loss
         batch = self._answers(logits, targets, row, inputs)
         counts = None
@@ -269,23 +270,26 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         return bool(self.args.balance) and self.objective.negative is not None and self.objective.normal is not None
 
     @staticmethod
-    def _answers(logits: Tensor, targets: Tensor, row: Tensor, inputs: dict[str, Tensor]) -> dict[Part, Answers]:
+    def _answers(
+        logits: Tensor | ChunkedLogits, targets: Tensor, row: Tensor, inputs: dict[str, Tensor]
+    ) -> dict[Part, Answers]:
         """Split the answer tokens of a batch by part; the collator has put those of a part together."""
         batch: dict[Part, Answers] = {}
         part_of_token = inputs["part"][row]
         sizes = [int((part_of_token == number).sum()) for number in range(len(PARTS))]
         # Slices: to choose tokens by a mask costs more on the way back than all the losses.
+        split_logits = logits.split(sizes) if isinstance(logits, ChunkedLogits) else torch.split(logits, sizes)
         split = {
             key: torch.split(values, sizes)
-            for key, values in {"logits": logits, "targets": targets, "row": row, **inputs}.items()
-            if key in {"logits", "targets", "row", "counts", "reference_log_prob"}
+            for key, values in {"targets": targets, "row": row, **inputs}.items()
+            if key in {"targets", "row", "counts", "reference_log_prob"}
         }
         for number, part in enumerate(PARTS):
             if not sizes[number]:
                 continue
             of_normal = part == "normal" and "reference_top_ids" in inputs
             batch[part] = Answers(
-                logits=split["logits"][number],
+                logits=split_logits[number],
                 targets=split["targets"][number],
                 sequence=torch.unique_consecutive(split["row"][number], return_inverse=True)[1],
                 counts=split["counts"][number],
@@ -645,7 +649,9 @@ class _StepSums:
             self.negative_square += _square_norm(parts["negative"], batch["negative"].logits)
 
 
-def _square_norm(loss: Tensor, logits: Tensor) -> float:
+def _square_norm(loss: Tensor, logits: Tensor | ChunkedLogits) -> float:
+    if isinstance(logits, ChunkedLogits):
+        return logits.square_norm(loss)
     (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
     return float(gradient.float().pow(2).sum())
 

@@ -1,0 +1,62 @@
+"""The head apart from the body: a model that hands out what its head would read, so that logits come in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from letheon.models import Model
+
+_apart: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+@contextmanager
+def head_apart(model: Model) -> Iterator[Callable[[Tensor], Tensor]]:
+    """In the block a model's `logits` are what its head would read; yields the head, to be used after the block.
+
+    The head computes in the precision in which the model would have run it.
+    """
+    head = model.get_output_embeddings()
+    autocast: list[torch.autocast] = []
+
+    def skip(states: Tensor) -> Tensor:
+        kind = states.device.type
+        enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        autocast.append(torch.autocast(kind, dtype, enabled=enabled))
+        return states
+
+    def apply(states: Tensor) -> Tensor:
+        with autocast[0]:
+            logits: Tensor = head(states)
+        return logits
+
+    head.forward = skip
+    try:
+        yield apply
+    finally:
+        del head.forward
+
+
+@torch.no_grad()
+def has_head_apart(model: Model) -> bool:
+    """Whether a model's logits are what its head makes of hidden states, and nothing is done to them any more.
+
+    Some models scale or cap them. It is tried out once, on four tokens.
+    """
+    if model not in _apart:
+        if model.get_output_embeddings() is None:
+            _apart[model] = False
+            return False
+        ids = torch.arange(1, 5, device=model.device)[None]
+        training = model.training
+        model.eval()
+        logits = model(ids, use_cache=False).logits
+        with head_apart(model) as head:
+            states = model(ids, use_cache=False).logits
+        _apart[model] = torch.equal(head(states).to(logits.dtype), logits)
+        model.train(training)
+    return _apart[model]
