@@ -8,7 +8,7 @@ TORCH := 2.13.0
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup weights demo test test-slow lint format types check clean
+.PHONY: help setup weights demo test test-slow bench lint format types check clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ test: setup  ## Run the tests, without the slow ones; options in ARGS, e.g. ARGS
 
 test-slow: setup  ## Run the tests that need the real demo model or minutes
 	$(PYTEST) -m slow $(ARGS)
+
+bench: setup  ## Time steps against plain ones, and how cost grows with the log (half an hour, alone on the machine)
+	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/scaling.py
 
 lint: setup  ## Check style and format
 	$(BIN)/ruff check .

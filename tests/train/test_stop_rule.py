@@ -38,19 +38,21 @@ def test_forgotten_is_at_the_limits() -> None:
 @pytest.mark.parametrize(
     ("probability", "overrun", "action"),
     [
-        (0.085, 1.2, "confirm"),
-        # Scaled back to the guard, this one would no longer be at the limits.
-        (0.095, 1.2, "continue"),
-        # So much is not given back where there is no need.
-        (0.05, 1.3, "continue"),
+        (0.08, 1.2, "confirm"),
+        (0.055, 1.8, "confirm"),
+        # Scaled back to the guard, these would no longer be at the limits.
+        (0.085, 1.2, "continue"),
+        (0.06, 1.8, "continue"),
+        # Beyond twice the guards it rests, however much is forgotten.
+        (0.01, 2.1, "hold"),
     ],
 )
-def test_a_little_beyond_a_guard_is_done_if_scaling_back_still_forgets(
+def test_beyond_a_guard_it_is_done_if_scaling_back_still_forgets(
     probability: float, overrun: float, action: str
 ) -> None:
     rule = StopRule(probability=0.1, kl_budget=0.1)
-    found = probe(probability, kl=0.1 * overrun)
-    assert rule.left(found) == pytest.approx(probability / 0.1 * math.sqrt(overrun))
+    found = probe(probability, extraction_strength=0.0, kl=0.1 * overrun)
+    assert rule.left(found) == pytest.approx(probability / 0.1 * overrun)
     assert rule.look(found).action == action
 
 

@@ -18,6 +18,7 @@ from letheon.errors import InputError
 from letheon.objective import NLUL, NPO, CrossEntropy, GradientAscent, LogOddsHinge, Objective, ReferenceKL
 from letheon.records import Dialogue
 from letheon.train import Probe, UnlearnConfig, UnlearnTrainer
+from letheon.train import trainer as trainer_module
 from letheon.train.trainer import STATE_FILE
 
 Make = Callable[..., UnlearnTrainer]
@@ -87,6 +88,44 @@ def test_chunks_of_logits_change_nothing(
     for key in ("negative", "positive", "normal", "scale", "weight_normal"):
         assert logged(chunked, key) == pytest.approx(logged(whole, key), rel=1e-4), key
     assert chunked.evaluate()["eval_loss"] == pytest.approx(whole.evaluate()["eval_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_fast_paths_end_where_the_plain_path_does(
+    make_trainer: Make, tuning: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed, chunked and from the frozen prefix on, against a row for each sequence through the whole model."""
+    from peft import LoraConfig
+
+    upper = LoraConfig(r=4, target_modules=["q_proj", "up_proj"], layers_to_transform=[1])
+
+    def new(folder: str) -> UnlearnTrainer:
+        given = {"adapter_init": "random", "directions": 0, "max_steps": 20, "learning_rate": 3e-4}
+        trainer = make_trainer(folder, peft_config=upper if tuning == "lora" else None, **given)
+        if tuning == "full":
+            trainer.model.requires_grad_(False)
+            trainer.model.model.layers[1].requires_grad_(True)
+        return trainer
+
+    with monkeypatch.context() as fast_paths:
+        fast_paths.setattr(forward, "CHUNK", 40)
+        fast = new("fast")
+        fast.train()
+    assert fast._collator.packed
+    assert fast._collator.prefix is not None
+    monkeypatch.setattr(trainer_module, "can_pack", lambda model: False)
+    monkeypatch.setattr(forward, "can_pack", lambda model: False)
+    monkeypatch.setattr(trainer_module, "frozen_prefix", lambda *given: None)
+    plain = new("plain")
+    before = weights(plain)
+    plain.train()
+    assert not plain._collator.packed
+    assert plain._collator.prefix is None
+    for key in ("negative", "positive", "normal"):
+        assert logged(fast, key)[0] == pytest.approx(logged(plain, key)[0], rel=1e-5), key
+    assert logged(fast, "grad_norm")[0] == pytest.approx(logged(plain, "grad_norm")[0], rel=1e-4)
+    # Adam's steps magnify rounding; all of them together moved the weights by far more.
+    assert distance(weights(fast), weights(plain)) < 1e-2 * distance(before, weights(plain))
 
 
 class Kill(TrainerCallback):  # type: ignore[misc]

@@ -68,10 +68,12 @@ class ReferenceCache:
         batch = batch_for(model, sequences, self.pad_token_id, self.prefix)
         with moments.watching(batch) if moments else nullcontext():
             logits, targets, row = answer_logits(model, batch, self.prefix)
-        log_probs = logits.float().log_softmax(dim=1)
-        own = log_probs.gather(1, targets[:, None])[:, 0].cpu()
-        top = log_probs.topk(min(self.top_k, logits.size(1)), dim=1)
-        values, ids, rows = top.values.cpu(), top.indices.to(torch.int32).cpu(), row.cpu()
+        logits = logits.float()
+        # No second copy of the logits, as a log-softmax would be.
+        normaliser = logits.logsumexp(dim=1, keepdim=True)
+        own = (logits.gather(1, targets[:, None]) - normaliser)[:, 0].cpu()
+        top = logits.topk(min(self.top_k, logits.size(1)), dim=1)
+        values, ids, rows = (top.values - normaliser).cpu(), top.indices.to(torch.int32).cpu(), row.cpu()
         found: dict[str, Tensor] = {}
         for place, name in enumerate(names):
             of = rows == place

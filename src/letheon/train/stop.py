@@ -33,8 +33,6 @@ class Probe:
     alpha: float = 1.0
 
 
-NEAR = 1.25
-"""How far the guards may be overrun where training ends: there scaling back takes little of the forgetting."""
 SLACK = 2.0
 """How far the guards may be overrun while training goes on: scaling back gives most of the overrun back."""
 
@@ -53,9 +51,10 @@ class StopRule:
     """Decides from a stream of probes.
 
     Forgotten: the old answers' probability and extraction strength have both fallen to their limits, and still will
-    be there when what overruns the guards has been scaled back; seen on a quick probe and confirmed on a larger one. The limits are about what a model that never saw the answers has: going on
-    below them costs ability and shows the forgetting to a membership attack. What was changed is then scaled back to
-    the limits (`letheon.train.scale_back`). Guards: normal perplexity, KL, finite numbers, no repetition collapse.
+    be there when what overruns the guards has been scaled back (`letheon.train.scale_back`); seen on a quick probe
+    and confirmed on a larger one. The limits are about what a model that never saw the answers has: going on below
+    them costs ability and shows the forgetting to a membership attack, so what was changed is then scaled back to
+    them. Guards: normal perplexity, KL, finite numbers, no repetition collapse.
     They hold for the state that is kept; only where one is overrun by more than `SLACK` times what it allows does the
     negative loss rest, for to train on beside the guards forgets more at the same cost. Flat: no progress for
     `patience` probes. Rule and limits are ours; the two-stage probe follows MASC (arXiv 2606.02920).
@@ -121,11 +120,14 @@ class StopRule:
         return Decision("stop", self.forgotten(probe) or "") if self._is_done(probe) else self._go_on(probe)
 
     def left(self, probe: Probe) -> float:
-        """What would remain if a probe were scaled back to within the guards, and some of the forgetting with it."""
-        return self.remaining(probe) * math.sqrt(max(self.overrun(probe), 1.0))
+        """How much is left to forget if what overruns the guards is scaled back, and some of the forgetting with it.
+
+        A careful estimate: forgetting is taken to be given back by as much as the guards are overrun.
+        """
+        return self.remaining(probe) * max(self.overrun(probe), 1.0)
 
     def _is_done(self, probe: Probe) -> bool:
-        return self.left(probe) <= 1 and self.breach(probe, NEAR) is None
+        return self.left(probe) <= 1 and self.breach(probe, SLACK) is None
 
     def _go_on(self, probe: Probe) -> Decision:
         """Whether to go on after a probe that is not good enough, and how."""
