@@ -12,7 +12,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from letheon import forward
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, can_pack, chunked_logits, collate
+from letheon.forward import answer_logits, can_pack, chunked_logits, collate, hold_in_bf16
 from letheon.head import has_head_apart, head_apart
 from letheon.objective import ChunkedLogits
 
@@ -85,6 +85,19 @@ def test_chunks_equal_all_at_once(
     assert torch.equal(rest[0], targets)
     assert torch.equal(rest[1], row)
     torch.testing.assert_close(chunked.head(chunked.states), whole)
+
+
+def test_an_adapter_whose_base_is_held_in_bfloat16(tiny_model: Callable[..., Any], small_chunks: None) -> None:
+    """Such a model runs under autocast alone, which a wrapper sets: so does the trial."""
+    base = tiny_model()
+    hold_in_bf16(base)
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
+    batch = collate(SEQUENCES, 0, packed=True)
+    whole = answer_logits(model, batch)[0]
+    chunked, *_ = chunked_logits(model, batch)
+    assert isinstance(chunked, ChunkedLogits)
+    assert torch.equal(chunked.head(chunked.states).to(whole.dtype), whole)
 
 
 def test_few_answer_tokens_are_not_cut_up(tiny_model: Callable[..., Any]) -> None:

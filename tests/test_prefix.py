@@ -137,6 +137,50 @@ def test_no_prefix_where_the_lowest_layer_or_the_embedding_learns(tiny_model: Ca
     assert frozen_prefix(model, 0, Store()) is None
 
 
+def test_states_of_another_shape_are_no_error(
+    tiny_model: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = top_lora(tiny_model(num_hidden_layers=3), [2])
+
+    def streams(layer: Any, last: bool) -> None:
+        """As where several streams go from layer to layer, the number of streams first."""
+        own = layer.forward
+
+        def forward(hidden: torch.Tensor, **named: Any) -> torch.Tensor:
+            output = own(hidden[0] if hidden.dim() == 4 else hidden, **named)
+            return output if last else output.expand(2, *output.shape)
+
+        layer.forward = forward
+
+    for number, layer in enumerate(model.get_base_model().model.layers):
+        streams(layer, number == 2)
+    assert frozen_prefix(model, 0, Store()) is None
+    assert "needs its lower layers" in caplog.text
+
+
+def test_what_ran_ahead_does_not_run_again(tiny_model: Callable[..., Any]) -> None:
+    model = top_lora(tiny_model(num_hidden_layers=3), [2])
+    assert can_pack(model)
+    prefix = frozen_prefix(model, 0, Store())
+    assert prefix is not None
+    prefix.run_ahead(model, [*SEQUENCES, *OTHERS], most=2)
+    calls: list[Any] = []
+    model.get_base_model().model.layers[0].mlp.register_forward_hook(lambda *_: calls.append(_))
+    batch = collate(SEQUENCES, 0, packed=True, prefix=prefix)
+    logits, *_ = answer_logits(model, batch, prefix)
+    assert not calls
+    torch.testing.assert_close(logits, answer_logits(model, batch)[0])
+
+
+def test_a_forward_of_the_models_own_comes_back(tiny_model: Callable[..., Any]) -> None:
+    model = top_lora(tiny_model(num_hidden_layers=3), [2])
+    layer = model.get_base_model().model.layers[0]
+    layer.forward = own = layer.forward
+    prefix = frozen_prefix(model, 0, Store())
+    answer_logits(model, collate(SEQUENCES, 0, packed=True, prefix=prefix), prefix)
+    assert layer.forward is own
+
+
 def test_a_model_that_needs_more_than_hidden_states_is_left_whole(
     tiny_model: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:

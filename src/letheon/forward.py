@@ -19,7 +19,7 @@ from torch import Tensor
 
 from letheon.chat import Encoded
 from letheon.head import has_head_apart, head_apart
-from letheon.models import Model
+from letheon.models import Model, bare_model
 from letheon.objective import CHUNK, ChunkedLogits
 from letheon.packing import leave_packed_attention, pack, use_packed_attention
 
@@ -218,12 +218,12 @@ def chunked_logits(
     model: Model, batch: Mapping[str, Tensor], prefix: FrozenPrefix | None = None
 ) -> tuple[Tensor | ChunkedLogits, Tensor, Tensor]:
     """As `answer_logits`, but of more than a chunk of answer tokens the logits come in chunks, if the model can."""
-    inner = bare_model(model)
-    if len(batch["targets"]) <= CHUNK or not has_head_apart(inner):
+    # Where several processes wrap the model, its head would get gradients outside of what they keep in step.
+    if len(batch["targets"]) <= CHUNK or hasattr(model, "module") or not has_head_apart(model):
         return answer_logits(model, batch, prefix)
-    with head_apart(inner) as head:
+    with head_apart(model) as head:
         states = _predict(model, batch, prefix)
-    return ChunkedLogits(states, head), batch["targets"], batch["row"]
+    return ChunkedLogits(states, head, CHUNK), batch["targets"], batch["row"]
 
 
 def _predict(model: Model, batch: Mapping[str, Tensor], prefix: FrozenPrefix | None) -> Tensor:
@@ -249,10 +249,3 @@ def _predict(model: Model, batch: Mapping[str, Tensor], prefix: FrozenPrefix | N
     # On the way back this is several times faster than indexing.
     found: Tensor = output.logits.flatten(0, 1).index_select(0, places)
     return found
-
-
-def bare_model(model: Model) -> Model:
-    """The model inside accelerate's and PEFT's wrappers."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

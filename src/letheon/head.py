@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from letheon.models import Model
+from letheon.models import Model, bare_model, other_forward
 
 _apart: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -20,7 +20,7 @@ def head_apart(model: Model) -> Iterator[Callable[[Tensor], Tensor]]:
 
     The head computes in the precision in which the model would have run it.
     """
-    head = model.get_output_embeddings()
+    head = bare_model(model).get_output_embeddings()
     autocast: list[torch.autocast] = []
 
     def skip(states: Tensor) -> Tensor:
@@ -34,11 +34,8 @@ def head_apart(model: Model) -> Iterator[Callable[[Tensor], Tensor]]:
             logits: Tensor = head(states)
         return logits
 
-    head.forward = skip
-    try:
+    with other_forward([head], skip):
         yield apply
-    finally:
-        del head.forward
 
 
 @torch.no_grad()
@@ -46,17 +43,24 @@ def has_head_apart(model: Model) -> bool:
     """Whether a model's logits are what its head makes of hidden states, and nothing is done to them any more.
 
     Some models scale or cap them. It is tried out once, on four tokens.
+
+    Args:
+        model: The model as it is called, for its precision may be set by a wrapper.
     """
-    if model not in _apart:
-        if model.get_output_embeddings() is None:
-            _apart[model] = False
-            return False
-        ids = torch.arange(1, 5, device=model.device)[None]
-        training = model.training
-        model.eval()
-        logits = model(ids, use_cache=False).logits
+    inner = bare_model(model)
+    if inner not in _apart:
+        _apart[inner] = inner.get_output_embeddings() is not None and _try_apart(model)
+    return _apart[inner]
+
+
+def _try_apart(model: Model) -> bool:
+    ids = torch.arange(1, 5, device=bare_model(model).device)[None]
+    training = model.training
+    model.eval()
+    try:
+        logits = model(input_ids=ids, use_cache=False).logits
         with head_apart(model) as head:
-            states = model(ids, use_cache=False).logits
-        _apart[model] = torch.equal(head(states).to(logits.dtype), logits)
+            states = model(input_ids=ids, use_cache=False).logits
+    finally:
         model.train(training)
-    return _apart[model]
+    return torch.equal(head(states).to(logits.dtype), logits)

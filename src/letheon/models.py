@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,29 @@ def context_length(model_or_config: Any) -> int | None:
     config = getattr(model_or_config, "config", model_or_config)
     value = getattr(config, "max_position_embeddings", None)
     return int(value) if value else None
+
+
+def bare_model(model: Model) -> Model:
+    """The model inside accelerate's and PEFT's wrappers."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def other_forward(modules: Iterable[Any], forward: Callable[..., Any]) -> Iterator[None]:
+    """In the block, modules do something else when they are called."""
+    before = [(module, vars(module).get("forward")) for module in modules]
+    for module, _ in before:
+        module.forward = forward
+    try:
+        yield
+    finally:
+        for module, own in before:
+            if own is None:
+                del module.forward
+            else:
+                module.forward = own
 
 
 def save_model(model: Model, tokenizer: Tokenizer, folder: Path) -> None:

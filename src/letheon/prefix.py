@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from letheon.forward import TRIAL, answer_logits, bare_model, batch_for, close, collate, token_places
-from letheon.models import Model
+from letheon.forward import TRIAL, answer_logits, batch_for, batches, can_pack, close, collate, token_places
+from letheon.models import Model, bare_model, other_forward
 from letheon.store import Store, digest
 
 if TYPE_CHECKING:
@@ -67,26 +67,27 @@ class FrozenPrefix:
             self._run(model, new, packed=batch["attention_mask"].dim() > 2)
         states = self._laid_out(numbers, batch)
 
-        def handed_on(hidden: Tensor, *_: Any, **__: Any) -> Any:
+        def handed_on(*inputs: Any, **named: Any) -> Any:
+            hidden = inputs[0] if inputs else named["hidden_states"]
             # Checkpointing asks for inputs that require gradients.
             out = states.requires_grad_() if hidden.requires_grad else states
             return (out,) if self._gives_tuple else out
 
-        skipped = self._layers[:-1]
-        for layer in skipped:
-            layer.forward = handed_on
-        try:
+        with other_forward(self._layers[:-1], handed_on):
             yield
-        finally:
-            for layer in skipped:
-                del layer.forward
+
+    def run_ahead(self, model: Model, sequences: Sequence[Encoded], most: int) -> None:
+        """Run sequences that are new, so many at once: what is kept does not depend on when they turn up then."""
+        new = [s for s in sequences if self._names[self.number(s)] not in self.store]
+        for chosen in batches(new, most):
+            self._run(model, [self.number(new[n]) for n in chosen], packed=can_pack(model))
 
     def _laid_out(self, numbers: Sequence[int], batch: Mapping[str, Tensor]) -> Tensor:
         """(R, T, d) what comes into the first layer that learns."""
         ids, (places, _) = batch["input_ids"], token_places(batch)
         known = torch.cat([self.store[self._names[number]] for number in numbers]).to(ids.device)
         states = known.new_zeros(ids.numel(), known.size(1))
-        # A token that several sequences share is written by each of them, always the same.
+        # A token that several sequences share is written by each of them, up to rounding the same.
         states[places] = known
         return states.view(*ids.shape, -1)
 
@@ -139,12 +140,18 @@ def frozen_prefix(model: Model, pad_token_id: int, store: Store) -> FrozenPrefix
     batch = batch_for(model, TRIAL, pad_token_id, prefix)
     training = model.training
     model.eval()
-    with torch.no_grad():
-        whole = answer_logits(model, batch)[0]
-        # At the first time the lower layers still run, and may leave something for the upper ones.
-        skipping = [answer_logits(model, batch, prefix)[0] for _ in range(2)]
-    model.train(training)
-    if not all(close(logits, whole, whole.dtype) for logits in skipping):
+    try:
+        with torch.no_grad():
+            whole = answer_logits(model, batch)[0]
+            # At the first time the lower layers still run, and may leave something for the upper ones.
+            skipping = [answer_logits(model, batch, prefix)[0] for _ in range(2)]
+        same = all(close(logits, whole, whole.dtype) for logits in skipping)
+    except (TypeError, ValueError, RuntimeError, LookupError) as error:
+        logger.info("skipping the lower layers was tried and failed: %s", error)
+        same = False
+    finally:
+        model.train(training)
+    if not same:
         logger.warning("%s needs its lower layers at every step; they are not skipped", type(model).__name__)
         return None
     prefix.store = store

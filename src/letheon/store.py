@@ -25,18 +25,19 @@ class Store:
     Args:
         folder: Where the files are written; None keeps everything in memory.
         key: What the tensors hold for, such as the hash of a model. Files in the folder that have the same key are
-            read, others removed. None: for this run alone, and no file is left, not even where the run is killed.
+            read, others that a store has written removed. None: for this run alone, and its files lose their names
+            as soon as they are mapped.
     """
 
     def __init__(self, folder: Path | None = None, key: str | None = None):
         self._folder = folder
         self._key = key
         self._tensors: dict[str, Tensor] = {}
-        if folder is not None and folder.is_dir():
-            for file in sorted(folder.iterdir()):
-                # A file of another name has been cut off while it was written.
+        if folder is not None:
+            for file in sorted(folder.glob("letheon-*")):
+                # A file of another ending has been cut off while it was written.
                 if key is None or file.suffix != ".safetensors" or not self._read(file):
-                    file.unlink()
+                    _remove(file)
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -52,26 +53,34 @@ class Store:
         from safetensors.torch import save_file
 
         self._folder.mkdir(parents=True, exist_ok=True)
-        file = self._folder / f"{uuid.uuid4().hex}.safetensors"
+        file = self._folder / f"letheon-{uuid.uuid4().hex}.safetensors"
         # One that has been cut off must not look like a whole one.
         written = file.with_suffix(".part")
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, written, {"key": self._key or ""})
         written.rename(file)
         self._read(file)
         if self._key is None:
-            # The mapping outlives the name. Windows keeps the name as long; it goes with the folder then.
-            with contextlib.suppress(PermissionError):
-                file.unlink()
+            # The mapping outlives the name.
+            _remove(file)
 
     def _read(self, file: Path) -> bool:
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
 
-        with safe_open(file, "pt") as opened:
-            if (opened.metadata() or {}).get("key") != (self._key or ""):
-                return False
+        try:
+            with safe_open(file, "pt") as opened:
+                if (opened.metadata() or {}).get("key") != (self._key or ""):
+                    return False
+        except SafetensorError:
+            return False
         self._tensors.update(load_file(file))
         return True
+
+
+def _remove(file: Path) -> None:
+    # Windows keeps a file that is mapped, until its folder is removed.
+    with contextlib.suppress(PermissionError):
+        file.unlink()
 
 
 def key_of(model: Model, *settings: Any) -> str:
@@ -83,7 +92,6 @@ def key_of(model: Model, *settings: Any) -> str:
     return key.hexdigest()
 
 
-def digest(sequence: Encoded, *, answers: bool = False) -> str:
-    """A name for a sequence: by its tokens, and by which of them are answers where that matters."""
-    parts = [sequence.ids, sequence.answer_mask] if answers else [sequence.ids]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+def digest(sequence: Encoded) -> str:
+    """A name for a sequence: by its tokens, and by which of them are answers."""
+    return hashlib.sha256(json.dumps([sequence.ids, sequence.answer_mask]).encode()).hexdigest()[:32]

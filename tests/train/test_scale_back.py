@@ -41,6 +41,21 @@ def test_the_line_goes_through_its_ends(line: Line, weight: nn.Parameter, tmp_pa
     assert not list((tmp_path / "new").iterdir())
 
 
+def test_a_visit_to_the_start_ends_where_it_began(line: Line, weight: nn.Parameter) -> None:
+    line.go(0.25)
+    with line.at_start():
+        assert weight.tolist() == [2.0, 2.0]
+    assert weight.tolist() == [3.0, 2.0]
+    with pytest.raises(KeyboardInterrupt), line.at_start():
+        raise KeyboardInterrupt
+    assert weight.tolist() == [3.0, 2.0]
+    # To the start it is exact, whatever has become of the weights.
+    with torch.no_grad():
+        weight.fill_(math.nan)
+    with line.at_start():
+        assert weight.tolist() == [2.0, 2.0]
+
+
 def alpha_of(weight: nn.Parameter) -> float:
     return (weight[0].item() - 2) / 4
 

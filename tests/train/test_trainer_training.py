@@ -138,11 +138,22 @@ class Kill(TrainerCallback):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("killed_at", [4, 6, 9])
-@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("tuning", ["full", "lora", "upper layer", "upper layer in bfloat16"])
 def test_a_killed_run_resumes_to_the_same_result(
     make_trainer: Make, lora: Callable[[], Any], tuning: str, killed_at: int
 ) -> None:
-    """Batches of 3 of 8 dialogues: an epoch has 3 steps, so that a checkpoint falls within and at the end of one."""
+    """Batches of 3 of 8 dialogues: an epoch has 3 steps, so that a checkpoint falls within and at the end of one.
+
+    Of the 24 normal dialogues 8 are new in each epoch. To the bit, also where the lower layer is not run again.
+    """
+    from peft import LoraConfig
+
+    upper = LoraConfig(r=4, target_modules=["q_proj", "up_proj"], layers_to_transform=[1])
+    adapters = {"full": lambda: None, "lora": lora}
+    rows = [
+        {"messages": [{"role": "user", "content": f"What is {n}?"}, {"role": "assistant", "content": f"It is {n}"}]}
+        for n in range(24)
+    ]
     settings: dict[str, Any] = {
         "per_device_train_batch_size": 3,
         "gradient_accumulation_steps": 1,
@@ -158,10 +169,16 @@ def test_a_killed_run_resumes_to_the_same_result(
         "stop_kl_budget": 1.0,
         "probe_size": 4,
         "learning_rate": 3e-3,
+        "normal_per_forget": 1,
+        "bf16": tuning.endswith("bfloat16"),
+        # Else all normal dialogues are looked at before the first step.
+        "adapter_init": "random",
+        "directions": 0,
     }
 
     def new(folder: str, **more: Any) -> UnlearnTrainer:
-        return make_trainer(folder, peft_config=lora() if tuning == "lora" else None, **settings, **more)
+        adapter = adapters.get(tuning, lambda: upper)()
+        return make_trainer(folder, normal_dataset=rows, peft_config=adapter, **settings, **more)
 
     unbroken = new("unbroken")
     unbroken.train()
@@ -170,9 +187,10 @@ def test_a_killed_run_resumes_to_the_same_result(
         killed.train()
     resumed = new("killed")
     resumed.train(resume_from_checkpoint=True)
+    assert (unbroken._collator.prefix is not None) == tuning.startswith("upper")
     assert distance(weights(resumed), weights(unbroken)) == 0.0
     assert resumed.probes == unbroken.probes
-    assert len(unbroken.probes) == 7
+    assert [probe.step for probe in unbroken.probes][:7] == [0, 2, 4, 6, 8, 10, 11]
     assert resumed.stop == unbroken.stop
     assert resumed._weights == unbroken._weights
     assert resumed._balance == unbroken._balance
@@ -184,6 +202,23 @@ def test_a_killed_run_resumes_to_the_same_result(
         for number, reference in references.items():
             assert torch.equal(reference.log_prob, others[number].log_prob)
             assert torch.equal(reference.top_log_probs, others[number].top_log_probs)
+
+
+def test_workers_may_load_the_data(make_trainer: Make) -> None:
+    from peft import LoraConfig
+
+    def new(folder: str, workers: int) -> UnlearnTrainer:
+        upper = LoraConfig(r=4, target_modules=["q_proj"], layers_to_transform=[1])
+        given = {"adapter_init": "random", "dataloader_num_workers": workers}
+        return make_trainer(folder, peft_config=upper, **given)
+
+    alone = new("alone", 0)
+    alone.train()
+    helped = new("helped", 1)
+    helped.train()
+    assert distance(weights(alone), weights(helped)) < 1e-5
+    with pytest.raises(InputError, match="leave it off"):
+        make_trainer(dataloader_persistent_workers=True, dataloader_num_workers=1)
 
 
 def test_a_finished_run_goes_on_from_its_checkpoint(make_trainer: Make) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -41,6 +41,10 @@ class Sequence_:
     key: int | None
 
 
+def _nothing(epoch: int) -> None:
+    pass
+
+
 class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
     """Map-style dataset, one item per dialogue to forget; without any, one per normal dialogue (fine-tuning).
 
@@ -70,10 +74,17 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
         self.seed = seed
         self.cached = cached
         self.epoch = 0
+        self.on_epoch: Callable[[int], None] = _nothing
+        """Called before an epoch's data are taken."""
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the data loader at the start of each epoch."""
         self.epoch = epoch
+        self.on_epoch(epoch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What the data loader's workers get."""
+        return {**vars(self), "on_epoch": _nothing}
 
     def __len__(self) -> int:
         return len(self.forget) or len(self.normal)
@@ -83,22 +94,29 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
         return [len(item.old.ids) for item in self.forget] or [len(sequence.ids) for sequence in self.normal]
 
     def __getitem__(self, index: int) -> list[Sequence_]:
+        return self._item(index, self.epoch)
+
+    def _item(self, index: int, epoch: int) -> list[Sequence_]:
         if not self.forget:
             return [Sequence_("normal", self.normal[index], index if self.cached else None)]
         item = self.forget[index]
         sequences = [Sequence_("negative", item.old, index)]
         if item.expected:
-            draw = random.Random(f"{self.seed}-{self.epoch}-{index}")
+            draw = random.Random(f"{self.seed}-{epoch}-{index}")
             chosen = draw.choices(range(len(item.expected)), item.weights)[0]
             sequences.append(Sequence_("positive", item.expected[chosen], index))
         if self.normal:
             # Dealt in turn from shuffled decks, so that all normal dialogues are used equally often.
-            first = (self.epoch * len(self.forget) + index) * self.normal_per_forget
+            first = (epoch * len(self.forget) + index) * self.normal_per_forget
             for place in range(first, first + self.normal_per_forget):
                 deck, card = divmod(place, len(self.normal))
                 number = self._deck(deck)[card]
                 sequences.append(Sequence_("normal", self.normal[number], number))
         return sequences
+
+    def sequences(self, epoch: int) -> list[Encoded]:
+        """All that an epoch takes, in the order of the items."""
+        return [sequence.encoded for index in range(len(self)) for sequence in self._item(index, epoch)]
 
     def dealt(self, epoch: int) -> set[int]:
         """The numbers of the normal dialogues that an epoch takes."""

@@ -101,7 +101,9 @@ def train_from_recipe(
 def holds_base_in_bf16(recipe: Recipe, model: Model) -> bool:
     """Whether nothing of a model is needed in float32: it is the base of an adapter, under autocast throughout."""
     # Of a merged model the weights themselves are saved.
-    mixed = fast_bf16() and bool(training_settings(recipe, "").bf16)
+    settings = training_settings(recipe, "")
+    # Several devices under one process get no autocast.
+    mixed = fast_bf16() and bool(settings.bf16) and settings.n_gpu <= 1
     return recipe.tuning.kind == "lora" and mixed and not getattr(model, MERGED, False)
 
 
@@ -175,6 +177,8 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
             faults.append(f"unknown setting 'train.{name}'" + (f"; did you mean {near[0]!r}?" if near else ""))
         elif name == "output_dir":
             faults.append("'train.output_dir' is the run folder's to set; set 'output' instead")
+        elif name in {"cache_dir", "keep_cache"}:
+            faults.append(f"'train.{name}' is the run folder's to set; use --keep-cache instead")
         elif isinstance(value, str) and set(re.findall(r"\w+", known[name])) <= NUMBER:
             faults.append(f"'train.{name}' is {value!r}, expected a number")
     if faults:

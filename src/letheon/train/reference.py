@@ -49,7 +49,7 @@ class ReferenceCache:
         Returns:
             S references, in the order of the sequences; all tokens count.
         """
-        names = [digest(sequence, answers=True) for sequence in sequences]
+        names = [digest(sequence) for sequence in sequences]
         run = [
             number for number, name in enumerate(names) if moments is not None or f"{name}.log_prob" not in self.store
         ]
@@ -78,7 +78,8 @@ class ReferenceCache:
         for place, name in enumerate(names):
             of = rows == place
             found |= {f"{name}.log_prob": own[of], f"{name}.top_ids": ids[of], f"{name}.top_log_probs": values[of]}
-        self.store.update(found)
+        # Where they were run for their moments alone they are known.
+        self.store.update({name: tensor for name, tensor in found.items() if name not in self.store})
 
     def _read(self, name: str) -> Reference:
         log_prob, ids, values = (self.store[f"{name}.{what}"] for what in ("log_prob", "top_ids", "top_log_probs"))

@@ -50,15 +50,18 @@ class Line:
         with safe_open(self._files[0], "pt") as start, safe_open(self._files[1], "pt") as end:
             for name, parameter in self._parameters.items():
                 one, other = (file.get_tensor(name).to(parameter.device) for file in (start, end))
-                parameter.copy_(other if alpha == 1 else torch.lerp(one, other, alpha))
+                # The ends exactly, whatever the other one is.
+                parameter.copy_(one if alpha == 0 else other if alpha == 1 else torch.lerp(one, other, alpha))
 
     @contextmanager
     def at_start(self) -> Iterator[None]:
         """In the block the weights are those at the start; then they are again what they were."""
         self.end()
         self.go(0)
-        yield
-        self.go(1)
+        try:
+            yield
+        finally:
+            self.go(1)
 
     def close(self) -> None:
         """Remove the files."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, batch_for
+from letheon.forward import answer_logits, batch_for, batches
 from letheon.measure import release_memory
 from letheon.models import Model
 from letheon.prefix import FrozenPrefix
@@ -80,8 +80,8 @@ def measure_sensitivity(
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    for start in range(0, len(chosen), batch_size):
-        part = chosen[start : start + batch_size]
+    for numbers in batches(chosen, batch_size):
+        part = [chosen[number] for number in numbers]
         batch = batch_for(model, part, pad_token_id, prefix)
         share = -(-POSITIONS * len(part) // len(chosen))
         kept = torch.randperm(len(batch["predictors"]), generator=draw)[:share].to(device)

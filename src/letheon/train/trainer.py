@@ -106,6 +106,11 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             processing_class.pad_token = processing_class.eos_token
         if not forget_dataset and not normal_dataset:
             raise InputError("nothing to train on: forget_dataset and normal_dataset are both empty")
+        if args.dataloader_persistent_workers:
+            raise InputError(
+                "dataloader_persistent_workers=True: such workers would not see what is scored at the start of an "
+                "epoch; leave it off"
+            )
         if forget_dataset is not None and len(forget_dataset) == 0:
             raise InputError("forget_dataset is empty: there is no dialogue to forget")
         self._tokenizer = processing_class
@@ -127,7 +132,6 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         set_seed(args.seed)
         self._fresh_adapter = peft_config is not None
         self._prepared = Prepared()
-        self._cache_key = key_of(model, args.bf16, args.fp16, args.top_k) if args.keep_cache else None
         if peft_config is not None:
             from peft import get_peft_model
 
@@ -317,7 +321,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         model = self.accelerator.unwrap_model(self.model)
         model.to(self.args.device)
         self._cache = self._open_cache(model)
-        self._collator.prefix = self._cache.prefix
+        # Workers of a data loader would each number the sequences for themselves.
+        self._collator.prefix = None if self.args.dataloader_num_workers else self._cache.prefix
         if not self.train_dataset.forget:
             if self.objective.needs("normal"):
                 with self.accelerator.autocast():
@@ -341,36 +346,48 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 max_length=self._max_length,
             )
             self._collator.reference = self._prepared.reference
-        self._line = Line(self._trainable(), Path(self.args.output_dir))
+        self._line = Line(self._trainable(), self._own_folder)
+        self._epochs_ahead = 0
+        self.train_dataset.on_epoch = self._run_ahead
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self._finish()
         return output
 
     def _open_cache(self, model: Model) -> ReferenceCache:
-        store = Store(Path(self.args.cache_dir or Path(self.args.output_dir) / "cache"), self._cache_key)
+        args = self.args
         # Not where several devices share the work: it is not known how they call the layers.
-        alone = self.args.n_gpu <= 1 and self.accelerator.num_processes == 1
+        alone = args.n_gpu <= 1 and self.accelerator.num_processes == 1
+        settings = args.bf16, args.fp16, args.top_k, can_pack(model)
+        key = key_of(model, *settings) if args.keep_cache else None
+        store = Store(Path(args.cache_dir or Path(args.output_dir) / "cache") if alone else None, key)
         with self.accelerator.autocast():
             prefix = frozen_prefix(model, self._tokenizer.pad_token_id, store) if alone else None
         return ReferenceCache(
             store,
             prefix,
-            top_k=self.args.top_k,
+            top_k=args.top_k,
             pad_token_id=self._tokenizer.pad_token_id,
-            batch_size=pass_size(self.args),
+            batch_size=pass_size(args),
         )
 
-    def _score_ahead(self, epoch: int) -> None:
-        """Score the normal dialogues that an epoch takes for the first time: under θ₀, as all before them."""
-        known = self._collator.reference.get("normal")
-        if known is None or not self.train_dataset.forget:
-            return
-        new = sorted(self.train_dataset.dealt(epoch) - known.keys())
-        if new:
-            assert self._line is not None
-            with self._line.at_start(), self.accelerator.autocast():
-                scored = self._cache(self.model, [self.train_dataset.normal[number] for number in new])
-            known.update(zip(new, scored, strict=True))
+    def _run_ahead(self, epoch: int) -> None:
+        """What the data of an epoch ask of θ₀ for the first time, and of the layers that do not change.
+
+        In the order of the epochs, also where a run resumes in a later one: then it comes out the same to the bit.
+        """
+        dataset, known = self.train_dataset, self._collator.reference["normal"]
+        while self._epochs_ahead <= epoch:
+            new = sorted(dataset.dealt(self._epochs_ahead) - known.keys())
+            if new:
+                assert self._line is not None
+                with self._line.at_start(), self.accelerator.autocast():
+                    scored = self._cache(self.model, [dataset.normal[number] for number in new])
+                known.update(zip(new, scored, strict=True))
+            if self._collator.prefix is not None:
+                drawn = dataset.sequences(self._epochs_ahead)
+                with self.accelerator.autocast():
+                    self._collator.prefix.run_ahead(self.model, drawn, self._cache.batch_size)
+            self._epochs_ahead += 1
 
     def _contrasted(self, args: UnlearnConfig, model: Model) -> dict[str, torch.nn.Module]:
         """The layers for which a contrast is looked up: those with a fresh adapter, or of full tuning."""
@@ -493,6 +510,12 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         super().log(logs, start_time)
 
     # -- best state, checkpoints -------------------------------------------------------------------------------------
+
+    @property
+    def _own_folder(self) -> Path:
+        """For what each process writes for itself."""
+        folder = Path(self.args.output_dir)
+        return folder / f"process-{self.args.process_index}" if self.args.world_size > 1 else folder
 
     @property
     def _best_file(self) -> Path:
@@ -619,7 +642,6 @@ class _Adapt(TrainerCallback):  # type: ignore[misc]
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # The data loader does it too, except where a run resumes within an epoch or has several processes.
         self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
-        self.trainer._score_ahead(int(state.epoch or 0))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.trainer._after_step(state.global_step):
@@ -641,7 +663,8 @@ class _StepSums:
         if "normal" in batch:
             answers = batch["normal"]
             assert answers.reference_log_prob is not None
-            self.normal_loss -= float(answers.log_probs().detach().sum())
+            with torch.no_grad():
+                self.normal_loss -= float(answers.log_probs().sum())
             self.normal_reference -= float(answers.reference_log_prob.sum())
             self.normal_tokens += len(answers.targets)
         if balance and "negative" in parts and "normal" in parts:
