@@ -469,7 +469,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         probe = self._prober.quick(self.model, step)
         decision = self._rule.look(probe)
         if decision.action == "confirm":
-            probe = self._full(step)
+            probe = self._prober.whole(self.model, step)
+            if self._rule.left(probe) <= 1:
+                probe = self._with_answers(probe)
             decision = self._rule.confirm(probe)
         self._record(probe)
         self._act(probe, decision)
