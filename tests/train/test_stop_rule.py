@@ -38,11 +38,11 @@ def test_forgotten_is_at_the_limits() -> None:
 @pytest.mark.parametrize(
     ("probability", "overrun", "action"),
     [
-        (0.08, 1.2, "confirm"),
-        (0.055, 1.8, "confirm"),
-        # Scaled back to the guard, these would no longer be at the limits.
-        (0.085, 1.2, "continue"),
-        (0.06, 1.8, "continue"),
+        (0.085, 1.2, "confirm"),
+        # Scaled back to the guard, this one would no longer be at the limits.
+        (0.095, 1.2, "continue"),
+        # So much is not scaled back where it may still be mended.
+        (0.05, 1.3, "continue"),
         # Beyond twice the guards it rests, however much is forgotten.
         (0.01, 2.1, "hold"),
     ],
@@ -52,8 +52,15 @@ def test_beyond_a_guard_it_is_done_if_scaling_back_still_forgets(
 ) -> None:
     rule = StopRule(probability=0.1, kl_budget=0.1)
     found = probe(probability, extraction_strength=0.0, kl=0.1 * overrun)
-    assert rule.left(found) == pytest.approx(probability / 0.1 * overrun)
+    assert rule.left(found) == pytest.approx(probability / 0.1 * math.sqrt(overrun))
     assert rule.look(found).action == action
+
+
+def test_to_forget_ever_more_beside_the_guards_is_no_progress() -> None:
+    rule = StopRule(probability=0.1, kl_budget=0.1, patience=3)
+    actions = [rule.look(probe(p, extraction_strength=0.0, kl=0.13)).action for p in (0.1, 0.07, 0.05, 0.03, 0.01)]
+    # At 0.07 there is nothing left to forget; three probes on, it is still as far from the guards.
+    assert actions == ["continue", "continue", "continue", "continue", "stop"]
 
 
 def test_both_limits_must_be_kept() -> None:

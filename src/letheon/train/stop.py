@@ -33,6 +33,8 @@ class Probe:
     alpha: float = 1.0
 
 
+NEAR = 1.25
+"""How far the guards may be overrun where training ends. Going on beside them mends more than scaling back would."""
 SLACK = 2.0
 """How far the guards may be overrun while training goes on: scaling back gives most of the overrun back."""
 
@@ -120,21 +122,19 @@ class StopRule:
         return Decision("stop", self.forgotten(probe) or "") if self._is_done(probe) else self._go_on(probe)
 
     def left(self, probe: Probe) -> float:
-        """How much is left to forget if what overruns the guards is scaled back, and some of the forgetting with it.
-
-        A careful estimate: forgetting is taken to be given back by as much as the guards are overrun.
-        """
-        return self.remaining(probe) * max(self.overrun(probe), 1.0)
+        """How much is left to forget if what overruns the guards is scaled back, and forgetting with it."""
+        return self.remaining(probe) * math.sqrt(max(self.overrun(probe), 1.0))
 
     def _is_done(self, probe: Probe) -> bool:
-        return self.left(probe) <= 1 and self.breach(probe, SLACK) is None
+        return self.left(probe) <= 1 and self.breach(probe, NEAR) is None
 
     def _go_on(self, probe: Probe) -> Decision:
         """Whether to go on after a probe that is not good enough, and how."""
         if not self.is_finite(probe):
             return Decision("stop", "diverged: the loss is not finite")
         breach = self.breach(probe, SLACK)
-        left = self.left(probe)
+        # At the limits it is no progress to forget more: what is left then is to come near the guards.
+        left = max(self.left(probe), 1.0)
         if breach is None and left < self.lowest - 0.1:
             self.flat = 0
             self.lowest = left
