@@ -68,7 +68,12 @@ def main() -> None:
     sets = {
         "forget": [encode_turn(tokenizer, turn) for turn in data.asked],
         "paraphrase": [encode_turn(tokenizer, turn) for turn in data.paraphrase],
-        "normal_held_out": [encode_turn(tokenizer, dialogue.last_turn) for dialogue in data.normal_held_out],
+        # The screening may have missed some that are to be forgotten.
+        "normal_held_out": [
+            encode_turn(tokenizer, dialogue.last_turn)
+            for dialogue in data.normal_held_out
+            if dialogue.label != "forget"
+        ],
     }
     probe = [encode_turn(tokenizer, turn) for turn in data.probe]
     before = load_model(run.recipe.model).eval()
