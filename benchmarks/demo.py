@@ -9,10 +9,11 @@ Runs `letheon demo` for each that has no results yet (it resumes where it was cu
 from __future__ import annotations
 
 import argparse
-import csv
 import subprocess
 import sys
 from pathlib import Path
+
+from table import write_rows
 
 from letheon.records import Estimate, Results
 
@@ -55,12 +56,7 @@ def main() -> None:
                 if done.returncode not in (0, 1):
                     sys.exit(done.returncode)
             rows.append(row(seed, tuning, Results.load(folder / "results.json")))
-    names = list(dict.fromkeys(name for found in rows for name in found))
-    given.csv.parent.mkdir(parents=True, exist_ok=True)
-    with given.csv.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, names)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(given.csv, rows)
     print(f"{given.csv}: {len(rows)} rows")
 
 

@@ -9,7 +9,6 @@ time with another word in the question. A process for each size, so that memory 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import transformers
 from steps import Clock, data
+from table import write_rows
 
 from letheon import UnlearnConfig, UnlearnTrainer, adapter_for
 from letheon.demo.weights import demo_model
@@ -87,10 +87,7 @@ def main() -> None:
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(rows[-1], flush=True)
-    with given.csv.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(given.csv, rows)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ each round times every variant in turn, each in a process of its own; what count
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from typing import Any
 import transformers
 from peft import LoraConfig, get_peft_model
 from plain import Plain, padded
+from table import write_rows
 from transformers import TrainerCallback
 
 from letheon import Objective, UnlearnConfig, UnlearnTrainer, adapter_for
@@ -204,11 +204,7 @@ def main() -> None:
                 }
             )
             print(rows[-1], flush=True)
-    given.csv.parent.mkdir(parents=True, exist_ok=True)
-    with given.csv.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(given.csv, rows)
 
 
 if __name__ == "__main__":

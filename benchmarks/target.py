@@ -11,7 +11,6 @@ row is what its run folder says of the whole stage, everything included. Both mo
 from __future__ import annotations
 
 import argparse
-import csv
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ import transformers
 from peft import get_peft_model
 from plain import Plain, padded
 from steps import plain_lora
+from table import read_rows, write_rows
 
 from letheon.chat import Encoded, encode_dialogue, encode_turn
 from letheon.evaluate.memorisation import probability
@@ -119,12 +119,7 @@ def main() -> None:
             if steps % given.every == 0 and mean_probability(model, probe) <= run.recipe.stop.probability:
                 break
         add(f"plain {given.method} {given.tuning}", rate, steps, seconds, model.eval())
-    there = given.csv.is_file()
-    with given.csv.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        if not there:
-            writer.writeheader()
-        writer.writerows(rows)
+    write_rows(given.csv, [*read_rows(given.csv), *rows])
 
 
 if __name__ == "__main__":
