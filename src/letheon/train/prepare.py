@@ -81,9 +81,8 @@ def prepare(
     if layers or objective.needs("negative") or args.token_choice != "all":
         found.reference["negative"] = dict(enumerate(cache(model, old, moments[0])))
     looked = spread(range(len(normal)), LOOKED_AT) if layers else []
-    found.reference["normal"] = {}
-    for numbers, moment in ((looked, moments[1]), (sorted(dataset.dealt(0)), None)):
-        found.reference["normal"] |= zip(numbers, cache(model, [normal[n] for n in numbers], moment), strict=True)
+    scored = cache(model, [normal[number] for number in looked], moments[1])
+    found.reference["normal"] = dict(zip(looked, scored, strict=True))
     if moments[0] is not None and moments[1] is not None:
         _look(model, layers, moments[0], moments[1], found, args.directions)
         # They are as large as half the layers, and no longer needed.
