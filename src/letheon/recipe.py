@@ -101,8 +101,8 @@ class Expected(Section):
 class Negative(Section):
     """The distance loss that drives the model away from its old answers."""
 
-    name: Literal["hinge", "npo", "nlul", "gradient-ascent"] = "hinge"
-    """hinge: log-odds margin (default); npo; nlul; gradient-ascent (unbounded: for comparison only)."""
+    name: Literal["hinge", "npo", "simnpo", "dpo", "nlul", "gradient-ascent"] = "hinge"
+    """hinge: log-odds margin (default); npo; simnpo; dpo; nlul; gradient-ascent (unbounded, for comparison)."""
     weight: float = Field(1.0, ge=0)
     """λ_neg."""
     rho: float = Field(0.2, gt=0, lt=1)
@@ -111,8 +111,10 @@ class Negative(Section):
     """hinge: scale of the margin."""
     rivals: int = Field(10, ge=1)
     """hinge: how many rival tokens the margin is measured against."""
-    beta: float = Field(0.1, gt=0)
-    """npo: inverse temperature."""
+    beta: float | None = Field(None, gt=0)
+    """npo, simnpo, dpo: inverse temperature; null: 0.1, for simnpo 2.5."""
+    gamma: float = Field(0.0, ge=0)
+    """simnpo: margin; larger goes on pushing for longer."""
     tokens: Literal["all", "without-first", "informative"] = "all"
     """Which answer tokens count: all; all but the first; those that the prompt makes likelier."""
 
