@@ -49,9 +49,10 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, default=Path(__file__).parent / "results" / "demo.csv")
     given = parser.parse_args()
     settings = " ".join(given.set)
-    rows: list[Mapping[str, object]] = [
-        row for row in read_rows(given.csv) if settings and row["settings"] != settings
-    ]
+    sets = [part for one in given.set for part in ("--set", one)]
+    # Other settings' rows stay.
+    kept = read_rows(given.csv) if settings else []
+    rows: list[Mapping[str, object]] = [row for row in kept if row["settings"] != settings]
     for seed in given.seeds:
         for tuning in given.tuning:
             folder = given.runs / "-".join([tuning, str(seed), *given.set])
@@ -59,9 +60,7 @@ def main() -> None:
                 command = [sys.executable, "-m", "letheon.cli", "demo", "--output", str(folder)]
                 command += ["--seed", str(seed), "--tuning", tuning]
                 # A failed gate (exit code 1) is a result as well.
-                done = subprocess.run(
-                    [*command, *(part for one in given.set for part in ("--set", one))], check=False
-                )
+                done = subprocess.run([*command, *sets], check=False)
                 if done.returncode not in (0, 1):
                     sys.exit(done.returncode)
             rows.append(row(seed, tuning, Results.load(folder / "results.json"), settings))
