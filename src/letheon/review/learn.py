@@ -22,9 +22,9 @@ EVERY = 10
 """Decisions after which it learns anew."""
 ENOUGH = 5
 """Examples and decided turns of either kind, "forget" and "normal", that there is something to learn from."""
-POOL = 1000
+POOL = 500
 """Turns that are scored each time, the most doubtful first; the others keep their scores until it is their turn."""
-CHUNK = 64
+CHUNK = 32
 """Texts that are embedded between two looks at whether the review has ended."""
 
 
@@ -69,8 +69,11 @@ class Learner:
             self._thread.start()
 
     def stop(self) -> None:
-        """Leave off, and wait until that is so."""
+        """Leave off as soon as possible."""
         self._stop.set()
+
+    def wait(self) -> None:
+        """Wait until nothing is being learnt any more."""
         if self._thread is not None:
             self._thread.join()
 

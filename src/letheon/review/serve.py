@@ -142,6 +142,10 @@ def review(
     if audit is not None:
         console.say(in_words(audit))
     console.say(f"{run.verdicts_file} is up to date; 'letheon run {run.folder}' redoes what follows from it")
+    if learner.busy:
+        console.say("ending, as soon as the judge has left off learning …")
+    # A thread that is within torch when Python ends can take the process down with it.
+    learner.wait()
 
 
 def listen(port: int | None) -> socket.socket:

@@ -16,6 +16,8 @@ from letheon.review.doubt import doubt
 from letheon.screen.labels import UNNAMED
 
 Tab = Literal["waiting", "decided", "audit"]
+Properties = tuple[str, str, str]
+"""Category, decision, judge."""
 LONGEST_CATEGORY = 60
 USUAL_CATEGORIES = ("harmful", "privacy", "hallucination", "outdated")
 
@@ -92,6 +94,7 @@ class Session:
         self.lock = threading.RLock()
         number_of = {(v.id, v.turn): number for number, v in enumerate(judged)}
         self._decided = {number_of[key]: decision for key, decision in standing(decisions).items()}
+        self._tally: Counter[Properties] = Counter((v.category, v.decision, v.judge) for v in judged)
         self._skipped: dict[int, None] = {}
         self._steps: list[_Step] = []
         self._save, self._save_audit = save, save_audit
@@ -124,24 +127,33 @@ class Session:
         yield from (number for number in order if number not in self._decided and number not in self._skipped)
         yield from (number for number in self._skipped if tab == "waiting" or number in self._sample)
 
-    def properties(self, number: int) -> tuple[str, str, str]:
+    def properties(self, number: int) -> Properties:
         """Category, decision and judge that filters go by; a person's come before the judges'."""
         verdict, decision = self.items[number].verdict, self._decided.get(number)
         if decision is None:
             return verdict.category, verdict.decision, verdict.judge
-        return decision.category or NORMAL, decision.decision, verdict.judge
+        category = NORMAL if decision.decision == "normal" else self.category_for(number)
+        return category, decision.decision, verdict.judge
+
+    def tally(self, tab: Tab) -> Counter[Properties]:
+        """How many turns of a tab have the same properties."""
+        if tab == "waiting":
+            judged = ((v.category, v.decision, v.judge) for v in (self.items[n].verdict for n in self._decided))
+            # Not over all that waits, at each key press.
+            return self._tally - Counter(judged)
+        return Counter(self.properties(number) for number in self._all(tab))
 
     def category_for(self, number: int) -> str:
         """The category that a "forget" would have if the person named no other."""
         item, decision = self.items[number], self._decided.get(number)
         if decision is not None and decision.category:
             return decision.category
-        told = item.verdict.category
-        return told if told != NORMAL else item.turn.dialogue.category or UNNAMED
+        told = (item.verdict.category, item.turn.dialogue.category)
+        return next((category for category in told if category not in (None, NORMAL)), None) or UNNAMED
 
     def categories(self) -> list[str]:
         """The categories to choose from: the usual ones, the judges', and those that the person has named."""
-        named = {item.verdict.category for item in self.items} - {NORMAL}
+        named = {category for category, _, _ in self._tally} - {NORMAL}
         named |= {decision.category for decision in self._decided.values() if decision.category}
         return [*USUAL_CATEGORIES, *sorted(named - {*USUAL_CATEGORIES, UNNAMED}), UNNAMED]
 

@@ -19,16 +19,15 @@ ROWS = 50
 def state(session: Session, learner: Learner, tab: Tab, filters: Filters) -> dict[str, Any]:
     """All that is not a dialogue: progress, filters, what has been learnt, the audit."""
     with session.lock:
-        shown = list(session.numbers(tab))
-        properties = [session.properties(number) for number in shown]
-        facets = {
-            name: dict(sorted(Counter(one[place] for one in properties).items()))
-            for place, name in enumerate(("category", "decision", "judge"))
-        }
+        tally = session.tally(tab)
+        facets: dict[str, Counter[str]] = {name: Counter() for name in ("category", "decision", "judge")}
+        for properties, number in sorted(tally.items()):
+            for facet, value in zip(facets.values(), properties, strict=True):
+                facet[value] += number
         audit = session.audit
         return {
             "counts": session.counts(),
-            "fitting": sum(filters.let(*one) for one in properties),
+            "fitting": sum(number for properties, number in tally.items() if filters.let(*properties)),
             "facets": facets,
             "categories": session.categories(),
             "can_undo": session.can_undo,
