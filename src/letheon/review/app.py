@@ -5,8 +5,9 @@ from __future__ import annotations
 import hmac
 from collections.abc import Collection
 from importlib.resources import files
-from typing import Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
+from pydantic import Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,6 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from letheon.errors import InputError
+from letheon.records import Choice, Record, first_fault
 from letheon.review import view
 from letheon.review.learn import Learner
 from letheon.review.session import Filters, Session, Tab
@@ -29,6 +31,22 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 FILES = {"": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+
+
+class AskedTurn(Record):
+    """Which turn the page speaks of."""
+
+    number: Annotated[int, Field(strict=True, ge=0)]
+
+
+class AskedDecision(AskedTurn):
+    """What the person decided about it."""
+
+    decision: Choice
+    category: str | None = None
+
+
+M = TypeVar("M", bound=Record)
 
 
 def make_app(
@@ -59,16 +77,16 @@ def make_app(
         queue = {} if tab == "decided" else {"items": view.upcoming(session, tab, filters)}
         return JSONResponse({**now, **queue, **more})
 
-    def number_in(asked: Any) -> int:
-        if not isinstance(asked, int) or not 0 <= asked < len(session.items):
+    def known(number: int) -> int:
+        if number >= len(session.items):
             raise InputError("number: there is no such turn")
-        return asked
+        return number
 
-    async def body(request: Request) -> dict[str, Any]:
-        found = await request.json()
-        if not isinstance(found, dict):
-            raise InputError("expected a JSON object")
-        return found
+    async def body(request: Request, model: type[M]) -> M:
+        try:
+            return model.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise InputError(first_fault(error)) from None
 
     async def page(request: Request) -> Response:
         name = request.path_params.get("name", "")
@@ -84,21 +102,19 @@ def make_app(
 
     async def decided(request: Request) -> Response:
         _, filters = told(request)
-        offset = max(0, int(request.query_params.get("offset", "0")))
-        return answer(request, rows=view.rows(session, filters, offset))
+        offset = int(request.query_params.get("offset", "0"))
+        return answer(request, rows=view.rows(session, filters, max(0, offset)))
 
     async def turn(request: Request) -> Response:
-        return answer(request, item=view.item(session, number_in(request.path_params["number"])))
+        return answer(request, item=view.item(session, known(request.path_params["number"])))
 
     async def decide(request: Request) -> Response:
-        asked = await body(request)
-        if asked.get("decision") not in ("forget", "normal", "undone"):
-            raise InputError("decision: expected forget, normal or undone")
-        session.decide(number_in(asked.get("number")), asked["decision"], asked.get("category"))
+        asked = await body(request, AskedDecision)
+        session.decide(known(asked.number), asked.decision, asked.category)
         return answer(request)
 
     async def skip(request: Request) -> Response:
-        session.skip(number_in((await body(request)).get("number")))
+        session.skip(known((await body(request, AskedTurn)).number))
         return answer(request)
 
     async def undo(request: Request) -> Response:

@@ -55,6 +55,7 @@ function send(path, body, then = arrived) {
 }
 
 function arrived(answer) {
+  const learned = state.learned_from;
   state = answer.state;
   if (answer.items) {
     const current = opened ? null : items[0];
@@ -63,6 +64,17 @@ function arrived(answer) {
   }
   if (!sending) gone.clear();
   $("error").hidden = true;
+  render();
+  if (learned !== state.learned_from) anew();
+}
+
+/** The dialogue that is on the page stays when the queue is reordered, but its score may be another now. */
+async function anew() {
+  const current = items[0];
+  if (!current || opened) return;
+  const { item } = await call(`turn/${current.number}`);
+  if (items[0]?.number !== item.number) return;
+  items[0] = item;
   render();
 }
 
@@ -293,7 +305,7 @@ function drawCard(item) {
   const { judged } = item;
   const decision = item.decided?.decision ?? judged.decision;
   const title = item.decided ? item.decided.category : judged.category;
-  const chip = `${decision}${item.decided ? ", by you" : ""}`;
+  const chip = [title === decision ? "" : decision, item.decided ? "by you" : ""].filter(Boolean).join(", ");
   const by = `${item.decided ? `The judges said ${judged.decision}. ` : ""}Judge ${judged.judge}`;
   const last = item.messages.length - 1;
   const messages = item.messages.map((message, number) => drawMessage(item, message, number));
@@ -312,7 +324,7 @@ function drawCard(item) {
     el(
       "div",
       { class: "facts" },
-      el("h1", {}, title, chip === title ? null : el("span", { class: `chip ${decision}` }, chip)),
+      el("h1", {}, title, !chip ? null : el("span", { class: `chip ${decision}` }, chip)),
       drawMeter(item),
       el("p", { class: "why" }, judged.reason ? `${by}: ${judged.reason}` : by),
       el("p", { class: "id" }, el("bdi", {}, item.id), last > 1 ? ` · message ${item.turn + 1} of ${last + 1}` : ""),
