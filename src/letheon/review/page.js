@@ -83,6 +83,7 @@ function failed(error) {
   $("error").hidden = false;
   gone.clear();
   if (!ended) refresh();
+  else if (state) render();
 }
 
 async function refresh() {
@@ -201,6 +202,7 @@ function render() {
   if (list) draw(null, drawList());
   else if (item) other = draw(`${item.number} ${item.score} ${item.decided?.decision} ${isVeiled(item)}`, drawCard, item);
   else draw(null, sending ? el("p", { class: "rest" }, "…") : drawRest());
+  if (item && !list) drawCategories(item, other);
   $("actions").hidden = !item;
   for (const id of ["forget", "normal", "skip"]) $(id).disabled = ended;
   $("undo").disabled = ended || (!opened && !state.can_undo && !sending);
@@ -226,7 +228,6 @@ function draw(key, make, item) {
   const other = key === null || !shown?.startsWith(`${item.number} `);
   shown = key;
   $("main").replaceChildren(item ? make(item) : make);
-  if (item && other) drawCategories(item);
   return item && other;
 }
 
@@ -293,10 +294,12 @@ function drawTools() {
 
 const ANOTHER = "another …";
 
-function drawCategories(item) {
-  const names = [...new Set([...state.categories, item.category])];
-  $("category").replaceChildren(...[...names, ANOTHER].map((name) => el("option", { value: name }, name)));
-  $("category").value = item.category;
+function drawCategories(item, other) {
+  const names = [...new Set([...state.categories, item.category, ANOTHER])];
+  const chosen = other ? item.category : $("category").value;
+  tell($("category"), ...names.map((name) => el("option", { value: name }, name)));
+  $("category").value = chosen;
+  if (!other) return;
   $("another").hidden = true;
   $("another").value = "";
 }
