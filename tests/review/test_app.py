@@ -132,7 +132,7 @@ def test_item(tmp_path: Path) -> None:
     # The acceptable answers are to the last turn.
     assert item["expected"] == []
     assert get(client, "turn/2")["item"]["expected"] == ["I cannot say."]
-    assert utf16("a\ud800b", 3) == 3
+    assert utf16("a😀b", 2) == 3
 
 
 def test_decide_skip_undo(screened: Screened, tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def wilson(hits: int, n: int, population: int) -> tuple[float, float]:
     m = n * (population - 1) / (population - n)
     middle, spread = share + Z**2 / (2 * m), Z * (share * (1 - share) / m + Z**2 / (4 * m**2)) ** 0.5
     low, high = (middle - spread) / (1 + Z**2 / m), (middle + spread) / (1 + Z**2 / m)
+    # At k = 0 and k = n the formula gives 0 and 1 but for rounding.
+    low, high = low if hits else 0.0, high if hits < n else 1.0
     return max(low, hits / population), min(high, 1 - (n - hits) / population)
 
 

@@ -93,4 +93,4 @@ def item(session: Session, number: int) -> dict[str, Any]:
 
 def utf16(text: str, place: int) -> int:
     """A place in a text as JavaScript counts it: an emoji is one character here and two units there."""
-    return len(text[:place].encode("utf-16-le", "surrogatepass")) // 2
+    return len(text[:place].encode("utf-16-le")) // 2
