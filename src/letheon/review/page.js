@@ -5,7 +5,7 @@ let settings, state;
 let items = []; // the next dialogues of the queue; the first is on the page
 let opened = null; // a decided turn that was opened from the list
 let rows = [];
-let shown = null; // what is on the page, so that it is drawn anew only when it changes
+let shown = null; // the dialogue on the page: its number, and what of it may change while it is there
 let revealed = null; // number of the dialogue that was asked for while texts are blurred
 let blurred = false;
 let sending = 0;
@@ -106,7 +106,7 @@ async function refresh() {
 function watchLearning() {
   clearTimeout(poll);
   if (!state.learning || ended) return;
-  poll = setTimeout(() => call(opened || view.tab === "decided" ? "decided" : "queue").then(arrived).catch(failed), 1000);
+  poll = setTimeout(() => send(view.tab === "decided" ? "decided" : "queue"), 1000);
 }
 
 // -- decisions -------------------------------------------------------------------------------------------------------
@@ -197,12 +197,17 @@ function render() {
   drawProgress();
   drawTools();
   const item = opened ?? items[0];
-  const list = view.tab === "decided" && !opened;
-  let other = false;
-  if (list) draw(null, drawList());
-  else if (item) other = draw(`${item.number} ${item.score} ${item.decided?.decision} ${isVeiled(item)}`, drawCard, item);
-  else draw(null, sending ? el("p", { class: "rest" }, "…") : drawRest());
-  if (item && !list) drawCategories(item, other);
+  const other = item && item.number !== shown?.number;
+  if (!item) {
+    shown = null;
+    const list = view.tab === "decided";
+    tell($("main"), list ? drawList() : sending ? el("p", { class: "rest" }, "…") : drawRest());
+  } else {
+    const now = { number: item.number, key: `${item.score} ${item.decided?.decision} ${isVeiled(item)}` };
+    if (other || now.key !== shown.key) $("main").replaceChildren(drawCard(item));
+    shown = now;
+    drawCategories(item, other);
+  }
   $("actions").hidden = !item;
   for (const id of ["forget", "normal", "skip"]) $(id).disabled = ended;
   $("undo").disabled = ended || (!opened && !state.can_undo && !sending);
@@ -221,14 +226,6 @@ function render() {
 function tell(parent, ...children) {
   const now = el("div", {}, ...children);
   if (parent.innerHTML !== now.innerHTML) parent.replaceChildren(...now.childNodes);
-}
-
-function draw(key, make, item) {
-  if (key !== null && key === shown) return false;
-  const other = key === null || !shown?.startsWith(`${item.number} `);
-  shown = key;
-  $("main").replaceChildren(item ? make(item) : make);
-  return item && other;
 }
 
 /** Show the top of the dialogue, or, where the answer then lies too low, the answer with what comes right before it. */

@@ -6,12 +6,13 @@ import secrets
 import signal
 import socket
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 
 from letheon.console import Console
 from letheon.dialogues import read_dialogues
 from letheon.errors import InputError, MissingExtraError
-from letheon.records import Audit, write_text
+from letheon.records import Audit, PersonDecision, Verdict, write_text
 from letheon.review.audit import draw, fingerprint, in_words, read_audit
 from letheon.review.decisions import append_decisions, standing
 from letheon.review.learn import Learner
@@ -43,16 +44,6 @@ def open_session(run: Run, console: Console, audit_size: int | None = None) -> S
     verdicts = run.verdicts()
     check_fit(run.dialogues, verdicts)
     decisions = decisions_of(run, console.warn)
-    judged = [verdict.judged or verdict for verdict in verdicts]
-    audit = read_audit(run.audit_file)
-    if audit is not None and audit.screening != fingerprint(judged):
-        if audit_size is not None:
-            console.say("audit: the screening has changed since the last sample; a new one is drawn")
-        audit = None
-    if audit_size is not None and (audit is None or len(audit.sample) not in (audit_size, audit.population)):
-        audit = draw(judged, standing(decisions), audit_size, recipe.seed)
-        if len(audit.sample) < audit_size:
-            console.say(f"audit: there are only {len(audit.sample)} normal verdicts to draw; all of them are taken")
     return Session(
         run.dialogues,
         verdicts,
@@ -60,9 +51,29 @@ def open_session(run: Run, console: Console, audit_size: int | None = None) -> S
         lambda decision: append_decisions(run.decisions_file, [decision]),
         normal_below=recipe.screen.normal_below,
         forget_above=recipe.screen.forget_above,
-        audit=audit,
+        audit=audit_of(run, verdicts, decisions, console, audit_size),
         save_audit=lambda audit: save_audit(run.audit_file, audit),
     )
+
+
+def audit_of(
+    run: Run, verdicts: Sequence[Verdict], decisions: Sequence[PersonDecision], console: Console, size: int | None
+) -> Audit | None:
+    """The audit to go on with: the run's, if it is of this screening, or a new one if another size is asked for."""
+    judged = [verdict.judged or verdict for verdict in verdicts]
+    audit = read_audit(run.audit_file)
+    if audit is not None and audit.screening != fingerprint(judged):
+        if size is not None:
+            console.say("audit: the screening has changed since the last sample; a new one is drawn")
+        audit = None
+    if size is None or (audit is not None and len(audit.sample) in (size, audit.population)):
+        return audit
+    if audit is not None:
+        console.say(f"audit: a new sample takes the place of the one of {len(audit.sample)}")
+    audit = draw(judged, standing(decisions), size, run.recipe.seed)
+    if len(audit.sample) < size:
+        console.say(f"audit: there are only {len(audit.sample)} normal verdicts to draw; all of them are taken")
+    return audit
 
 
 def save_audit(path: Path, audit: Audit) -> None:
