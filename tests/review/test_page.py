@@ -474,6 +474,8 @@ def test_contrast(tmp_path: Path, serve: Serve, show: Show, scheme: str) -> None
     page.keyboard.press("s")
     page.keyboard.press("y")
     page.keyboard.press("u")
+    expect(page.locator("#said")).to_have_text("Undone. Next: privacy, score 0.80.")
+    expect(page.locator(".later")).to_have_count(4)
     seen = page.evaluate(CONTRAST)
     page.keyboard.press("n")
     page.get_by_role("button", name="Already decided").click()
