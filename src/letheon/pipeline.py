@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,21 @@ from letheon.errors import GateError, InputError, require_extra
 from letheon.measure import Measured, release_memory
 from letheon.models import Model, Tokenizer, load_model, load_tokenizer, save_model
 from letheon.recipe import Recipe
-from letheon.records import NORMAL, Dialogue, Example, Headline, Results, Stop, Turn, Verdict, write_jsonl, write_text
+from letheon.records import (
+    NORMAL,
+    Dialogue,
+    Example,
+    Headline,
+    PersonDecision,
+    Results,
+    Stop,
+    Turn,
+    Verdict,
+    write_jsonl,
+    write_text,
+)
+from letheon.review.decisions import TurnKey, standing, with_decisions
+from letheon.review.settle import decisions_of, settle
 from letheon.run import Run
 from letheon.split import Split, split, spread
 
@@ -41,6 +55,8 @@ def run_all(
     require_extra("unlearning toward expected answers", "screen")
     require_extra("the report", "report")
     prepare(run, whole=True)
+    if run.is_current("screen"):
+        settle(run, console.warn)
     stages: dict[str, Callable[[], object]] = {
         "screen": lambda: screen_stage(run, console),
         "unlearn": lambda: unlearn_stage(run, console, resume=resume, keep_cache=keep_cache),
@@ -73,14 +89,15 @@ def prepare(run: Run, *, whole: bool = False) -> None:
 
 
 def screen_stage(run: Run, console: Console) -> list[Verdict]:
-    """Judge every turn of the log, and write `verdicts.jsonl`."""
+    """Judge every turn of the log, and write `verdicts.jsonl`; what a person has decided wins."""
     from letheon.screen import build_judges, score_screening, screen
 
     recipe = run.recipe
+    decisions = decisions_of(run, console.warn)
     run.start("screen")
     with Measured() as cost, console.progress("screening"):
         if recipe.data.subject is not None:
-            verdicts = _subject_verdicts(run, recipe.data.subject)
+            verdicts = _subject_verdicts(run, recipe.data.subject, standing(decisions))
         else:
             judges = build_judges(recipe.screen, seed=recipe.seed)
             verdicts = screen(
@@ -89,6 +106,7 @@ def screen_stage(run: Run, console: Console) -> list[Verdict]:
                 forget_above=recipe.screen.forget_above,
                 normal_below=recipe.screen.normal_below,
             )
+            verdicts = with_decisions(verdicts, decisions)
     write_jsonl(run.verdicts_file, verdicts)
     found = score_screening(verdicts, run.dialogues) if recipe.data.subject is None else None
     _update(run, "screen", cost, screening=found)
@@ -101,16 +119,17 @@ def screen_stage(run: Run, console: Console) -> list[Verdict]:
     return verdicts
 
 
-def _subject_verdicts(run: Run, subject: str) -> list[Verdict]:
+def _subject_verdicts(run: Run, subject: str, decided: Mapping[TurnKey, PersonDecision]) -> list[Verdict]:
     """An erasure request: all that the log says about one subject, and nothing else."""
-    return [_subject_verdict(turn, subject) for dialogue in run.dialogues for turn in dialogue.turns()]
+    unfit = {key for key, made in decided.items() if made.decision == "forget"}
+    return [_subject_verdict(turn, subject, unfit) for dialogue in run.dialogues for turn in dialogue.turns()]
 
 
-def _subject_verdict(turn: Turn, subject: str) -> Verdict:
+def _subject_verdict(turn: Turn, subject: str, unfit: Set[TurnKey]) -> Verdict:
     dialogue, decision, score = turn.dialogue, NORMAL, 0.0
     if dialogue.subject == subject:
         decision, score = "forget", 1.0
-    elif dialogue.label == "forget":
+    elif dialogue.label == "forget" or (dialogue.id, turn.index) in unfit:
         # Not asked for, but not fit to be trained on as normal either.
         decision, score = "review", 0.5
     category = NORMAL if decision == NORMAL else dialogue.category or "privacy"

@@ -16,6 +16,7 @@ from letheon.expected import read_safe_replies
 from letheon.models import check_model, context_length, fingerprint, load_config, load_tokenizer
 from letheon.recipe import Recipe, apply_override, check_recipe, load_recipe
 from letheon.records import Dialogue, Results, Verdict, read_verdicts, read_versioned, write_text
+from letheon.review.decisions import read_decisions
 
 MANIFEST_SCHEMA = "letheon/manifest/1"
 RESOLVED = "# Resolved by letheon: every setting, with absolute paths."
@@ -36,6 +37,8 @@ class Run:
         self.recipe = recipe
         self.folder = recipe.output
         self.verdicts_file = self.folder / "verdicts.jsonl"
+        self.decisions_file = self.folder / "decisions.jsonl"
+        self.audit_file = self.folder / "audit.json"
         self.training_file = self.folder / "training.jsonl"
         self.samples_file = self.folder / "samples.jsonl"
         self.results_file = self.folder / "results.json"
@@ -87,6 +90,7 @@ class Run:
             lambda: self._check_labels() if whole else None,
             self._check_output,
             lambda: Results.load(self.results_file),
+            lambda: read_decisions(self.decisions_file),
             self.manifest,
             self._check_training,
         ]
@@ -228,12 +232,16 @@ class Run:
         """A hash of all that a stage's outcome depends on: settings, data, model, and the stages before it."""
         recipe = self.recipe
         data, seed = recipe.data, recipe.seed
+        parts: list[Any]
         if stage == "screen":
-            parts: list[Any] = [_hash(data.dialogues), data.subject, recipe.screen, _hash(recipe.screen.examples)]
+            parts = [_hash(data.dialogues), data.subject, recipe.screen, _hash(recipe.screen.examples)]
             return _key(*parts, _hash(recipe.screen.knowledge), seed)
         if stage == "unlearn":
-            # The verdicts themselves, not the screening's key: a person may have edited them.
-            parts = [_hash(self.verdicts_file), _hash(data.dialogues), _hash(data.paraphrases), data.held_out]
+            # The verdicts themselves, not the screening's key: a person may have changed them. Of each only what
+            # training goes by: a review that confirms what the judges decided changes nothing.
+            verdicts = self.verdicts() if self._left("screen") else []
+            parts = [[(v.id, v.turn, v.decision, v.category) for v in verdicts]]
+            parts += [_hash(data.dialogues), _hash(data.paraphrases), data.held_out]
             parts += [data.probe, _model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
             return _key(*parts, recipe.objective, recipe.tuning, recipe.train, recipe.stop, seed)
         control = recipe.evaluate.control
