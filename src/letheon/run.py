@@ -13,7 +13,7 @@ from typing import Any
 from letheon.dialogues import SHOWN_FAULTS, Paraphrase, read_dialogues, read_paraphrases
 from letheon.errors import InputError
 from letheon.expected import read_safe_replies
-from letheon.models import check_model, context_length, fingerprint, load_config, load_tokenizer
+from letheon.models import check_model, context_length, fingerprint, load_config, load_tokenizer, model_hash
 from letheon.recipe import Recipe, apply_override, check_recipe, load_recipe
 from letheon.records import Dialogue, Results, Verdict, read_verdicts, read_versioned, write_text
 
@@ -234,11 +234,11 @@ class Run:
         if stage == "unlearn":
             # The verdicts themselves, not the screening's key: a person may have edited them.
             parts = [_hash(self.verdicts_file), _hash(data.dialogues), _hash(data.paraphrases), data.held_out]
-            parts += [data.probe, _model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
+            parts += [data.probe, model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
             return _key(*parts, recipe.objective, recipe.tuning, recipe.train, recipe.stop, seed)
         control = recipe.evaluate.control
         parts = [self.key("unlearn"), _hash(data.general), recipe.evaluate, recipe.gates, recipe.show_texts]
-        return _key(*parts, _model_hash(control) if control else None, recipe.screen)
+        return _key(*parts, model_hash(control) if control else None, recipe.screen)
 
     def is_current(self, stage: str) -> bool:
         """Whether a stage has run on exactly these inputs, and what it left is still there."""
@@ -278,7 +278,7 @@ class Run:
             "versions": {"letheon": version("letheon"), "python": platform.python_version(), **_versions()},
             "hardware": _hardware(),
             "hashes": {
-                "model": _model_hash(recipe.model),
+                "model": model_hash(recipe.model),
                 **{n: _hash(p) for n, p in vars(data).items() if isinstance(p, Path)},
                 "verdicts": _hash(self.verdicts_file),
             },
@@ -326,19 +326,6 @@ def _hash(path: Path | None) -> str | None:
         return None
     # A hub data set has no file to hash; its name stands for it.
     return fingerprint(path) if path.is_file() else str(path)
-
-
-_MODEL_HASHES: dict[tuple[str, float], str] = {}
-
-
-def _model_hash(name: str) -> str:
-    folder = Path(name)
-    if not folder.is_dir():
-        return name
-    known = (str(folder.resolve()), max(file.stat().st_mtime for file in folder.rglob("*")))
-    if known not in _MODEL_HASHES:
-        _MODEL_HASHES[known] = fingerprint(folder)
-    return _MODEL_HASHES[known]
 
 
 def _versions() -> Mapping[str, str]:
