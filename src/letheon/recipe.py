@@ -99,9 +99,9 @@ class Pair(Section):
     """A model of premise and hypothesis (NLI, HHEM) as a judge."""
 
     model: str
-    """Folder (or hub id) of a sequence classifier over two texts: labels entailment and contradiction, or one score."""
+    """Folder (or hub id) of a sequence classifier of two texts: entailment and contradiction, or one score."""
     template: str = "{question} {text}"
-    """How an answer, and an acceptable answer, is written for it; sentences of screen.knowledge are read as they are."""
+    """How answers, acceptable ones too, are written for it; sentences of screen.knowledge are read as they are."""
     labels: dict[Literal["entailment", "contradiction"], str] = Field(default_factory=dict)
     """The model's names of the two labels, where they are others ("entailment": "LABEL_2")."""
     category: str = "hallucination"
@@ -124,7 +124,7 @@ class Api(Section):
     """Address of the server up to its version, such as http://localhost:8000/v1."""
     model: str
     """The model's name there."""
-    rubrics: dict[str, str | None] = Field(default_factory=lambda: {"harmful": None, "privacy": None}, min_length=1)
+    rubrics: dict[str, str | None] = Field({"harmful": None, "privacy": None}, min_length=1)
     """Category → what counts as that; null takes Letheon's own for harmful, privacy, hallucination or outdated."""
     allow_remote: bool = False
     """Send the dialogues to a server on another machine."""

@@ -7,7 +7,7 @@ polite answer that does harm; those trained on answers of assistants (beaver-dam
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 MULTI_LABEL = "multi_label_classification"
 """`problem_type` of a configuration whose labels do not exclude each other."""
+FEWEST = 16
+"""Tokens of question and answer that must fit."""
 
 
 class ClassifierJudge:
@@ -53,8 +55,10 @@ class ClassifierJudge:
         if not turns:
             return []
         with loaded(self._settings.model, "SequenceClassification") as (model, tokenizer):
-            pieces = list(self._pieces(turns, model, tokenizer))
-            logits = pair_logits(model, tokenizer, [(p.first, p.second) for p in pieces], self._settings.batch_size)
+            most = longest_input(model, tokenizer, self._settings.max_length)
+            pieces = list(self._pieces(turns, tokenizer, most))
+            texts = [(piece.first, piece.second) for piece in pieces]
+            logits = pair_logits(model, tokenizer, texts, most, self._settings.batch_size)
             names = [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
             multiple = model.config.problem_type == MULTI_LABEL or len(names) == 1
             found = (logits.sigmoid() if multiple else logits.softmax(dim=1)).tolist()
@@ -68,12 +72,16 @@ class ClassifierJudge:
                 best[piece.number] = Opinion(category, score, piece.span, reason)
         return best
 
-    def _pieces(self, turns: Sequence[Turn], model: Model, tokenizer: Tokenizer) -> Iterable[Piece]:
+    def _pieces(self, turns: Sequence[Turn], tokenizer: Tokenizer, most: int) -> Iterator[Piece]:
         form = self._settings.text
-        whole = longest_input(model, tokenizer, self._settings.max_length) - SLACK
-        whole -= tokenizer.num_special_tokens_to_add(pair=form == "pair")
+        whole = most - SLACK - tokenizer.num_special_tokens_to_add(pair=form == "pair")
         if form not in ("answer", "pair"):
             whole -= token_count(tokenizer, form.format(question="", answer=""))
+        if whole < FEWEST:
+            raise InputError(
+                f"screen.classifier: of the {most} tokens that the model reads at once, {max(whole, 0)} are left for "
+                "question and answer; shorten text, or raise max_length"
+            )
         for number, turn in enumerate(turns):
             question = "" if form == "answer" else ending(tokenizer, turn.question, whole // 2)
             room = whole - token_count(tokenizer, question)
@@ -118,7 +126,9 @@ def check_classifier(settings: recipe.Classifier) -> None:
     if unmapped := [name for name in names if name not in settings.labels]:
         faults.append(f"screen.classifier.labels leaves out {', '.join(map(repr, unmapped))}")
     if unknown := [name for name in settings.labels if name not in names]:
-        faults.append(f"screen.classifier.labels names {', '.join(map(repr, unknown))}, which the model does not have")
+        faults.append(
+            f"screen.classifier.labels names {', '.join(map(repr, unknown))}, which the model does not have"
+        )
     if set(settings.labels.values()) <= {NORMAL}:
         faults.append("screen.classifier.labels maps every label to normal: nothing would be found")
     if faults:
@@ -146,12 +156,22 @@ def worst_category(
 
 
 def pair_logits(
-    model: Model, tokenizer: Tokenizer, texts: Sequence[tuple[str, str | None]], batch_size: int
+    model: Model, tokenizer: Tokenizer, texts: Sequence[tuple[str, str | None]], most: int, batch_size: int
 ) -> Tensor:
-    """(n, labels) logits of a sequence classifier for texts of one or two parts, in float32 on the CPU."""
+    """(n, labels) logits of a sequence classifier for texts of one or two parts, in float32 on the CPU.
+
+    Args:
+        model: A sequence classifier in eval mode.
+        tokenizer: Its tokenizer.
+        texts: Each (text, None), or two parts.
+        most: Tokens that fit; what is longer is cut there.
+        batch_size: Texts at once.
+    """
     import torch
 
-    encoded: list[dict[str, Any]] = [dict(tokenizer(first, second, verbose=False)) for first, second in texts]
+    encoded: list[dict[str, Any]] = [
+        dict(tokenizer(first, second, truncation=True, max_length=most, verbose=False)) for first, second in texts
+    ]
     logits = torch.zeros(len(texts), model.config.num_labels)
     with torch.inference_mode():
         for numbers in alike([len(one["input_ids"]) for one in encoded], batch_size):

@@ -19,7 +19,7 @@ class Opinion:
         span: Character range [start, end) of the offending part of the answer, where the judge knows it.
         reason: One short sentence that quotes nothing of the dialogue.
         unable: The judge could not look (its budget is spent, its server is silent), and the reason says so: the turn
-            waits for a person, unless a judge is sure. The score is what it knows nevertheless.
+            waits for a person, unless a judge is sure. The score is what it knows nevertheless; 0 for nothing.
     """
 
     category: str

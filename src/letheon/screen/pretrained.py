@@ -16,6 +16,7 @@ from letheon.models import (
     context_length,
     fast_bf16,
     load_config,
+    load_model,
     load_tokenizer,
     model_hash,
 )
@@ -46,7 +47,7 @@ def check_architecture(model: str, task: Task, setting: str) -> Any:
         InputError: It is not: weights that a checkpoint lacks would be drawn at random, and judge at random.
     """
     check_model(model)
-    if (Path(model) / "adapter_config.json").is_file():
+    if _is_adapter(model):
         raise InputError(f"{model}: an adapter ({setting}); merge it into its base, and name that folder")
     config = load_config(model)
     made = list(config.architectures or ["nothing"])
@@ -57,7 +58,7 @@ def check_architecture(model: str, task: Task, setting: str) -> Any:
 
 @contextmanager
 def loaded(model: str, task: Task) -> Iterator[tuple[Model, Tokenizer]]:
-    """In the block, a model in eval mode and its tokenizer, on the GPU if there is one; then its memory is free again.
+    """Hold a model in eval mode and its tokenizer for a block, on the GPU if there is one; then their memory is free.
 
     Half-precision weights stay so where the hardware is fast at them; all others are float32.
 
@@ -65,18 +66,10 @@ def loaded(model: str, task: Task) -> Iterator[tuple[Model, Tokenizer]]:
         InputError: It cannot be loaded, or its file lacks weights.
     """
     import torch
-    import transformers
-    from safetensors import SafetensorError
 
     tokenizer = load_tokenizer(model)
-    try:
-        network, report = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
-            model, dtype="auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"{model}: cannot load this model ({type(error).__name__})") from error
-    if report["missing_keys"]:
-        raise InputError(f"{model}: its file lacks weights ({sorted(report['missing_keys'])[0]}, …)")
+    # Of an adapter its base, with the adapter merged in.
+    network = load_model(model) if task == "CausalLM" and _is_adapter(model) else _load(model, task)
     half = network.dtype == torch.bfloat16 and fast_bf16()
     half = half or (network.dtype == torch.float16 and torch.cuda.is_available())
     network = network.to("cuda" if torch.cuda.is_available() else "cpu", network.dtype if half else torch.float32)
@@ -92,6 +85,25 @@ def loaded(model: str, task: Task) -> Iterator[tuple[Model, Tokenizer]]:
             torch.cuda.empty_cache()
 
 
+def _load(model: str, task: Task) -> Model:
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        network, report = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
+            model, dtype="auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"{model}: cannot load this model ({type(error).__name__})") from error
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"{model}: its file lacks weights ({missing[0]}{', …' if missing[1:] else ''})")
+    return network
+
+
+def _is_adapter(model: str) -> bool:
+    return (Path(model) / "adapter_config.json").is_file()
+
+
 def longest_input(model: Model, tokenizer: Tokenizer, most: int) -> int:
     """Tokens that a model can read at once, at most `most`."""
     places = [
@@ -100,7 +112,7 @@ def longest_input(model: Model, tokenizer: Tokenizer, most: int) -> int:
         # RoBERTa and its kin count positions from behind the padding's on.
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
     ]
-    return min(most, tokenizer.model_max_length, *places, context_length(model) or most)
+    return int(min(most, tokenizer.model_max_length, *places, context_length(model) or most))
 
 
 def windows(tokenizer: Tokenizer, text: str, most: int) -> list[Window]:

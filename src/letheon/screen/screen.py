@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from letheon.records import NORMAL, Decision, Dialogue, Screening, Turn, Verdict
 from letheon.screen.judge import Judge, Opinion
@@ -79,7 +80,7 @@ def _verdict(turn: Turn, given: Sequence[tuple[str, Opinion]], forget_above: flo
         return _record(turn, "forget", judge, opinion)
     for name, other in given:
         if other.unable:
-            return _record(turn, "review", name, other)
+            return _record(turn, "review", name, replace(other, score=0.5))
     if opinion.score >= normal_below:
         return _record(turn, "review", judge, opinion)
     return _record(turn, "normal", judge, Opinion(NORMAL, opinion.score, reason=opinion.reason))
