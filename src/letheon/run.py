@@ -43,6 +43,7 @@ class Run:
         self.model_folder = self.folder / "model"
         self.checkpoints = self.folder / "checkpoints"
         self.cache = self.folder / "cache"
+        self.scores_file = self.folder / "api-scores.jsonl"
         self._manifest_file = self.folder / "manifest.json"
         self._dialogues: list[Dialogue] | None = None
 
@@ -82,6 +83,7 @@ class Run:
             self.paraphrases,
             self.general,
             self._check_screen_files,
+            self._check_judges,
             lambda: read_safe_replies(recipe.expected.safe_replies),
             self._check_subject,
             lambda: self._check_labels() if whole else None,
@@ -104,6 +106,11 @@ class Run:
             raise InputError(f"{knowledge}: no such file (screen.knowledge)")
         if examples is not None:
             read_dialogues(examples)
+
+    def _check_judges(self) -> None:
+        from letheon.screen import check_judges
+
+        check_judges(self.recipe.screen, self.recipe.model)
 
     def _check_labels(self) -> None:
         """Where labels alone decide, what they leave is known before anything runs."""
@@ -230,7 +237,7 @@ class Run:
         data, seed = recipe.data, recipe.seed
         if stage == "screen":
             parts: list[Any] = [_hash(data.dialogues), data.subject, recipe.screen, _hash(recipe.screen.examples)]
-            return _key(*parts, _hash(recipe.screen.knowledge), seed)
+            return _key(*parts, _hash(recipe.screen.knowledge), *self._judge_hashes(), seed)
         if stage == "unlearn":
             # The verdicts themselves, not the screening's key: a person may have edited them.
             parts = [_hash(self.verdicts_file), _hash(data.dialogues), _hash(data.paraphrases), data.held_out]
@@ -238,7 +245,14 @@ class Run:
             return _key(*parts, recipe.objective, recipe.tuning, recipe.train, recipe.stop, seed)
         control = recipe.evaluate.control
         parts = [self.key("unlearn"), _hash(data.general), recipe.evaluate, recipe.gates, recipe.show_texts]
-        return _key(*parts, model_hash(control) if control else None, recipe.screen)
+        return _key(*parts, model_hash(control) if control else None, recipe.screen, *self._judge_hashes())
+
+    def _judge_hashes(self) -> list[str]:
+        """Hashes of the models that the named judges ask."""
+        settings = self.recipe.screen
+        sections: list[Any] = [getattr(settings, name, None) for name in settings.judges]
+        named = [section.model or self.recipe.model for section in sections if hasattr(section, "model")]
+        return [model_hash(name) for name in named]
 
     def is_current(self, stage: str) -> bool:
         """Whether a stage has run on exactly these inputs, and what it left is still there."""
@@ -285,6 +299,7 @@ class Run:
             "stages": {**self.manifest().get("stages", {}), stage: self.key(stage)},
         }
         write_text(self._manifest_file, json.dumps(manifest, indent=2) + "\n")
+        self.scores_file.unlink(missing_ok=True)
 
     def save_recipe(self) -> None:
         """Write the resolved recipe, with absolute paths, so that the folder can be rerun from anywhere."""
@@ -299,7 +314,10 @@ class Run:
         ):
             if resolved[section][name]:
                 resolved[section][name] = str(Path(resolved[section][name]).resolve())
-        for holder, name in ((resolved, "model"), (resolved, "output"), (resolved["evaluate"], "control")):
+        holders = [(resolved, "model"), (resolved, "output"), (resolved["evaluate"], "control")]
+        judges = [resolved["screen"][name] for name in ("classifier", "guard", "pair", "consistency")]
+        holders += [(section, "model") for section in judges if section]
+        for holder, name in holders:
             if holder[name] and (name == "output" or Path(holder[name]).exists()):
                 holder[name] = str(Path(holder[name]).resolve())
         write_text(self.folder / "recipe.yaml", f"{RESOLVED}\n{Recipe.model_validate(resolved).dump()}")

@@ -23,13 +23,10 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from letheon import recipe
-from letheon.errors import InputError
+from letheon.errors import InputError, require_extra
 from letheon.records import Turn
 from letheon.screen.chat_server import ChatServer, UnansweredError
 from letheon.screen.judge import Opinion
-
-SCORES_FILE = "api-scores.jsonl"
-"""In the run folder, while a stage that asks the server is under way or has been cut off."""
 
 SCHEMA = {
     "type": "object",
@@ -63,18 +60,18 @@ class ApiJudge:
     """Score of an answer: the highest over the rubrics of the model's confidence that it is undesired, in [0, 1].
 
     A turn that was not judged by every rubric (the budget is spent, the server did not answer) waits for a person,
-    unless one of the others is sure. What was answered is kept in a file of the run folder, so that a stage that is
-    cut off goes on from there; the file holds hashes and scores, and is deleted when the stage has finished.
+    unless one of the others is sure.
 
     Args:
         settings: The recipe's `screen.api`.
-        folder: The run folder; None keeps nothing.
+        scores: File in which each score is kept at once, by the hash of what was asked and without any text, so that
+            a stage that was cut off goes on from there; None keeps nothing.
     """
 
-    def __init__(self, settings: recipe.Api, folder: Path | None = None):
+    def __init__(self, settings: recipe.Api, scores: Path | None = None):
         self._settings = settings
         self._rubrics = rubrics(settings)
-        self._file = None if folder is None else folder / SCORES_FILE
+        self._file = scores
         self._instructions = built_in()[0]
         asked = json.dumps([self._instructions, self._rubrics], sort_keys=True)
         self.name = f"api:{settings.model}@{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
@@ -128,6 +125,17 @@ class ApiJudge:
         if missing is not None:
             return Opinion(category, score, reason=missing, unable=True)
         return Opinion(category, score, reason=f"by the rubric of {category!r}")
+
+
+def check_api(settings: recipe.Api) -> None:
+    """Check, without asking the server, that the judge can be made.
+
+    Raises:
+        InputError: A category has no rubric.
+        MissingExtraError: The HTTP client is not installed.
+    """
+    require_extra("the judge 'api'", "api")
+    rubrics(settings)
 
 
 def rubrics(settings: recipe.Api) -> dict[str, str]:

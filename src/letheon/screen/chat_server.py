@@ -46,7 +46,7 @@ class ChatServer:
     """
 
     def __init__(self, settings: recipe.Api):
-        require_extra("the judge 'api'", "api")
+        require_extra("asking a server", "api")
         import httpx2
 
         self._settings = settings

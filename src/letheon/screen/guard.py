@@ -218,10 +218,11 @@ def continued(model: Model, tokenizer: Tokenizer, begun: Sequence[Encoded], most
     from letheon.forward import collate
 
     ends = model.generation_config.eos_token_id
+    known = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=most,
-        eos_token_id=tokenizer.eos_token_id if ends is None else ends,
+        eos_token_id=sorted(known) or None,
         pad_token_id=tokenizer.pad_token_id,
     )
     unmarked = [Encoded(one.ids, [False] * len(one.ids)) for one in begun]
