@@ -93,22 +93,23 @@ class ApiJudge:
         """Ask all questions at once that may be under way; returns why some have no answer."""
         reasons = {}
         with ThreadPoolExecutor(self._settings.concurrency) as pool, _stopping(server, pool):
-            futures: dict[Future[float], str] = {
-                pool.submit(self._ask, server, text, category): key for key, (text, category) in open_.items()
+            futures: dict[Future[None], str] = {
+                pool.submit(self._ask, server, text, category, scores, key): key
+                for key, (text, category) in open_.items()
             }
             for future in as_completed(futures):
                 try:
-                    scores.put(futures[future], future.result())
+                    future.result()
                 except UnansweredError as error:
                     reasons[futures[future]] = str(error)
         return reasons
 
-    def _ask(self, server: ChatServer, text: str, category: str) -> float:
+    def _ask(self, server: ChatServer, text: str, category: str, scores: _Scores, key: str) -> None:
         messages = [
             {"role": "system", "content": self._instructions},
             {"role": "user", "content": f"Rubric: {self._rubrics[category]}\n\nDialogue:\n{text}"},
         ]
-        return server.ask(messages, SCHEMA, read_verdict).score
+        scores.put(key, server.ask(messages, SCHEMA, read_verdict).score)
 
     def _key(self, text: str, category: str) -> str:
         asked = json.dumps([self._settings.model, self._instructions, self._rubrics[category], text])

@@ -139,9 +139,7 @@ class ChatServer:
             response = self._client.post(self._address, json=payload)
         except self._http.ConnectError:
             if not self._answered:
-                raise InputError(
-                    f"{self._settings.url}: no server answers there (screen.api.url); start it, or mend the address"
-                ) from None
+                self._end("no server answers there (screen.api.url); start it, or mend the address")
             raise _TryAgainError("no connection") from None
         except self._http.TimeoutException:
             raise _TryAgainError(f"nothing within {self._settings.timeout:g} s") from None
@@ -155,14 +153,9 @@ class ChatServer:
         status, code = response.status_code, _error_code(response)
         why = f"HTTP {status}{f', {code}' if code else ''}"
         if status in (401, 403):
-            raise InputError(
-                f"{self._settings.url}: {why}; put a key for this server into the environment variable {KEYS[0]}"
-            )
+            self._end(f"{why}; put a key for this server into the environment variable {KEYS[0]}")
         if status == 404:
-            raise InputError(
-                f"{self._settings.url}: {why}; check screen.api.url (up to /v1) and screen.api.model "
-                f"({self._settings.model})"
-            )
+            self._end(f"{why}; check screen.api.url (up to /v1) and screen.api.model ({self._settings.model})")
         if status not in BUSY or code == "insufficient_quota":
             self._failed(why)
             raise UnansweredError(f"the server refused ({why})")
@@ -206,10 +199,15 @@ class ChatServer:
             self._failures += 1
             failures = self._failures
         if failures >= FAILURES:
-            raise InputError(
-                f"{self._settings.url}: no answer to {failures} questions in a row (the last: {why}); "
-                "what was answered is kept: mend the server, and run again to go on"
+            self._end(
+                f"no answer to {failures} questions in a row (the last: {why}); what was answered is kept: "
+                "mend the server, and run again to go on"
             )
+
+    def _end(self, why: str) -> NoReturn:
+        """No question will be answered any more: none that waits need be asked."""
+        self.stop()
+        raise InputError(f"{self._settings.url}: {why}") from None
 
 
 class _TryAgainError(Exception):
