@@ -236,23 +236,25 @@ class Run:
         recipe = self.recipe
         data, seed = recipe.data, recipe.seed
         if stage == "screen":
-            parts: list[Any] = [_hash(data.dialogues), data.subject, recipe.screen, _hash(recipe.screen.examples)]
-            return _key(*parts, _hash(recipe.screen.knowledge), *self._judge_hashes(), seed)
+            return _key(_hash(data.dialogues), data.subject, *self._judges(), seed)
         if stage == "unlearn":
             # The verdicts themselves, not the screening's key: a person may have edited them.
-            parts = [_hash(self.verdicts_file), _hash(data.dialogues), _hash(data.paraphrases), data.held_out]
-            parts += [data.probe, model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
+            parts: list[Any] = [_hash(self.verdicts_file), _hash(data.dialogues), _hash(data.paraphrases)]
+            parts += [data.held_out, data.probe, model_hash(recipe.model), recipe.expected]
+            parts += [_hash(recipe.expected.safe_replies)]
             return _key(*parts, recipe.objective, recipe.tuning, recipe.train, recipe.stop, seed)
         control = recipe.evaluate.control
         parts = [self.key("unlearn"), _hash(data.general), recipe.evaluate, recipe.gates, recipe.show_texts]
-        return _key(*parts, model_hash(control) if control else None, recipe.screen, *self._judge_hashes())
+        return _key(*parts, model_hash(control) if control else None, *self._judges())
 
-    def _judge_hashes(self) -> list[str]:
-        """Hashes of the models that the named judges ask."""
+    def _judges(self) -> list[Any]:
+        """What the judges depend on: settings, files and models, by what is in them and not by where they lie."""
         settings = self.recipe.screen
         sections: list[Any] = [getattr(settings, name, None) for name in settings.judges]
-        named = [section.model or self.recipe.model for section in sections if hasattr(section, "model")]
-        return [model_hash(name) for name in named]
+        models = [section.model or self.recipe.model for section in sections if hasattr(section, "model")]
+        elsewhere = {name: {"model"} for name in ("classifier", "guard", "pair", "consistency")}
+        plain = settings.model_dump(mode="json", exclude={"examples": True, "knowledge": True, **elsewhere})
+        return [plain, _hash(settings.examples), _hash(settings.knowledge), *map(model_hash, models)]
 
     def is_current(self, stage: str) -> bool:
         """Whether a stage has run on exactly these inputs, and what it left is still there."""
