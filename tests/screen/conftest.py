@@ -16,6 +16,12 @@ def embedder() -> Embedder:
     return Embedder()
 
 
+@pytest.fixture(autouse=True)
+def _quick_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is let go by the way; to sweep it each time would take longer than the tests."""
+    monkeypatch.setattr("letheon.screen.pretrained.release_memory", lambda: None)
+
+
 @pytest.fixture(scope="session")
 def bert_tokenizer(byte_tokenizer: Callable[..., PreTrainedTokenizerFast]) -> PreTrainedTokenizerFast:
     """A token a byte; a first part is written [CLS] … [SEP], a second one … [SEP] behind it."""

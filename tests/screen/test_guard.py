@@ -50,9 +50,8 @@ def guard(folder: Path, preset: GuardPreset = "qwen3guard", **settings: Any) -> 
     return GuardJudge(Guard(model=str(folder), preset=preset, max_length=1024, **settings))
 
 
-def naive(folder: Path, tokenizer: PreTrainedTokenizerFast, prompt: str, reply: str) -> float:
+def naive(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt: str, reply: str) -> float:
     """log P(reply | prompt), a reply at a time."""
-    model = LlamaForCausalLM.from_pretrained(folder).eval()
     before = tokenizer(prompt, add_special_tokens=False).input_ids
     ids = before + tokenizer(reply, add_special_tokens=False).input_ids
     with torch.no_grad():
@@ -78,11 +77,12 @@ def test_score_is_the_share_of_the_verdicts(
         tokenizer.add_tokens(["unsafe", "Unsafe", "Controversial", "Yes", "yes"])
         folder = save(tmp_path, tiny_model(max_position_embeddings=1024, vocab_size=len(tokenizer)), tokenizer)
     found = guard(folder, preset, batch_size=2).judge(TURNS)
+    model = LlamaForCausalLM.from_pretrained(folder).eval()
     for turn, opinion in zip(TURNS, found, strict=True):
         assert opinion is not None
         prompt = guard_prompt(tokenizer, PRESETS[preset], turn.question, turn.answer)
         weights = PRESETS[preset].verdicts
-        logs = {verdict: naive(folder, tokenizer, prompt, verdict) for verdict in weights}
+        logs = {verdict: naive(model, tokenizer, prompt, verdict) for verdict in weights}
         highest = max(logs.values())
         masses = {verdict: math.exp(value - highest) for verdict, value in logs.items()}
         expected = sum(weights[v] * mass for v, mass in masses.items()) / sum(masses.values())

@@ -165,15 +165,27 @@ def check_guard(settings: recipe.Guard) -> None:
     Raises:
         InputError: It is not, or its chat template leaves out the answer.
     """
+    from jinja2 import TemplateError
+
     check_architecture(settings.model, "CausalLM", "screen.guard.model")
-    guard_prompt(load_tokenizer(settings.model), PRESETS[settings.preset], "?", "the answer")
+    try:
+        prompt = guard_prompt(load_tokenizer(settings.model), PRESETS[settings.preset], "a question", "an answer")
+    except TemplateError as error:
+        raise InputError(
+            f"screen.guard: the chat template of {settings.model} refuses a question and an answer: {error}"
+        ) from None
+    if "an answer" not in prompt:
+        raise InputError(
+            f"screen.guard: the chat template of {settings.model} leaves out the answer; "
+            "name the preset of its family, or a text-only model"
+        )
 
 
 def guard_prompt(tokenizer: Tokenizer, preset: Preset, question: str, answer: str) -> str:
     """What the guard is asked about an answer, with all special tokens.
 
     Raises:
-        InputError: It has no chat template, or one that leaves out the answer.
+        InputError: It has no chat template.
     """
     if preset.prompt is not None:
         return f"{tokenizer.bos_token or ''}{preset.prompt.format(question=question, answer=answer)}"
@@ -181,15 +193,7 @@ def guard_prompt(tokenizer: Tokenizer, preset: Preset, question: str, answer: st
 
     check_tokenizer(tokenizer)
     rows = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    prompt = str(
-        tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True, **dict(preset.options))
-    )
-    if answer.strip() not in prompt:
-        raise InputError(
-            f"screen.guard: the chat template of {tokenizer.name_or_path} leaves out the answer; "
-            "name the preset of its family, or a text-only model"
-        )
-    return prompt
+    return str(tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True, **preset.options))
 
 
 def reply_log_probs(model: Model, replies: Sequence[Sequence[Encoded]]) -> Tensor:
