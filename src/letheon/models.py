@@ -81,7 +81,7 @@ def load_model(name: str) -> Model:
             name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"{name}: cannot load this model: {_short(error)}") from error
+        raise InputError(f"{name}: cannot load this model: {in_short(error)}") from error
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -97,7 +97,7 @@ def load_tokenizer(name: str) -> Tokenizer:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         absent = "" if Path(name).is_dir() else "no such folder here, and as a hub id: "
-        raise InputError(f"{name}: {absent}cannot load its tokenizer: {_short(error)}") from error
+        raise InputError(f"{name}: {absent}cannot load its tokenizer: {in_short(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -118,10 +118,10 @@ def load_config(name: str) -> Any:
             name = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
         return AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{name}: cannot load its configuration: {_short(error)}") from error
+        raise InputError(f"{name}: cannot load its configuration: {in_short(error)}") from error
 
 
-def _short(error: Exception) -> str:
+def in_short(error: Exception) -> str:
     """The first sentence of an error, on one line: those of the hub are long."""
     return " ".join(str(error).split()).split(". ")[0][:300]
 

@@ -159,6 +159,12 @@ def test_the_name_changes_with_what_is_asked() -> None:
     assert name() != name(rubrics={"harmful": "it is rude"})
 
 
+def test_half_a_character_stops_nothing() -> None:
+    with serving(by_answer) as server:
+        (found,) = opinions(server, "bad \ud83d")
+    assert found.score == 0.9
+
+
 def test_equal_turns_are_asked_about_once() -> None:
     with serving(by_answer) as server:
         found = opinions(server, "bad", "good", "bad", "bad")
@@ -202,18 +208,28 @@ def test_retry_after_is_honoured(as_date: bool) -> None:
     assert times[1] - times[0] >= (0.7 if not as_date else 0.5)
 
 
+def test_a_rest_that_is_asked_for_is_given_by_all() -> None:
+    times: list[float] = []
+
+    def answer(payload: Payload, number: int) -> Reply | str:
+        times.append(time.perf_counter())
+        return Reply(status=429, headers={"Retry-After": "0.5"}) if number == 0 else Reply(GOOD, delay=0.02)
+
+    with serving(answer) as server:
+        found = opinions(server, *map(str, range(20)), concurrency=2)
+    assert not any(one.unable for one in found)
+    # What was under way already, and then nothing for a while.
+    early = [moment for moment in times if moment - times[0] < 0.4]
+    assert len(early) <= 3
+    assert len(times) == 21
+
+
 def test_waits_double_and_vary(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
     monkeypatch.setattr(chat_server, "FIRST_WAIT", 1.0)
-    monkeypatch.setattr("threading.Event.wait", lambda self, timeout=None: waits.append(timeout or 0.0))
-    server = chat_server.ChatServer(Api(url="http://localhost/v1", model="m"))
     for attempt in range(1, 9):
-        server._pause(attempt, 0.0)
-    for attempt, wait in enumerate(waits, start=1):
         longest = min(60.0, 2.0 ** (attempt - 1))
-        assert longest / 2 <= wait <= longest
-    server._pause(1, 7.5)
-    assert waits[-1] == 7.5
+        waits = [chat_server.pause(attempt) for _ in range(20)]
+        assert longest / 2 <= min(waits) < max(waits) <= longest
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,28 @@ def test_a_head_that_the_file_lacks(one_label: Path, tmp_path: Path) -> None:
         scores(tmp_path / "c")
 
 
+def test_code_beside_a_model_is_not_run(one_label: Path, tmp_path: Path) -> None:
+    folder, mark = tmp_path / "c", tmp_path / "mark"
+    shutil.copytree(one_label, folder)
+    (folder / "own.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    config = json.loads((folder / "config.json").read_text())
+    names = {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Model"}
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": names}))
+    assert scores(folder) == scores(one_label)
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": names, "model_type": "own"}))
+    with pytest.raises(InputError, match="cannot load"):
+        scores(folder)
+    assert not mark.exists()
+
+
+def test_pickled_weights_are_refused(one_label: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    shutil.copytree(one_label, folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"no weights as \*\.safetensors"):
+        scores(folder)
+
+
 def test_nobody_judges_itself(one_label: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(one_label, copy)

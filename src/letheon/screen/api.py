@@ -177,7 +177,8 @@ def _material(turn: Turn) -> str:
     }
     if turn.expected:
         held["acceptable"] = list(turn.expected)
-    return json.dumps(held, ensure_ascii=False)
+    # Half a character, which JSON allows and UTF-8 does not, becomes a question mark.
+    return json.dumps(held, ensure_ascii=False).encode("utf-8", "replace").decode("utf-8")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import os
 import random
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -65,6 +66,7 @@ class ChatServer:
         self._form = 0
         self._answered = False
         self._failures = 0
+        self._quiet_until = 0.0
         self.requests = self.tokens = 0
 
     def __enter__(self) -> ChatServer:
@@ -91,25 +93,23 @@ class ChatServer:
             UnansweredError: There is no answer to this question: the budget is spent, or all tries are.
             InputError: There will be none to any.
         """
-        why, wait, readable = "", 0.0, True
+        why, readable = "", True
         for attempt in range(self._settings.tries):
             if attempt:
-                self._pause(attempt, wait)
+                self._stopped.wait(pause(attempt))
             try:
                 said = self._post(messages, schema, attempt, readable)
-                found = read(said.text)
             except _TryAgainError as again:
-                why, wait = str(again), again.wait
+                why = str(again)
+                continue
+            try:
+                found = read(said.text)
             except ValueError:
-                why, wait, readable = (
-                    f"no verdict in the answer{', which was cut off' if said.cut else ''}",
-                    0.0,
-                    False,
-                )
-            else:
-                with self._lock:
-                    self._failures = 0
-                return found
+                why, readable = "no verdict in the answer" + ", which was cut off" * said.cut, False
+                continue
+            with self._lock:
+                self._failures = 0
+            return found
         self._failed(why)
         raise UnansweredError(f"no answer from the server in {self._settings.tries} tries ({why})")
 
@@ -118,6 +118,8 @@ class ChatServer:
     ) -> _Said:
         """One try; a server that does not know how an answer's form is asked for is asked in a plainer way."""
         for form in range(self._form, len(FORMS)):
+            # One that asks for a rest gets it from all threads.
+            self._stopped.wait(self._quiet_until - time.monotonic())
             self._spend()
             payload = {
                 "model": self._settings.model,
@@ -163,7 +165,9 @@ class ChatServer:
         if wait > PATIENCE:
             self._failed(why)
             raise UnansweredError(f"the server asks for a wait of {wait:.0f} s ({why})")
-        raise _TryAgainError(why, wait)
+        with self._lock:
+            self._quiet_until = max(self._quiet_until, time.monotonic() + wait)
+        raise _TryAgainError(why)
 
     def _said(self, response: Any, payload: dict[str, Any]) -> _Said:
         try:
@@ -190,10 +194,6 @@ class ChatServer:
                 raise UnansweredError(f"the budget of {tokens} tokens is spent (screen.api.max_tokens)")
             self.requests += 1
 
-    def _pause(self, attempt: int, asked: float) -> None:
-        wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)) * random.uniform(0.5, 1)
-        self._stopped.wait(max(wait, asked))
-
     def _failed(self, why: str) -> None:
         with self._lock:
             self._failures += 1
@@ -210,12 +210,14 @@ class ChatServer:
         raise InputError(f"{self._settings.url}: {why}") from None
 
 
-class _TryAgainError(Exception):
-    """A try that failed, in words that quote nothing; and the seconds that the server asks to wait."""
+def pause(attempt: int) -> float:
+    """Seconds to wait before another try, after so many that have failed."""
+    longest: float = FIRST_WAIT * 2 ** (attempt - 1)
+    return min(LONGEST_WAIT, longest) * random.uniform(0.5, 1)
 
-    def __init__(self, why: str, wait: float = 0.0):
-        super().__init__(why)
-        self.wait = wait
+
+class _TryAgainError(Exception):
+    """A try that failed, in words that quote nothing."""
 
 
 @dataclass(frozen=True)

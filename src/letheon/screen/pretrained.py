@@ -15,6 +15,7 @@ from letheon.models import (
     check_model,
     context_length,
     fast_bf16,
+    in_short,
     load_config,
     load_model,
     load_tokenizer,
@@ -94,7 +95,7 @@ def _load(model: str, task: Task) -> Model:
             model, dtype="auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"{model}: cannot load this model ({type(error).__name__})") from error
+        raise InputError(f"{model}: cannot load this model: {in_short(error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{model}: its file lacks weights ({missing[0]}{', …' if missing[1:] else ''})")
     return network
