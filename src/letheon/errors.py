@@ -10,6 +10,7 @@ EXTRAS = {
     "report": ("jinja2", "matplotlib"),
     "review": ("starlette", "uvicorn"),
     "demo": ("gguf",),
+    "api": ("httpx2",),
 }
 """The modules that each extra of the package brings."""
 

@@ -99,7 +99,7 @@ def screen_stage(run: Run, console: Console) -> list[Verdict]:
         if recipe.data.subject is not None:
             verdicts = _subject_verdicts(run, recipe.data.subject, standing(decisions))
         else:
-            judges = build_judges(recipe.screen, seed=recipe.seed)
+            judges = build_judges(recipe.screen, seed=recipe.seed, model=recipe.model, scores=run.scores_file)
             verdicts = screen(
                 run.dialogues,
                 judges,
@@ -172,7 +172,7 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
     positive = recipe.objective.positive.name
 
     def sample(turns: Sequence[Turn]) -> list[list[str]]:
-        judge = answer_judge(recipe)
+        judge = answer_judge(recipe, run.scores_file)
         if judge is None:
             raise InputError(
                 "expected.sources names 'model', but judge 'labels' cannot judge new answers; add another"
@@ -198,14 +198,20 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
     )
 
 
-def answer_judge(recipe: Recipe) -> Callable[[list[Turn]], list[Verdict]] | None:
-    """The recipe's judges as a judge of new answers; None where only labels are left, which know the log alone."""
+def answer_judge(recipe: Recipe, scores: Path | None = None) -> Callable[[list[Turn]], list[Verdict]] | None:
+    """The recipe's judges as a judge of new answers; None where only labels are left, which know the log alone.
+
+    Args:
+        recipe: The recipe.
+        scores: Where the api judge keeps what it has been answered.
+    """
     from letheon.screen import build_judges, screen
 
     names = [name for name in recipe.screen.judges if name != "labels"]
     if not names:
         return None
-    judges = build_judges(recipe.screen.model_copy(update={"judges": names}), seed=recipe.seed)
+    settings = recipe.screen.model_copy(update={"judges": names})
+    judges = build_judges(settings, seed=recipe.seed, model=recipe.model, scores=scores)
     last = {"forget_above": recipe.screen.forget_above, "normal_below": recipe.screen.normal_below}
     return _of_last_turns(lambda dialogues: screen(dialogues, judges, **last))
 
@@ -334,7 +340,7 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
     tokenizer = load_tokenizer(recipe.model)
     found: dict[str, Evaluation] = {}
     with Measured() as cost:
-        judge = answer_judge(recipe)
+        judge = answer_judge(recipe, run.scores_file)
         for name, source in names.items():
             with console.progress(f"evaluating {name}") as update:
                 found[name] = evaluate_model(
