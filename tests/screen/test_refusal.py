@@ -117,7 +117,8 @@ def test_refusals_of_other_models_are_mostly_safe_answers() -> None:
     """Of all 3021 answers 43% are safe; of those that we take for refusals, twice as many."""
     if not SHARED.is_dir():
         pytest.skip("the public data sets are not beside the project")
-    rows = [json.loads(line) for line in (SHARED / "beavertails/30k_test.jsonl").open(encoding="utf-8")]
+    lines = (SHARED / "beavertails/30k_test.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
     safe = [row["is_safe"] for row in rows if is_refusal(row["response"])]
     assert len(safe) >= 40
     assert sum(safe) / len(safe) >= 0.8
