@@ -13,11 +13,10 @@ from letheon.errors import GateError, InputError, require_extra
 from letheon.measure import Measured, release_memory
 from letheon.models import Model, Tokenizer, load_model, load_tokenizer, save_model
 from letheon.recipe import Recipe
-from letheon.records import NORMAL, Dialogue, Example, Headline, Results, Stop, Turn, Verdict, write_jsonl, write_text
+from letheon.records import Dialogue, Example, Headline, Results, Stop, Turn, Verdict, write_jsonl, write_text
 from letheon.run import Run
 from letheon.split import Split, split, spread
 
-SUBJECT_JUDGE = "subject"
 EMPTY: dict[str, dict[str, Any]] = {
     "screen": {"screening": None},
     "unlearn": {"stop": None},
@@ -75,12 +74,13 @@ def prepare(run: Run, *, whole: bool = False) -> None:
 def screen_stage(run: Run, console: Console) -> list[Verdict]:
     """Judge every turn of the log, and write `verdicts.jsonl`."""
     from letheon.screen import build_judges, score_screening, screen
+    from letheon.screen.subject import Subject, subject_verdicts
 
     recipe = run.recipe
     run.start("screen")
     with Measured() as cost, console.progress("screening"):
         if recipe.data.subject is not None:
-            verdicts = _subject_verdicts(run, recipe.data.subject)
+            verdicts = subject_verdicts(run.dialogues, Subject(recipe.data.subject, recipe.data.aliases))
         else:
             judges = build_judges(recipe.screen, seed=recipe.seed)
             verdicts = screen(
@@ -99,25 +99,6 @@ def screen_stage(run: Run, console: Console) -> list[Verdict]:
     console.say(f"screened {len(verdicts)} turns: {line}")
     run.finish("screen")
     return verdicts
-
-
-def _subject_verdicts(run: Run, subject: str) -> list[Verdict]:
-    """An erasure request: all that the log says about one subject, and nothing else."""
-    return [_subject_verdict(turn, subject) for dialogue in run.dialogues for turn in dialogue.turns()]
-
-
-def _subject_verdict(turn: Turn, subject: str) -> Verdict:
-    dialogue, decision, score = turn.dialogue, NORMAL, 0.0
-    if dialogue.subject == subject:
-        decision, score = "forget", 1.0
-    elif dialogue.label == "forget":
-        # Not asked for, but not fit to be trained on as normal either.
-        decision, score = "review", 0.5
-    category = NORMAL if decision == NORMAL else dialogue.category or "privacy"
-    return Verdict.model_validate(
-        {"id": dialogue.id, "turn": turn.index, "decision": decision, "category": category}
-        | {"score": score, "judge": SUBJECT_JUDGE}
-    )
 
 
 def split_of(run: Run) -> Split:

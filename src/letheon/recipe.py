@@ -50,10 +50,12 @@ class Data(Section):
     probe: float = Field(0.1, ge=0, lt=1)
     """Share of the forget dialogues kept from training as the stop rule's probe, where there are no paraphrases."""
     subject: str | None = None
-    """Forget every dialogue with this subject and nothing else (an erasure request); skips the judges."""
+    """Forget all that the log says about this person or thing and nothing else (an erasure request); skips the judges."""
+    aliases: list[str] = []
+    """What else the subject goes by: nicknames, e-mail addresses, phone numbers; exact where the name is."""
 
 
-JudgeName = Literal["labels", "embedding", "privacy", "contradiction"]
+JudgeName = Literal["labels", "embedding", "privacy", "contradiction", "rules", "outdated"]
 
 
 class Screen(Section):
@@ -65,6 +67,10 @@ class Screen(Section):
     """Labelled dialogues that the embedding judge is fitted on."""
     knowledge: Path | None = None
     """Text with the facts that answers must not contradict, for the contradiction judge."""
+    rules: Path | None = None
+    """YAML with words and patterns that answers must not hold, for the rules judge."""
+    changed_facts: Path | None = None
+    """Table (.yaml, .jsonl, .csv) of facts that have changed, old value and new, for the outdated judge."""
     forget_above: float = Field(0.5, ge=0, le=1)
     """Score from which a turn is forgotten."""
     normal_below: float = Field(0.5, ge=0, le=1)
@@ -79,6 +85,10 @@ class Screen(Section):
             )
         if "embedding" in self.judges and self.examples is None:
             raise ValueError("judge 'embedding' needs labelled dialogues: set screen.examples to their file")
+        if "rules" in self.judges and self.rules is None:
+            raise ValueError("judge 'rules' needs rules: set screen.rules to their file")
+        if "outdated" in self.judges and self.changed_facts is None:
+            raise ValueError("judge 'outdated' needs changed facts: set screen.changed_facts to their file")
         return self
 
 
@@ -348,7 +358,7 @@ def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
 PATH_FIELDS = {
     "": ("model", "output"),
     "data": ("dialogues", "paraphrases", "general"),
-    "screen": ("examples", "knowledge"),
+    "screen": ("examples", "knowledge", "rules", "changed_facts"),
     "expected": ("safe_replies",),
     "evaluate": ("control",),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import platform
@@ -82,6 +83,8 @@ class Run:
             self.paraphrases,
             self.general,
             self._check_screen_files,
+            self._check_rules,
+            self._check_changed_facts,
             lambda: read_safe_replies(recipe.expected.safe_replies),
             self._check_subject,
             lambda: self._check_labels() if whole else None,
@@ -104,6 +107,18 @@ class Run:
             raise InputError(f"{knowledge}: no such file (screen.knowledge)")
         if examples is not None:
             read_dialogues(examples)
+
+    def _check_rules(self) -> None:
+        if self.recipe.screen.rules is not None:
+            from letheon.screen.rules import read_rules
+
+            read_rules(self.recipe.screen.rules)
+
+    def _check_changed_facts(self) -> None:
+        if self.recipe.screen.changed_facts is not None:
+            from letheon.screen.outdated import read_changed_facts
+
+            read_changed_facts(self.recipe.screen.changed_facts)
 
     def _check_labels(self) -> None:
         """Where labels alone decide, what they leave is known before anything runs."""
@@ -169,16 +184,20 @@ class Run:
             raise InputError([*faults[:SHOWN_FAULTS], *([f"… and {more} more"] if more > 0 else [])])
 
     def _check_subject(self) -> None:
-        subject = self.recipe.data.subject
-        if subject is None:
+        data = self.recipe.data
+        if data.subject is None:
+            if data.aliases:
+                raise InputError("data.aliases: whose? set data.subject, or leave the aliases out")
             return
-        known = {dialogue.subject for dialogue in self.dialogues if dialogue.subject}
-        if subject not in known:
-            import difflib
+        from letheon.screen.subject import Subject
 
-            near = difflib.get_close_matches(subject, known, n=1)
+        subject = Subject(data.subject, data.aliases)
+        known = {dialogue.subject for dialogue in self.dialogues if dialogue.subject}
+        texts = (message.content for dialogue in self.dialogues for message in dialogue.messages)
+        if not any(map(subject.is_field, known)) and not any(map(subject.mentions, texts)):
+            near = difflib.get_close_matches(data.subject, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the log names {len(known)} subjects"
-            raise InputError(f"data.subject: no dialogue of the log has the subject {subject!r}; {hint}")
+            raise InputError(f"data.subject: no dialogue of the log has the subject {data.subject!r}; {hint}")
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
@@ -230,6 +249,7 @@ class Run:
         data, seed = recipe.data, recipe.seed
         if stage == "screen":
             parts: list[Any] = [_hash(data.dialogues), data.subject, recipe.screen, _hash(recipe.screen.examples)]
+            parts += [data.aliases, _hash(recipe.screen.rules), _hash(recipe.screen.changed_facts)]
             return _key(*parts, _hash(recipe.screen.knowledge), seed)
         if stage == "unlearn":
             # The verdicts themselves, not the screening's key: a person may have edited them.
@@ -295,6 +315,8 @@ class Run:
             ("data", "general"),
             ("screen", "examples"),
             ("screen", "knowledge"),
+            ("screen", "rules"),
+            ("screen", "changed_facts"),
             ("expected", "safe_replies"),
         ):
             if resolved[section][name]:

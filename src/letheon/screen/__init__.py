@@ -15,7 +15,9 @@ from letheon.screen.contradiction import ContradictionJudge
 from letheon.screen.embedding import FEWEST, EmbeddingJudge, everyday
 from letheon.screen.judge import Judge, Opinion
 from letheon.screen.labels import LabelsJudge
+from letheon.screen.outdated import OutdatedJudge, read_changed_facts
 from letheon.screen.privacy import PrivacyJudge
+from letheon.screen.rules import RulesJudge, read_rules
 from letheon.screen.screen import score_screening, screen
 
 __all__ = ["Judge", "Opinion", "build_judges", "judge_from", "score_screening", "screen"]
@@ -39,6 +41,8 @@ def build_judges(settings: recipe.Screen, embedder: Embedder | None = None, seed
         "embedding": lambda: EmbeddingJudge.fit(_examples(settings.examples), shared, everyday(), seed),
         "privacy": PrivacyJudge,
         "contradiction": lambda: ContradictionJudge(shared, _knowledge(settings.knowledge)),
+        "rules": lambda: RulesJudge(read_rules(_needed(settings.rules, "rules"))),
+        "outdated": lambda: OutdatedJudge(read_changed_facts(_needed(settings.changed_facts, "changed_facts"))),
     }
     if not settings.judges:
         raise InputError(f"screen.judges is empty; name at least one of {', '.join(make)}")
@@ -63,6 +67,12 @@ def _examples(path: Path | None) -> list[Dialogue]:
     if path is None:
         raise InputError("judge 'embedding' needs labelled dialogues: set screen.examples to their file")
     return read_dialogues(path)
+
+
+def _needed(path: Path | None, field: str) -> Path:
+    if path is None:
+        raise InputError(f"a judge of screen.judges needs its file: set screen.{field}")
+    return path
 
 
 def _knowledge(path: Path | None) -> str:

@@ -1,0 +1,339 @@
+"""Find all that a log says about one person (or thing): what an erasure request asks for.
+
+| what is found | certainty | decision |
+|---|---|---|
+| the row's `subject` is the one asked for, or an alias | 1 | forget |
+| the full name in a text, in any case, with or without accents, "Quint, Marla", "Marla J. Quint" | 0.95 | forget |
+| an alias: a nickname, an e-mail address, a phone number however it is written | 0.95 | forget |
+| the name with other middle names, without its own, turned round without a comma, or in a handle (marla.quint) | 0.8 | review |
+| a name that close to it: at least 85 of 100 by rapidfuzz's ratio (typing errors; perhaps somebody else) | 0.7 | review |
+| initial and surname ("M. Quint") | 0.6 | review |
+| the surname alone, unless the dialogue names another bearer of it | 0.5 | review |
+
+A given name alone is no mention; give it as an alias where it is one. Whoever bears the same full name is not told from
+the subject. The certainties are ours: an order, not probabilities.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import regex
+from rapidfuzz import fuzz
+
+from letheon.records import NORMAL, Dialogue, Turn, Verdict
+from letheon.screen.refusal import is_refusal
+from letheon.screen.words import SPACELESS, keyword_pattern
+
+JUDGE = "subject"
+CERTAIN = 0.9
+"""Mentions from here on are forgotten; below, a person looks."""
+NAMED, UNUSUAL, NEAR, INITIAL, SURNAME = 0.95, 0.8, 0.7, 0.6, 0.5
+NEAR_RATIO = 85
+"""Of rapidfuzz's `fuzz.ratio` of the folded names, in [0, 100]: one wrong letter in a name of seven or more."""
+
+TITLES = frozenset("mr mrs ms miss mx dr prof professor sir madam mme herr frau señor señora don doña".split())
+NO_GIVEN_NAMES = frozenset(
+    (
+        "what who whom whose where when which why how can could do does did is are was were has have had give tell"
+        " find send call show please the a an my your our his her their in on at for from if yes no sure dial write"
+        " try ask visit contact and but or so under then now later yesterday today tomorrow after before since while"
+        " with about by to of as once never only both dear hello hi thanks meet see let also even though because"
+    ).split()
+)
+"""Words that open a sentence, and are no given name before a surname."""
+LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "æ": "ae", "œ": "oe", "þ": "th", "ı": "i"})
+"""Letters that Unicode does not take apart into a letter and an accent."""
+SLUG = regex.compile(r"[\p{L}\p{M}]+(?:[-_][\p{L}\p{M}]+)+")
+"""An id made of a name: "marla-quint"."""
+WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+(?:[-'’][\p{L}\p{M}\p{N}]+)*")
+PHONE = regex.compile(r"\+?\d(?:[ ().\-/]{0,3}\d){6,14}")
+PHONE_DIGITS = 7
+"""Digits from the right that must be the same: the rest may be a prefix that one of the two lacks."""
+
+
+@dataclass(frozen=True)
+class Mention:
+    """Where a text mentions the subject.
+
+    Attributes:
+        start: First character.
+        end: After the last one.
+        certainty: In [0, 1]; that it is the subject.
+        how: By what; quotes nothing.
+    """
+
+    start: int
+    end: int
+    certainty: float
+    how: str
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a text, folded: lower case, no accents, no possessive."""
+
+    folded: str
+    start: int
+    end: int
+    capital: bool
+
+
+class Subject:
+    """A person's or thing's name, and what else it goes by.
+
+    Args:
+        name: "Marla Quint", "Quint, Marla", "marla-quint", or an id.
+        aliases: Nicknames, other names, e-mail addresses, phone numbers.
+    """
+
+    def __init__(self, name: str, aliases: Sequence[str] = ()):
+        self.name, self.aliases = name, tuple(aliases)
+        surname, comma, given = name.partition(",")
+        ordered = f"{given} {surname}" if comma else name
+        if SLUG.fullmatch(name):
+            ordered = regex.sub("[-_]", " ", name)
+        self.parts = tuple(word.folded for word in words(ordered) if word.folded not in TITLES)
+        self._capital = any(character.isupper() for character in name)
+        # "Battle of Kestrel Ford" is not meant by every Ford.
+        self._has_surname = len(self.parts) > 1 and not {"of", "the", "and", "for"} & set(self.parts)
+        contacts = [alias for alias in aliases if "@" in alias or _digits(alias)]
+        self._emails = [alias.strip().casefold() for alias in contacts if "@" in alias]
+        self._phones = [_digits(alias) for alias in contacts if "@" not in alias]
+        nicknames = [name, *(alias for alias in aliases if alias not in contacts)]
+        spaceless = [one for one in nicknames if regex.search(f"[{SPACELESS}]", one)]
+        self._spaceless = keyword_pattern(spaceless) if spaceless else None
+        self._nicknames = [found for nickname in nicknames if (found := tuple(words(nickname)))]
+
+    def is_field(self, value: str | None) -> bool:
+        """Whether a row's `subject` is this one."""
+        names = {_folded_text(name) for name in (self.name, *self.aliases)}
+        return value is not None and _folded_text(value) in names
+
+    def mentions(self, text: str, others: frozenset[str] = frozenset()) -> list[Mention]:
+        """Every mention in a text, each place once, in order.
+
+        Args:
+            text: Where to look.
+            others: Surnames (folded) that somebody else of the dialogue bears: alone they are no mention.
+        """
+        found = list(words(text))
+        mentions: list[Mention] = []
+        # The surest first: a weaker look must not cut a stronger find into pieces.
+        for look in (self._names, self._aliases, self._exact, self._unusual, self._initials, self._surnames):
+            for mention in look(text, found):
+                if look == self._surnames and self.parts[-1] in others:
+                    continue
+                if all(mention.end <= other.start or other.end <= mention.start for other in mentions):
+                    mentions.append(mention)
+        return sorted(mentions, key=lambda one: one.start)
+
+    def other_bearers(self, text: str) -> frozenset[str]:
+        """The subject's surname, where somebody else is named with it ("Otto Quint"); otherwise nothing."""
+        if not self._has_surname:
+            return frozenset()
+        found = list(words(text))
+        for before, word in zip(found, found[1:], strict=False):
+            if word.folded == self.parts[-1] and self._is_others(before, word, text):
+                return frozenset({word.folded})
+        return frozenset()
+
+    def _is_others(self, before: Word, surname: Word, text: str) -> bool:
+        """Whether the word before a surname is somebody else's given name or initial."""
+        if text[before.end : surname.start].strip(". ") or not before.capital or before.folded in TITLES:
+            return False
+        if before.folded in NO_GIVEN_NAMES or before.folded in self.parts[:-1]:
+            return False
+        if len(before.folded) == 1:
+            return not self.parts[0].startswith(before.folded)
+        return fuzz.ratio(f"{before.folded} {surname.folded}", " ".join(self.parts)) < NEAR_RATIO
+
+    # Looks, each over the words of a text.
+
+    def _names(self, text: str, found: Sequence[Word]) -> Iterator[Mention]:
+        """The full name; with an initial in the middle; turned round with a comma."""
+        count = len(self.parts)
+        for place, word in enumerate(found):
+            window = found[place : place + count]
+            if not self.parts or word.folded not in (self.parts[0], self.parts[-1]):
+                continue
+            if _parts(window) == self.parts and _is_spaced(text, window):
+                if count > 1 or window[0].capital or not self._capital:
+                    yield _mention(window, NAMED, "named in full")
+            elif count > 1 and _parts(window) == (self.parts[-1], *self.parts[:-1]):
+                rest = window[1:]
+                if text[word.end : rest[0].start].strip() == "," and _is_spaced(text, rest):
+                    yield _mention(window, NAMED, "named in full")
+            elif count == 2 and word.folded == self.parts[0]:
+                wide = found[place : place + 3]
+                if len(wide) == 3 and wide[2].folded == self.parts[1] and len(wide[1].folded) == 1:
+                    if _is_spaced(text, wide):
+                        yield _mention(wide, NAMED, "named in full")
+
+    def _aliases(self, text: str, found: Sequence[Word]) -> Iterator[Mention]:
+        for alias in self._nicknames:
+            for place in range(len(found) - len(alias) + 1):
+                window = found[place : place + len(alias)]
+                capital = window[0].capital or not alias[0].capital or len(alias) > 1
+                if _parts(window) == _parts(alias) and capital and _is_spaced(text, window):
+                    yield _mention(window, NAMED, "by an alias")
+
+    def _exact(self, text: str, found: Sequence[Word]) -> Iterator[Mention]:
+        for address in self._emails:
+            for match in regex.finditer(rf"(?<![\w.+-]){regex.escape(address)}(?![\w-]|\.\w)", text, regex.IGNORECASE):
+                yield Mention(*match.span(), NAMED, "by an alias")
+        if self._spaceless is not None:
+            for match in self._spaceless.finditer(text):
+                yield Mention(*match.span(), NAMED, "named in full")
+        if self._phones:
+            for match in PHONE.finditer(text):
+                digits = _digits(match.group())
+                if any(_is_same_number(digits, phone) for phone in self._phones):
+                    yield Mention(*match.span(), NAMED, "by an alias")
+
+    def _unusual(self, text: str, found: Sequence[Word]) -> Iterator[Mention]:
+        """Middle names more or less, no comma where the surname comes first, a handle; or a name that is near."""
+        count, whole = len(self.parts), " ".join(self.parts)
+        if count < 2:
+            return
+        ends = (self.parts[0], self.parts[-1])
+        for place in range(len(found) - 1):
+            pair, three = found[place : place + 2], found[place : place + 3]
+            window = found[place : place + count]
+            if _parts(pair) == ends[::-1] and _is_spaced(text, pair):
+                yield _mention(pair, UNUSUAL, "named in an unusual form")
+            elif _parts(pair) == ends and (_is_spaced(text, pair) or _is_handle(text, pair)):
+                yield _mention(pair, UNUSUAL, "named in an unusual form")
+            elif len(three) == 3 and (three[0].folded, three[2].folded) == ends and _is_spaced(text, three):
+                if three[1].capital:
+                    yield _mention(three, UNUSUAL, "named in an unusual form")
+            elif len(window) == count and _is_spaced(text, window):
+                if fuzz.ratio(" ".join(_parts(window)), whole, score_cutoff=NEAR_RATIO):
+                    yield _mention(window, NEAR, "by a name close to the subject's")
+
+    def _initials(self, text: str, found: Sequence[Word]) -> Iterator[Mention]:
+        if not self._has_surname:
+            return
+        initial, surname = self.parts[0][0], self.parts[-1]
+        for place, (one, two) in enumerate(zip(found, found[1:], strict=False)):
+            gap = text[one.end : two.start]
+            if (one.folded, two.folded) == (initial, surname) and gap.strip() in ("", "."):
+                yield _mention((one, two), INITIAL, "by initial and surname")
+            elif (one.folded, two.folded) == (surname, initial) and gap.strip() in ("", ","):
+                yield _mention((one, two), INITIAL, "by initial and surname")
+            elif one.folded == initial and two.folded != surname and len(two.folded) == 1:
+                last = found[place + 2] if place + 2 < len(found) else two
+                if last.folded == surname and not text[two.end : last.start].strip(". "):
+                    yield _mention((one, last), INITIAL, "by initial and surname")
+
+    def _surnames(self, text: str, found: Sequence[Word]) -> Iterator[Mention]:
+        if not self._has_surname:
+            return
+        for place, word in enumerate(found):
+            if word.folded != self.parts[-1] or not word.capital:
+                continue
+            if place == 0 or not self._is_others(found[place - 1], word, text):
+                yield _mention((word,), SURNAME, "by surname")
+
+
+def subject_verdicts(dialogues: Sequence[Dialogue], subject: Subject) -> list[Verdict]:
+    """One verdict an assistant turn, in the order of the log: what is about the subject, and nothing else.
+
+    What is certain is forgotten: the row says so, or question or answer mention the subject. What is not goes to
+    review, and is not trained on: an uncertain mention; a mention in an earlier message alone; a mention in a dialogue
+    whose row names another subject; an answer that does nothing but refuse; whatever the log labels "forget" for
+    another reason.
+    """
+    return [verdict for dialogue in dialogues for verdict in _of_dialogue(dialogue, subject)]
+
+
+def _of_dialogue(dialogue: Dialogue, subject: Subject) -> Iterator[Verdict]:
+    if subject.is_field(dialogue.subject):
+        yield from (_verdict(turn, 1.0, None, "filed under the subject") for turn in dialogue.turns())
+        return
+    texts = [message.content for message in dialogue.messages]
+    others = subject.other_bearers("\n".join(texts))
+    mentions = [subject.mentions(text, others) for text in texts]
+    for turn in dialogue.turns():
+        asked = max(n for n in range(turn.index + 1) if n == 0 or dialogue.messages[n - 1].role == "assistant")
+        in_answer, nearby = mentions[turn.index], [one for some in mentions[asked : turn.index] for one in some]
+        best = max([*in_answer, *nearby], key=lambda one: one.certainty, default=None)
+        span = (best.start, best.end) if best in in_answer and best is not None else None
+        if best is None:
+            earlier = any(mentions[: turn.index])
+            if earlier or dialogue.label == "forget":
+                # Not asked for, or not for certain; but not fit to be trained on as normal either.
+                why = "mentioned earlier in the dialogue" if earlier else "labelled forget for another reason"
+                yield _verdict(turn, SURNAME, None, why)
+            else:
+                yield _verdict(turn, 0.0, None, None)
+        elif best.certainty >= CERTAIN and dialogue.subject is not None:
+            yield _verdict(turn, UNUSUAL, span, f"{best.how}, in a dialogue of another subject")
+        elif best.certainty >= CERTAIN and is_refusal(turn.answer):
+            yield _verdict(turn, SURNAME, span, f"{best.how}, in a refusal")
+        else:
+            yield _verdict(turn, best.certainty, span, best.how)
+
+
+def _verdict(turn: Turn, score: float, span: tuple[int, int] | None, reason: str | None) -> Verdict:
+    decision = "forget" if score >= CERTAIN else "review" if score > 0 else "normal"
+    category = NORMAL if decision == "normal" else turn.dialogue.category or "privacy"
+    return Verdict.model_validate(
+        {"id": turn.dialogue.id, "turn": turn.index, "decision": decision, "category": category, "score": score}
+        | {"judge": JUDGE, "span": span, "reason": reason}
+    )
+
+
+# Words.
+
+
+def words(text: str) -> Iterator[Word]:
+    """The words of a text, folded, with their places."""
+    for match in WORD.finditer(text):
+        start, end, word = match.start(), match.end(), match.group()
+        for mark in ("'s", "’s", "'S", "’S"):
+            if word.endswith(mark):
+                word, end = word[:-2], end - 2
+        yield Word(fold(word), start, end, word[0].isupper() or word[0].lower() == word[0].upper())
+
+
+@lru_cache(maxsize=100_000)
+def fold(text: str) -> str:
+    """Lower case, without accents: "Łukasz Ngô" → "lukasz ngo"."""
+    plain = unicodedata.normalize("NFKD", text).casefold().translate(LETTERS)
+    return "".join(character for character in plain if not unicodedata.combining(character)).replace("’", "'")
+
+
+def _folded_text(text: str) -> str:
+    return " ".join(fold(text).split())
+
+
+def _parts(window: Sequence[Word]) -> tuple[str, ...]:
+    return tuple(word.folded for word in window)
+
+
+def _is_spaced(text: str, window: Sequence[Word]) -> bool:
+    """Whether only spaces, and the stops of initials, are between the words."""
+    gaps = [(one, text[one.end : two.start]) for one, two in zip(window, window[1:], strict=False)]
+    return all(gap.isspace() or (len(one.folded) == 1 and gap.strip() == ".") for one, gap in gaps)
+
+
+def _is_handle(text: str, window: Sequence[Word]) -> bool:
+    return text[window[0].end : window[-1].start] in (".", "_", "-")
+
+
+def _mention(window: Sequence[Word], certainty: float, how: str) -> Mention:
+    return Mention(window[0].start, window[-1].end, certainty, how)
+
+
+def _digits(text: str) -> str:
+    """The digits of a phone number; "" for any other text."""
+    return regex.sub(r"\D", "", text) if PHONE.fullmatch(text.strip()) else ""
+
+
+def _is_same_number(one: str, other: str) -> bool:
+    short, long = sorted((one.lstrip("0"), other.lstrip("0")), key=len)
+    return len(short) >= PHONE_DIGITS and long.endswith(short)
