@@ -50,7 +50,7 @@ class Data(Section):
     probe: float = Field(0.1, ge=0, lt=1)
     """Share of the forget dialogues kept from training as the stop rule's probe, where there are no paraphrases."""
     subject: str | None = None
-    """Forget all that the log says about this person or thing and nothing else (an erasure request); skips the judges."""
+    """Forget what the log says of this person or thing and nothing else (an erasure request); skips the judges."""
     aliases: list[str] = []
     """What else the subject goes by: nicknames, e-mail addresses, phone numbers; exact where the name is."""
 

@@ -81,7 +81,10 @@ def test_the_worst_value_gives_the_span_and_the_reason_quotes_nothing() -> None:
     answer = "A tram ride was 2 crowns once. Now a tram ride is 2 crowns."
     found = opinion("q", answer)
     assert found == Opinion(
-        "outdated", STATED, (answer.rindex("2"), len(answer) - 1), "old value of changed fact 2 stated as current (changed May 2023)"
+        "outdated",
+        STATED,
+        (answer.rindex("2"), len(answer) - 1),
+        "old value of changed fact 2 stated as current (changed May 2023)",
     )
     assert opinion("q", "nothing") == Opinion("normal", 0.0, None, "states no old value of a changed fact")
 
@@ -111,7 +114,7 @@ def test_read(tmp_path: Path) -> None:
     table = tmp_path / "facts.csv"
     table.write_text(
         'about,old,new,since,aliases\n"[""Greyfell"", ""mayor""]","[""Otto Brunn"", ""Mr Brunn""]",Ines Varga,2021,\n'
-        'tram|trams|streetcar,2 crowns,3 crowns,May 2023,two crowns\n'
+        "tram|trams|streetcar,2 crowns,3 crowns,May 2023,two crowns\n"
     )
     assert read_changed_facts(table) == rows
 
@@ -129,7 +132,7 @@ def test_a_date_and_a_number_are_read_as_they_are_written(tmp_path: Path) -> Non
         ("f.yaml", "[]", ["no facts in it"]),
         ("f.yaml", "a: 1", ["expected a list of facts"]),
         ("f.yaml", "- [", ["not valid YAML"]),
-        ("f.yaml", "- {old: a}\n- {old: '', new: b, nwe: c}\n", ["fact 1: 'new' is missing", "an empty text", "'nwe'"]),
+        ("f.yaml", "- {old: a}\n- {old: '', new: b, nwe: c}\n", ["1: 'new' is missing", "empty text", "'nwe'"]),
         ("f.jsonl", '{"old": "a", "new": "b"}\n{\n', [":2: bad JSON"]),
         ("f.csv", "old,new\na,b\nc,\n", [":3: 'new' is missing"]),
         ("f.txt", "x", ["known: .yaml, .yml, .jsonl, .csv"]),

@@ -1,7 +1,7 @@
 """The judge that holds answers against a table of facts that have changed.
 
-It knows the table, and English words that put something in the past ("was", "until", "former"). It misses an old value
-in words that the table does not have, and takes "it is no secret that …" for a denial.
+It knows the table, and English words that put something in the past ("was", "until", "former"). It misses an old
+value in words that the table does not have, and takes "not only the mayor, X, …" for a denial.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class OutdatedJudge:
         return [self._opinion(turn) for turn in turns]
 
     def corrected(self, turn: Turn) -> str | None:
-        """The answer with each old value that it states as current replaced by the new one; None if it states none."""
+        """The answer with the new value wherever it states the old one as current; None if it states none."""
         answer, end, parts = turn.answer, 0, list[str]()
         for found in sorted(self._found(turn), key=lambda one: one.start):
             if found.score == STATED and found.start >= end:
@@ -199,7 +199,7 @@ TAKEN_OVER = regex.compile(r"\b(?:replaced|succeeded)\s+(?:\w+\s+){0,3}$", regex
 def _is_past(
     answer: str, sentence: tuple[int, int], value: tuple[int, int], question: str, changed: int | None
 ) -> bool:
-    """Whether a sentence states a value as past, or denies it; a sentence without a verb is as past as its question."""
+    """Whether a sentence states a value as past, or denies it; one without a verb is as past as its question."""
     text = answer[slice(*sentence)].replace("’", "'")
     if OVER.search(text) or TAKEN_OVER.search(answer, sentence[0], value[0]):
         return True

@@ -95,7 +95,7 @@ TURNS = (
 
 QUOTED = regex.compile(r"(?<=.)\"[^\"\n]*\"|(?<=.)[“«][^”»\n]*[”»]")
 LISTED = regex.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s", regex.MULTILINE)
-_MARKS = "\"“”.,!?:()"
+_MARKS = '"“”.,!?:()'
 
 
 def is_refusal(answer: str) -> bool:

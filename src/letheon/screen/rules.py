@@ -144,7 +144,7 @@ def read_rules(path: Path) -> list[Rule]:
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, list) or not raw:
-        raise InputError(f"{path}: expected a list of rules, each '- name: …' with a category and keywords or pattern")
+        raise InputError(f"{path}: expected a list of rules, each '- name: …' with category and keywords or pattern")
     rules, faults, first = list[Rule](), list[str](), dict[str, int]()
     for number, fields in enumerate(raw, start=1):
         place = f"{path}: rule {number}"
@@ -182,8 +182,8 @@ def _hit(one: _Compiled, turn: Turn) -> tuple[bool, tuple[int, int] | None]:
 def _check_pattern(pattern: str) -> None:
     """Refuse a pattern that is none, that finds nothing everywhere, or that never ends.
 
-    A pattern that backtracks without end cannot be told for certain from its text. It is tried on some long texts made
-    of what it looks for; one that passes here and still stalls on a dialogue is stopped there, by the same clock.
+    One that backtracks without end cannot be told for certain from its text. It is tried on some long texts made of
+    what it looks for; one that passes here and still stalls on a dialogue is stopped there, by the same clock.
     """
     try:
         compiled = regex.compile(pattern)

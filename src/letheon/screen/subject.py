@@ -1,17 +1,18 @@
 """Find all that a log says about one person (or thing): what an erasure request asks for.
 
-| what is found | certainty | decision |
-|---|---|---|
-| the row's `subject` is the one asked for, or an alias | 1 | forget |
-| the full name in a text, in any case, with or without accents, "Quint, Marla", "Marla J. Quint" | 0.95 | forget |
-| an alias: a nickname, an e-mail address, a phone number however it is written | 0.95 | forget |
-| the name with other middle names, without its own, turned round without a comma, or in a handle (marla.quint) | 0.8 | review |
-| a name that close to it: at least 85 of 100 by rapidfuzz's ratio (typing errors; perhaps somebody else) | 0.7 | review |
-| initial and surname ("M. Quint") | 0.6 | review |
-| the surname alone, unless the dialogue names another bearer of it | 0.5 | review |
+| what is found | certainty |
+|---|---|
+| the row's `subject` is the one asked for, or an alias | 1 |
+| the full name in a text: any case, with or without accents, "Quint, Marla", "Marla J. Quint" | 0.95 |
+| an alias: a nickname, an e-mail address, a phone number however it is written | 0.95 |
+| the name with a middle name more or less, turned round without a comma, or in a handle (marla.quint) | 0.8 |
+| a name close to it: at least 85 of 100 by rapidfuzz's ratio (a typing error, or somebody else) | 0.7 |
+| initial and surname ("M. Quint") | 0.6 |
+| the surname alone, unless the dialogue names another bearer of it | 0.5 |
 
-A given name alone is no mention; give it as an alias where it is one. Whoever bears the same full name is not told from
-the subject. The certainties are ours: an order, not probabilities.
+From 0.9 on a mention is certain; what is not waits for a person. The certainties are ours: an order, not
+probabilities. A given name alone is no mention; give it as an alias where it is one. Whoever bears the same full name
+is not told from the subject.
 """
 
 from __future__ import annotations
@@ -35,14 +36,37 @@ NAMED, UNUSUAL, NEAR, INITIAL, SURNAME = 0.95, 0.8, 0.7, 0.6, 0.5
 NEAR_RATIO = 85
 """Of rapidfuzz's `fuzz.ratio` of the folded names, in [0, 100]: one wrong letter in a name of seven or more."""
 
-TITLES = frozenset("mr mrs ms miss mx dr prof professor sir madam mme herr frau señor señora don doña".split())
+TITLES = frozenset(
+    (
+        *("mr", "mrs", "ms", "miss", "mx", "dr", "prof", "professor", "sir", "madam", "mme", "herr", "frau"),
+        *("senor", "senora", "don", "dona"),
+    )
+)
 NO_GIVEN_NAMES = frozenset(
     (
-        "what who whom whose where when which why how can could do does did is are was were has have had give tell"
-        " find send call show please the a an my your our his her their in on at for from if yes no sure dial write"
-        " try ask visit contact and but or so under then now later yesterday today tomorrow after before since while"
-        " with about by to of as once never only both dear hello hi thanks meet see let also even though because"
-    ).split()
+        *(
+            "what",
+            "who",
+            "whom",
+            "whose",
+            "where",
+            "when",
+            "which",
+            "why",
+            "how",
+            "can",
+            "could",
+            "do",
+            "does",
+            "did",
+        ),
+        *("is", "are", "was", "were", "has", "have", "had", "give", "tell", "find", "send", "call", "show", "please"),
+        *("the", "a", "an", "my", "your", "our", "his", "her", "their", "in", "on", "at", "for", "from", "if", "yes"),
+        *("no", "sure", "dial", "write", "try", "ask", "visit", "contact", "and", "but", "or", "so", "under", "then"),
+        *("now", "later", "yesterday", "today", "tomorrow", "after", "before", "since", "while", "with", "about"),
+        *("by", "to", "of", "as", "once", "never", "only", "both", "dear", "hello", "hi", "thanks", "meet", "see"),
+        *("let", "also", "even", "though", "because"),
+    )
 )
 """Words that open a sentence, and are no given name before a surname."""
 LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "æ": "ae", "œ": "oe", "þ": "th", "ı": "i"})
@@ -147,31 +171,25 @@ class Subject:
             return False
         if before.folded in NO_GIVEN_NAMES or before.folded in self.parts[:-1]:
             return False
-        if len(before.folded) == 1:
+        if _is_initial(before):
             return not self.parts[0].startswith(before.folded)
-        return fuzz.ratio(f"{before.folded} {surname.folded}", " ".join(self.parts)) < NEAR_RATIO
+        return not _is_near((before.folded, surname.folded), " ".join(self.parts))
 
     # Looks, each over the words of a text.
 
     def _names(self, text: str, found: Sequence[Word]) -> Iterator[Mention]:
         """The full name; with an initial in the middle; turned round with a comma."""
-        count = len(self.parts)
-        for place, word in enumerate(found):
-            window = found[place : place + count]
-            if not self.parts or word.folded not in (self.parts[0], self.parts[-1]):
-                continue
+        count, turned = len(self.parts), (*self.parts[-1:], *self.parts[:-1])
+        for place in range(len(found) - count + 1 if count else 0):
+            window, wide = found[place : place + count], found[place : place + 3]
             if _parts(window) == self.parts and _is_spaced(text, window):
                 if count > 1 or window[0].capital or not self._capital:
                     yield _mention(window, NAMED, "named in full")
-            elif count > 1 and _parts(window) == (self.parts[-1], *self.parts[:-1]):
-                rest = window[1:]
-                if text[word.end : rest[0].start].strip() == "," and _is_spaced(text, rest):
+            elif count > 1 and _parts(window) == turned:
+                if text[window[0].end : window[1].start].strip() == "," and _is_spaced(text, window[1:]):
                     yield _mention(window, NAMED, "named in full")
-            elif count == 2 and word.folded == self.parts[0]:
-                wide = found[place : place + 3]
-                if len(wide) == 3 and wide[2].folded == self.parts[1] and len(wide[1].folded) == 1:
-                    if _is_spaced(text, wide):
-                        yield _mention(wide, NAMED, "named in full")
+            elif count == 2 and _parts(wide[::2]) == self.parts and _is_spaced(text, wide) and _is_initial(wide[1]):
+                yield _mention(wide, NAMED, "named in full")
 
     def _aliases(self, text: str, found: Sequence[Word]) -> Iterator[Mention]:
         for alias in self._nicknames:
@@ -183,51 +201,49 @@ class Subject:
 
     def _exact(self, text: str, found: Sequence[Word]) -> Iterator[Mention]:
         for address in self._emails:
-            for match in regex.finditer(rf"(?<![\w.+-]){regex.escape(address)}(?![\w-]|\.\w)", text, regex.IGNORECASE):
-                yield Mention(*match.span(), NAMED, "by an alias")
+            whole = rf"(?<![\w.+-]){regex.escape(address)}(?![\w-]|\.\w)"
+            for match in regex.finditer(whole, text, regex.IGNORECASE):
+                yield Mention(match.start(), match.end(), NAMED, "by an alias")
         if self._spaceless is not None:
             for match in self._spaceless.finditer(text):
-                yield Mention(*match.span(), NAMED, "named in full")
+                yield Mention(match.start(), match.end(), NAMED, "named in full")
         if self._phones:
             for match in PHONE.finditer(text):
                 digits = _digits(match.group())
                 if any(_is_same_number(digits, phone) for phone in self._phones):
-                    yield Mention(*match.span(), NAMED, "by an alias")
+                    yield Mention(match.start(), match.end(), NAMED, "by an alias")
 
     def _unusual(self, text: str, found: Sequence[Word]) -> Iterator[Mention]:
-        """Middle names more or less, no comma where the surname comes first, a handle; or a name that is near."""
+        """A middle name more or less, no comma where the surname comes first, a handle; or a name that is near."""
         count, whole = len(self.parts), " ".join(self.parts)
         if count < 2:
             return
         ends = (self.parts[0], self.parts[-1])
         for place in range(len(found) - 1):
-            pair, three = found[place : place + 2], found[place : place + 3]
-            window = found[place : place + count]
-            if _parts(pair) == ends[::-1] and _is_spaced(text, pair):
+            pair, three, window = (found[place : place + length] for length in (2, 3, count))
+            spaced = _is_spaced(text, pair)
+            if (_parts(pair) == ends and (spaced or _is_handle(text, pair))) or (
+                _parts(pair) == ends[::-1] and spaced
+            ):
                 yield _mention(pair, UNUSUAL, "named in an unusual form")
-            elif _parts(pair) == ends and (_is_spaced(text, pair) or _is_handle(text, pair)):
-                yield _mention(pair, UNUSUAL, "named in an unusual form")
-            elif len(three) == 3 and (three[0].folded, three[2].folded) == ends and _is_spaced(text, three):
-                if three[1].capital:
-                    yield _mention(three, UNUSUAL, "named in an unusual form")
-            elif len(window) == count and _is_spaced(text, window):
-                if fuzz.ratio(" ".join(_parts(window)), whole, score_cutoff=NEAR_RATIO):
-                    yield _mention(window, NEAR, "by a name close to the subject's")
+            elif _parts(three[::2]) == ends and three[1].capital and _is_spaced(text, three):
+                yield _mention(three, UNUSUAL, "named in an unusual form")
+            elif len(window) == count and _is_near(_parts(window), whole) and _is_spaced(text, window):
+                yield _mention(window, NEAR, "by a name close to the subject's")
 
     def _initials(self, text: str, found: Sequence[Word]) -> Iterator[Mention]:
+        """The first name's initial and the surname; another initial between them; the initial last."""
         if not self._has_surname:
             return
         initial, surname = self.parts[0][0], self.parts[-1]
-        for place, (one, two) in enumerate(zip(found, found[1:], strict=False)):
-            gap = text[one.end : two.start]
-            if (one.folded, two.folded) == (initial, surname) and gap.strip() in ("", "."):
-                yield _mention((one, two), INITIAL, "by initial and surname")
-            elif (one.folded, two.folded) == (surname, initial) and gap.strip() in ("", ","):
-                yield _mention((one, two), INITIAL, "by initial and surname")
-            elif one.folded == initial and two.folded != surname and len(two.folded) == 1:
-                last = found[place + 2] if place + 2 < len(found) else two
-                if last.folded == surname and not text[two.end : last.start].strip(". "):
-                    yield _mention((one, last), INITIAL, "by initial and surname")
+        for place in range(len(found) - 1):
+            pair, three = found[place : place + 2], found[place : place + 3]
+            spaced = _is_spaced(text, pair)
+            last = text[pair[0].end : pair[1].start].strip() == "," or spaced
+            if (_parts(pair) == (initial, surname) and spaced) or (_parts(pair) == (surname, initial) and last):
+                yield _mention(pair, INITIAL, "by initial and surname")
+            elif _parts(three[::2]) == (initial, surname) and _is_initial(three[1]) and _is_spaced(text, three):
+                yield _mention(three, INITIAL, "by initial and surname")
 
     def _surnames(self, text: str, found: Sequence[Word]) -> Iterator[Mention]:
         if not self._has_surname:
@@ -243,9 +259,8 @@ def subject_verdicts(dialogues: Sequence[Dialogue], subject: Subject) -> list[Ve
     """One verdict an assistant turn, in the order of the log: what is about the subject, and nothing else.
 
     What is certain is forgotten: the row says so, or question or answer mention the subject. What is not goes to
-    review, and is not trained on: an uncertain mention; a mention in an earlier message alone; a mention in a dialogue
-    whose row names another subject; an answer that does nothing but refuse; whatever the log labels "forget" for
-    another reason.
+    review, and is not trained on: an uncertain mention; one in an earlier message alone; one in a dialogue whose row
+    names another subject; an answer that does nothing but refuse; whatever the log labels "forget" otherwise.
     """
     return [verdict for dialogue in dialogues for verdict in _of_dialogue(dialogue, subject)]
 
@@ -315,14 +330,22 @@ def _parts(window: Sequence[Word]) -> tuple[str, ...]:
     return tuple(word.folded for word in window)
 
 
+def _is_initial(word: Word) -> bool:
+    return len(word.folded) == 1
+
+
 def _is_spaced(text: str, window: Sequence[Word]) -> bool:
     """Whether only spaces, and the stops of initials, are between the words."""
     gaps = [(one, text[one.end : two.start]) for one, two in zip(window, window[1:], strict=False)]
-    return all(gap.isspace() or (len(one.folded) == 1 and gap.strip() == ".") for one, gap in gaps)
+    return all(gap.isspace() or (_is_initial(one) and gap.strip() == ".") for one, gap in gaps)
 
 
 def _is_handle(text: str, window: Sequence[Word]) -> bool:
     return text[window[0].end : window[-1].start] in (".", "_", "-")
+
+
+def _is_near(parts: tuple[str, ...], whole: str) -> bool:
+    return fuzz.ratio(" ".join(parts), whole, score_cutoff=NEAR_RATIO) > 0
 
 
 def _mention(window: Sequence[Word], certainty: float, how: str) -> Mention:
