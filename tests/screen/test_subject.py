@@ -92,12 +92,10 @@ def test_no_mention(text: str) -> None:
     assert [certainty for _, certainty in found(text) if certainty >= 0.6] == []
 
 
-def test_a_surname_alone_is_nobodys_once_another_bearer_is_named() -> None:
-    assert MARLA.other_bearers("Otto Quint came. Then Quint left.") == {"quint"}
-    assert MARLA.other_bearers("O. Quint came. Then Quint left.") == {"quint"}
-    assert MARLA.other_bearers("Is Quint here? Ms. Quint? Marla Quint? M. Quint? Maria Quint? a Quint") == set()
-    assert MARLA.mentions("Then Quint left.", frozenset({"quint"})) == []
-    assert [one.certainty for one in MARLA.mentions("Marla Quint. M. Quint.", frozenset({"quint"}))] == [0.95, 0.6]
+def test_another_bearer_of_the_surname() -> None:
+    assert MARLA.has_other_bearer("Otto Quint came. Then Quint left.")
+    assert MARLA.has_other_bearer("O. Quint came. Then Quint left.")
+    assert not MARLA.has_other_bearer("Is Quint here? Ms. Quint? Marla Quint? M. Quint? Maria Quint? a Quint")
 
 
 @pytest.mark.parametrize(
@@ -150,6 +148,7 @@ def verdict(*texts: str, **fields: Any) -> Verdict:
         (("Who is M. Quint?", "A baker."), {}, "review", 0.6, None),
         (("Who is Quint?", "A baker."), {}, "review", 0.5, None),
         (("Who is Otto Quint?", "Quint is a baker."), {}, "normal", 0, None),
+        (("Who is Otto Quint?", "A cousin of M. Quint."), {}, "review", 0.6, (12, 20)),
         (("Who is Otto Quint?", "A brother of Marla Quint."), {}, "forget", 0.95, (13, 24)),
         (("Who is Marla Quint?", "A baker.", "And a joke?", "Ha."), {}, "review", 0.5, None),
         (("Who?", "A baker."), {"label": "forget"}, "review", 0.5, None),

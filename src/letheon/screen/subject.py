@@ -131,39 +131,32 @@ class Subject:
         spaceless = [one for one in nicknames if regex.search(f"[{SPACELESS}]", one)]
         self._spaceless = keyword_pattern(spaceless) if spaceless else None
         self._nicknames = [found for nickname in nicknames if (found := tuple(words(nickname)))]
+        self._keys = {*self.parts[-1:], *(nickname[0].folded for nickname in self._nicknames)}
 
     def is_field(self, value: str | None) -> bool:
         """Whether a row's `subject` is this one."""
         names = {_folded_text(name) for name in (self.name, *self.aliases)}
         return value is not None and _folded_text(value) in names
 
-    def mentions(self, text: str, others: frozenset[str] = frozenset()) -> list[Mention]:
-        """Every mention in a text, each place once, in order.
-
-        Args:
-            text: Where to look.
-            others: Surnames (folded) that somebody else of the dialogue bears: alone they are no mention.
-        """
+    def mentions(self, text: str) -> list[Mention]:
+        """Every mention in a text, each place once, in order."""
         found = list(words(text))
-        mentions: list[Mention] = []
         # The surest first: a weaker look must not cut a stronger find into pieces.
-        for look in (self._names, self._aliases, self._exact, self._unusual, self._initials, self._surnames):
+        looks = [self._names, self._aliases, self._exact, self._unusual, self._initials, self._surnames]
+        if self._keys.isdisjoint(word.folded for word in found):
+            looks = [self._exact, self._unusual]
+        mentions: list[Mention] = []
+        for look in looks:
             for mention in look(text, found):
-                if look == self._surnames and self.parts[-1] in others:
-                    continue
                 if all(mention.end <= other.start or other.end <= mention.start for other in mentions):
                     mentions.append(mention)
         return sorted(mentions, key=lambda one: one.start)
 
-    def other_bearers(self, text: str) -> frozenset[str]:
-        """The subject's surname, where somebody else is named with it ("Otto Quint"); otherwise nothing."""
-        if not self._has_surname:
-            return frozenset()
+    def has_other_bearer(self, text: str) -> bool:
+        """Whether somebody else is named with the subject's surname ("Otto Quint")."""
         found = list(words(text))
-        for before, word in zip(found, found[1:], strict=False):
-            if word.folded == self.parts[-1] and self._is_others(before, word, text):
-                return frozenset({word.folded})
-        return frozenset()
+        pairs = zip(found, found[1:], strict=False)
+        return any(word.folded == self.parts[-1] and self._is_others(before, word, text) for before, word in pairs)
 
     def _is_others(self, before: Word, surname: Word, text: str) -> bool:
         """Whether the word before a surname is somebody else's given name or initial."""
@@ -270,8 +263,10 @@ def _of_dialogue(dialogue: Dialogue, subject: Subject) -> Iterator[Verdict]:
         yield from (_verdict(turn, 1.0, None, "filed under the subject") for turn in dialogue.turns())
         return
     texts = [message.content for message in dialogue.messages]
-    others = subject.other_bearers("\n".join(texts))
-    mentions = [subject.mentions(text, others) for text in texts]
+    mentions = [subject.mentions(text) for text in texts]
+    by_surname = any(one.certainty == SURNAME for some in mentions for one in some)
+    if by_surname and subject.has_other_bearer("\n".join(texts)):
+        mentions = [[one for one in some if one.certainty != SURNAME] for some in mentions]
     for turn in dialogue.turns():
         asked = max(n for n in range(turn.index + 1) if n == 0 or dialogue.messages[n - 1].role == "assistant")
         in_answer, nearby = mentions[turn.index], [one for some in mentions[asked : turn.index] for one in some]
