@@ -11,6 +11,7 @@ from letheon.errors import missing_modules
 COSTS = {
     "screen": "no embedding or contradiction judge, no unlearning toward expected answers",
     "report": "no report.html",
+    "privacy": "the privacy judge finds names by patterns alone",
     "demo": "no 'letheon demo'",
 }
 

@@ -4,7 +4,9 @@ import pytest
 
 from letheon.records import Dialogue
 from letheon.screen.judge import Opinion
-from letheon.screen.privacy import PrivacyJudge, find_identifiers, luhn, mod97, names_a_person
+from letheon.screen.privacy import PrivacyJudge, find_identifiers
+from letheon.screen.privacy.checks import luhn, mod97
+from letheon.screen.privacy.people import names_a_person
 
 
 def opinion(question: str, answer: str) -> Opinion:
