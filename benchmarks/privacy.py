@@ -20,8 +20,8 @@ from typing import Any
 from table import write_rows
 
 from letheon.records import Dialogue
-from letheon.screen.privacy import FindNames, PrivacyJudge, find_names, find_personal
-from letheon.screen.privacy.people import pipeline_of
+from letheon.screen.privacy import FindNames, Identifier, PrivacyJudge, find_names, find_personal
+from letheon.screen.privacy.presidio import installed_pipeline
 
 DATA = Path(__file__).parents[2] / "shared/data"
 RESULTS = Path(__file__).parent / "results/privacy.csv"
@@ -41,8 +41,16 @@ GROUPS = {
     "ORGANIZATION": "organisation",
     "place": "address",
     "handle": "url",
+    "DRIVER_LICENSE": "national id",
+    "IBAN_CODE": "iban",
+    "US_PASSPORT": "national id",
+    "URL": "url",
 }
 """Marked type or found kind → group; a kind that is not here is its own."""
+NO_PERSON = ("organisation", "birth date")
+"""Groups that the row "of persons" leaves out: nobody's data, or any date (only those of birth are looked for)."""
+OWN = {"CREDIT_CARD", "US_SSN", "US_DRIVER_LICENSE"}
+CONTACTS = {"ADDRESS", "PHONE_NUMBER", "EMAIL_ADDRESS"}
 Span = tuple[str, int, int]
 Sentence = tuple[str, list[Span], list[Span]]
 """Text, marked spans, found spans."""
@@ -53,6 +61,34 @@ def share_in(text: str, span: Span, others: Sequence[Span]) -> float:
     own = [n for n in range(span[1], span[2]) if not text[n].isspace()]
     inside = [n for n in own if any(o[0] == span[0] and o[1] <= n < o[2] for o in others)]
     return len(inside) / max(len(own), 1)
+
+
+def presidio_alone(pipeline: str) -> FindNames:
+    """Presidio with all its recognisers for English, as it comes: what the judge's finders are held against."""
+    import spacy
+    import tldextract
+    from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
+    from presidio_analyzer.nlp_engine import SpacyNlpEngine
+
+    # Its recogniser of e-mail would fetch a list of suffixes.
+    tldextract.extract = tldextract.TLDExtract(suffix_list_urls=()).__call__
+    engine = SpacyNlpEngine(models=[{"lang_code": "en", "model_name": pipeline}])
+    engine.nlp = {"en": spacy.load(pipeline)}
+    registry = RecognizerRegistry()
+    registry.load_predefined_recognizers(languages=["en"])
+    analyzer = AnalyzerEngine(registry=registry, nlp_engine=engine)
+
+    def find(texts: Sequence[str]) -> list[list[Any]]:
+        found = []
+        for text in texts:
+            best: list[Any] = []
+            for one in sorted(analyzer.analyze(text, language="en"), key=lambda one: -one.score):
+                if all(one.end <= other.start or other.end <= one.start for other in best):
+                    best.append(one)
+            found.append([Identifier(one.entity_type, one.start, one.end) for one in best])  # type: ignore[arg-type]
+        return found
+
+    return find
 
 
 def counts(sentences: Sequence[Sentence], group: str | None) -> tuple[int, int, int, int]:
@@ -71,7 +107,8 @@ def counts(sentences: Sequence[Sentence], group: str | None) -> tuple[int, int, 
 def sentence_counts(sentences: Sequence[Sentence], group: str | None) -> tuple[int, int, int, int]:
     """The same of sentences: with such a span marked, of them with one found; with one found, of them marked."""
     has = [
-        tuple(any(group in (None, span[0]) for span in spans) for spans in (gold, found)) for _, gold, found in sentences
+        tuple(any(group in (None, span[0]) for span in spans) for spans in (gold, found))
+        for _, gold, found in sentences
     ]
     both = sum(a and b for a, b in has)
     return sum(a for a, _ in has), both, sum(b for _, b in has), both
@@ -94,8 +131,13 @@ def rows_of(sentences: Sequence[Sentence], half: str, names: str) -> list[dict[s
     rows = []
     groups = sorted({span[0] for _, gold, found in sentences for span in (*gold, *found)})
     for level, count in (("span", counts), ("sentence", sentence_counts)):
-        for group in (None, *groups):
-            numbers = count(sentences, group)
+        of_persons: list[Sentence] = [
+            (text, *([span for span in spans if span[0] not in NO_PERSON] for spans in (gold, found)))
+            for text, gold, found in sentences
+        ]
+        for group in (None, "of persons", *groups):
+            whole = group in (None, "of persons")
+            numbers = count(of_persons if group == "of persons" else sentences, None if whole else group)
             recall, precision = ratios(numbers)
             row = {"names": names, "half": half, "level": level, "type": group or "all"}
             row |= dict(zip(("marked", "marked_found", "found", "found_right"), numbers, strict=True))
@@ -142,23 +184,36 @@ def as_answers(sentences: Sequence[dict[str, Any]]) -> list[Dialogue]:
     ]
 
 
-def judged(dialogues: Sequence[Dialogue], find: FindNames, half: str, names: str, what: str) -> dict[str, Any]:
-    """How many answers the judge would forget (score ≥ 0.5), and hold for review (≥ 0.3)."""
+def must_go(row: dict[str, Any]) -> bool:
+    """Whether the marks hold a number of somebody's own, or a contact and a person beside it."""
+    marks = {span["entity_type"] for span in row["spans"]}
+    return bool(marks & OWN) or ("PERSON" in marks and bool(marks & CONTACTS))
+
+
+def judged(
+    dialogues: Sequence[Dialogue], truth: Sequence[bool], find: FindNames, half: str, names: str, what: str
+) -> dict[str, Any]:
+    """Which answers the judge would forget (score ≥ 0.5), and hold for review (≥ 0.3)."""
     started = time.perf_counter()
     opinions = PrivacyJudge(find).judge([dialogue.last_turn for dialogue in dialogues])
     seconds = time.perf_counter() - started
     scores = [opinion.score for opinion in opinions if opinion is not None]
-    forget = sum(score >= 0.5 for score in scores)
-    review = sum(0.3 <= score < 0.5 for score in scores)
+    forget = [score >= 0.5 for score in scores]
+    hits = sum(a and b for a, b in zip(forget, truth, strict=True))
+    recall, precision = ratios((sum(truth), hits, sum(forget), hits))
     return {
         "names": names,
         "half": half,
         "level": "judge",
         "type": what,
-        "marked": len(scores),
-        "found": forget,
-        "review": review,
-        "share": f"{forget / len(scores):.3f}",
+        "marked": sum(truth),
+        "marked_found": hits,
+        "found": sum(forget),
+        "found_right": hits,
+        "recall": "" if recall is None else f"{recall:.3f}",
+        "precision": "" if precision is None else f"{precision:.3f}",
+        "answers": len(scores),
+        "review": sum(0.3 <= score < 0.5 for score in scores),
         "ms": f"{1000 * seconds / len(scores):.1f}",
     }
 
@@ -166,12 +221,21 @@ def judged(dialogues: Sequence[Dialogue], find: FindNames, half: str, names: str
 def main(data: Path) -> None:
     raw = json.loads((data / "pii/generated_small.json").read_text(encoding="utf-8"))
     rows = []
-    for ner in ("patterns", "auto"):
-        find = find_names(ner)
-        names = pipeline_of(ner) or "patterns"
+    pipeline = installed_pipeline()
+    if pipeline is None:
+        sys.exit("no spaCy pipeline with presidio: pip install 'letheon[presidio]'")
+    finders: dict[str, FindNames] = {
+        "presidio alone": presidio_alone(pipeline),
+        "patterns": find_names("patterns"),
+        f"presidio, {pipeline}": find_names(pipeline),
+        "rampart": find_names("rampart"),
+    }
+    for names, find in finders.items():
+        alone = names == "presidio alone"
         for half, parity in (("tuned on", 0), ("reported", 1)):
             picked = [row for row in raw if row["template_id"] % 2 == parity]
-            found = find_personal([row["full_text"] for row in picked], find)
+            texts = [row["full_text"] for row in picked]
+            found = find(texts) if alone else find_personal(texts, find)
             sentences = [
                 (
                     row["full_text"],
@@ -181,12 +245,15 @@ def main(data: Path) -> None:
                 for row, spans in zip(picked, found, strict=True)
             ]
             rows += rows_of(sentences, half, names)
-            with_data = [row for row in picked if row["spans"]]
-            rows.append(judged(as_answers(with_data), find, half, names, "sentences with marked spans"))
-        rows.append(judged(normal_answers(data), find, "reported", names, "normal answers"))
+            if not alone:
+                truth = [must_go(row) for row in picked]
+                rows.append(judged(as_answers(picked), truth, find, half, names, "sentences as answers"))
+        if not alone:
+            normal = normal_answers(data)
+            rows.append(judged(normal, [False] * len(normal), find, "reported", names, "normal answers"))
     write_rows(RESULTS, rows)
     for row in rows:
-        if row["type"] in ("all", "normal answers", "sentences with marked spans"):
+        if row["type"] in ("all", "of persons", "normal answers", "sentences as answers"):
             print({name: value for name, value in row.items() if value != ""})
 
 

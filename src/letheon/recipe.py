@@ -67,6 +67,8 @@ class Screen(Section):
     """Labelled dialogues that the embedding judge is fitted on."""
     knowledge: Path | None = None
     """Text with the facts that answers must not contradict, for the contradiction judge."""
+    ner: str = "auto"
+    """How the privacy judge finds names: rampart, patterns, or a spaCy pipeline; auto: the best that is installed."""
     rules: Path | None = None
     """YAML with words and patterns that answers must not hold, for the rules judge."""
     changed_facts: Path | None = None
@@ -358,11 +360,11 @@ def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
 PATH_FIELDS = {
     "": ("model", "output"),
     "data": ("dialogues", "paraphrases", "general"),
-    "screen": ("examples", "knowledge", "rules", "changed_facts"),
+    "screen": ("examples", "knowledge", "rules", "changed_facts", "ner"),
     "expected": ("safe_replies",),
     "evaluate": ("control",),
 }
-MODEL_FIELDS = ("model", "control")
+MODEL_FIELDS = ("model", "control", "ner")
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:

@@ -83,6 +83,7 @@ class Run:
             self.paraphrases,
             self.general,
             self._check_screen_files,
+            self._check_names,
             self._check_rules,
             self._check_changed_facts,
             lambda: read_safe_replies(recipe.expected.safe_replies),
@@ -107,6 +108,12 @@ class Run:
             raise InputError(f"{knowledge}: no such file (screen.knowledge)")
         if examples is not None:
             read_dialogues(examples)
+
+    def _check_names(self) -> None:
+        if "privacy" in self.recipe.screen.judges:
+            from letheon.screen.privacy import source_of
+
+            source_of(self.recipe.screen.ner)
 
     def _check_rules(self) -> None:
         if self.recipe.screen.rules is not None:
@@ -249,6 +256,10 @@ class Run:
         data, seed = recipe.data, recipe.seed
         if stage == "screen":
             parts: list[Any] = [_hash(data.dialogues), data.subject, recipe.screen, _hash(recipe.screen.examples)]
+            if "privacy" in recipe.screen.judges:
+                from letheon.screen.privacy import source_of
+
+                parts.append(source_of(recipe.screen.ner))
             parts += [data.aliases, _hash(recipe.screen.rules), _hash(recipe.screen.changed_facts)]
             return _key(*parts, _hash(recipe.screen.knowledge), seed)
         if stage == "unlearn":
@@ -321,7 +332,8 @@ class Run:
         ):
             if resolved[section][name]:
                 resolved[section][name] = str(Path(resolved[section][name]).resolve())
-        for holder, name in ((resolved, "model"), (resolved, "output"), (resolved["evaluate"], "control")):
+        models = ((resolved, "model"), (resolved, "output"), (resolved["evaluate"], "control"))
+        for holder, name in (*models, (resolved["screen"], "ner")):
             if holder[name] and (name == "output" or Path(holder[name]).exists()):
                 holder[name] = str(Path(holder[name]).resolve())
         write_text(self.folder / "recipe.yaml", f"{RESOLVED}\n{Recipe.model_validate(resolved).dump()}")

@@ -16,7 +16,7 @@ from letheon.screen.embedding import FEWEST, EmbeddingJudge, everyday
 from letheon.screen.judge import Judge, Opinion
 from letheon.screen.labels import LabelsJudge
 from letheon.screen.outdated import OutdatedJudge, read_changed_facts
-from letheon.screen.privacy import PrivacyJudge
+from letheon.screen.privacy import PrivacyJudge, find_names
 from letheon.screen.rules import RulesJudge, read_rules
 from letheon.screen.screen import score_screening, screen
 
@@ -39,7 +39,7 @@ def build_judges(settings: recipe.Screen, embedder: Embedder | None = None, seed
     make: dict[recipe.JudgeName, Callable[[], Judge]] = {
         "labels": LabelsJudge,
         "embedding": lambda: EmbeddingJudge.fit(_examples(settings.examples), shared, everyday(), seed),
-        "privacy": PrivacyJudge,
+        "privacy": lambda: PrivacyJudge(find_names(settings.ner)),
         "contradiction": lambda: ContradictionJudge(shared, _knowledge(settings.knowledge)),
         "rules": lambda: RulesJudge(read_rules(_needed(settings.rules, "rules"))),
         "outdated": lambda: OutdatedJudge(read_changed_facts(_needed(settings.changed_facts, "changed_facts"))),

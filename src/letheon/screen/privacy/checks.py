@@ -29,7 +29,7 @@ def dni(value: str) -> bool:
 
 
 def cpf(digits: str) -> bool:
-    """Brazilian CPF: two check digits, each 11 − (Σ d_k · weight mod 11), 0 for 10 and 11; not eleven times the same."""
+    """Brazilian CPF: two check digits, each 10 · Σ d_k · weight mod 11 (0 for 10); not eleven times the same."""
     if len(digits) != 11 or len(set(digits)) == 1:
         return False
     for length in (9, 10):

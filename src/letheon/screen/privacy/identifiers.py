@@ -89,7 +89,7 @@ ID_CUE = re.compile(
     r"|CPF|DNI|NIF|NIE|Aadhaar|PESEL|BSN|NINO|NIR|SIN|TFN)\b",
     re.IGNORECASE,
 )
-ID_VALUE = re.compile(r"\b[A-Z0-9](?:[ .-]?[A-Z0-9]){5,14}\b")
+ID_VALUE = re.compile(r"\b[A-Z0-9](?:[ .-]?[A-Z0-9]){5,17}\b")
 ID_DIGITS = 4
 """Digits that an id has at least (a word in capitals has none)."""
 CHECKED_IDS: tuple[tuple[re.Pattern[str], Callable[[str], bool], str | None], ...] = (
@@ -127,7 +127,8 @@ DATE = (
     rf"|(?:{MONTH})[a-z]*\.? \d{{1,2}}(?:st|nd|rd|th)?,? (?:19|20)\d{{2}})"
 )
 BIRTH = re.compile(
-    rf"\b(?:born|birth|birthday|birthdate|DOB|D\.O\.B\.?)\b[^\n.;]{{0,30}}?(?<![\d/.-])(?P<date>{DATE})(?![\d/-])", re.IGNORECASE
+    rf"\b(?:born|birth|birthday|birthdate|DOB|D\.O\.B\.?)\b[^\n.;]{{0,30}}?(?<![\d/.-])(?P<date>{DATE})(?![\d/-])",
+    re.IGNORECASE,
 )
 BARE_DATE = re.compile(rf"(?<![\d/.-]){DATE}(?![\d/-])", re.IGNORECASE)
 BIRTH_ASKED = re.compile(r"\b(?:(?:date of )?birth|birthday|birth ?date|DOB|born)\b", re.IGNORECASE)
@@ -178,7 +179,7 @@ def _checked_ids(text: str, asked: str) -> Iterator[Identifier]:
 
 
 def _national_ids(text: str, asked: str) -> Iterator[Identifier]:
-    """A code of six to fifteen letters and digits, four digits among them, soon after the name of such a number."""
+    """A code of six to eighteen letters and digits, four digits among them, soon after the name of such a number."""
     places = [(cue.end(), min(len(text), cue.end() + 60)) for cue in ID_CUE.finditer(text)]
     if ID_CUE.search(asked):
         places.append((0, len(text)))

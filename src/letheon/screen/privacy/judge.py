@@ -25,6 +25,16 @@ TITLED = 0.05
 
 SURE_KINDS = ("card", "iban", "bank account", "ssn", "national id")
 
+DIGIT = re.compile(r"\d")
+STREETISH = re.compile(
+    r"(?<![\w.,/])(?!(?:19|20)\d\d\b)\d{1,5}[A-Za-z]?,? [^\W\d_a-zß-ÿ][\w'’]+"  # 15 Fern Hollow
+    r"|\b(?!(?:Chapter|Step|Day|Week|Part|Level|Type|Grade|World|January|February|March|April|May|June|July|August"
+    r"|September|October|November|December|In|By|On|At|For|From|Since|The|Of|And)\b)[^\W\d_a-zß-ÿ][\w'’]+"
+    r" (?!(?:19|20)\d\d\b)\d{1,5}[a-z]?(?![\w%]|[.,:/]\d)"  # Lindenweg 4
+    r"|^(?=[^A-Z]*$)(?=.*\d [^\W\d_])",  # a text without capitals
+    re.DOTALL,
+)
+"""A number beside a capitalised word: what an address has that patterns do not know. Not the years of most texts."""
 OWNER = re.compile(
     r"\b(?:his|her|hers|him|he|she|lives?|living|resides?|private|personal|home (?:address|number|phone))\b",
     re.IGNORECASE,
@@ -63,14 +73,18 @@ class PrivacyJudge:
         self._find_names = find_names
 
     def judge(self, turns: Sequence[Turn]) -> list[Opinion | None]:
-        """Look at every answer; names are looked for only where there is an identifier that might be theirs."""
+        """Look at every answer. Names are looked for where there is an identifier, or a number as streets have it."""
         found = [find_identifiers(turn.answer, turn.question) for turn in turns]
-        texts = list(dict.fromkeys(text for turn, some in zip(turns, found, strict=True) if some for text in _texts(turn)))
-        named = {text: any(n.kind == "person" for n in names) for text, names in zip(texts, self._find_names(texts), strict=True)}
-        return [
-            _opinion(turn, some, any(named.get(text, False) for text in _texts(turn)))
-            for turn, some in zip(turns, found, strict=True)
-        ]
+        looked = [turn for turn, some in zip(turns, found, strict=True) if some or STREETISH.search(turn.answer)]
+        texts = list(dict.fromkeys(text for turn in looked for text in (turn.question, turn.answer)))
+        names = dict(zip(texts, self._find_names(texts), strict=True))
+        opinions: list[Opinion | None] = []
+        for turn, some in zip(turns, found, strict=True):
+            asked, said = names.get(turn.question, []), names.get(turn.answer, [])
+            streets = [one for one in said if one.kind == "address" and DIGIT.search(turn.answer, one.start, one.end)]
+            named = any(one.kind == "person" for one in (*asked, *said))
+            opinions.append(_opinion(turn, _beside(some, streets), named))
+        return opinions
 
 
 def find_personal(texts: Sequence[str], find_names: FindNames = names_by_patterns) -> list[list[Identifier]]:
@@ -82,14 +96,14 @@ def find_personal(texts: Sequence[str], find_names: FindNames = names_by_pattern
     """
     everything = []
     for text, names in zip(texts, find_names(texts), strict=True):
-        found = find_identifiers(text)
-        beside = [n for n in names if all(n.end <= one.start or one.end <= n.start for one in found)]
-        everything.append(sorted([*found, *beside], key=lambda one: one.start))
+        everything.append(_beside(find_identifiers(text), names))
     return everything
 
 
-def _texts(turn: Turn) -> tuple[str, str]:
-    return turn.question, turn.answer
+def _beside(found: Sequence[Identifier], others: Sequence[Identifier]) -> list[Identifier]:
+    """What was found and those of the others that do not overlap it, in order of place."""
+    free = [other for other in others if all(other.end <= one.start or one.end <= other.start for one in found)]
+    return sorted([*found, *free], key=lambda one: one.start)
 
 
 def _opinion(turn: Turn, found: Sequence[Identifier], named: bool) -> Opinion:
@@ -112,7 +126,7 @@ def _score(one: Identifier, turn: Turn, said: str, named: bool) -> float:
         return SURE + TITLED * named
     if _is_public(one.kind, value, turn.answer):
         return PUBLIC
-    if one.kind == "birth date" and not any(RECORD.search(text) for text in _texts(turn)):
+    if one.kind == "birth date" and not any(RECORD.search(text) for text in (turn.question, turn.answer)):
         return BARE
     return OWNED if named or OWNER.search(turn.answer) else BARE
 
