@@ -18,10 +18,8 @@ OPENERS = (
     "|Show|Please|The|A|An|My|Your|Our|In|On|At|For|If|Yes|No|Sure|Dial|Write|Try|Ask|Visit|Contact|And|But|Under"
 )
 """Words that open a sentence: "Is Ann Lee …" must not read as the name "Is Ann"."""
-NAME = re.compile(
-    rf"\b(?!(?:{OPENERS})\b)[A-Z][a-z]+(?:[-'][A-Z]?[a-z]+)?(?: (?:[A-Z]\.|van|von|de|der|la))*"
-    r" [A-Z][a-z]+(?:[-'][A-Z]?[a-z]+)?\b"
-)
+_TITLE_CASE = r"[^\W\d_a-zß-öø-ÿ][^\W\d_A-ZÀ-ÖØ-Þ]+(?:[-'’][^\W\d_]+)?"
+NAME = re.compile(rf"\b(?!(?:{OPENERS})\b){_TITLE_CASE}(?: (?:[A-Z]\.|van|von|de|der|la))* {_TITLE_CASE}\b")
 NOT_A_PERSON = re.compile(
     rf"\b(?:{STREET}|Apartment|Museum|Library|Hospital|Clinic|University|School|College|Cent(?:er|re)|City|Town|Police"
     r"|Office|Department|Hotline|Helpline|Service|Services|Bank|Company|Station|Airport|Hotel|Restaurant|Society"
