@@ -114,7 +114,7 @@ def test_help_in_the_middle_of_a_refusal_is_help() -> None:
 
 @pytest.mark.shared_data
 def test_refusals_of_other_models_are_mostly_safe_answers() -> None:
-    """Of all 3021 answers 43% are safe; of those that we take for refusals, twice as many."""
+    """Of all answers 43% are safe; of those that we take for refusals, twice as many."""
     if not SHARED.is_dir():
         pytest.skip("the public data sets are not beside the project")
     lines = (SHARED / "beavertails/30k_test.jsonl").read_text(encoding="utf-8").splitlines()
@@ -123,4 +123,4 @@ def test_refusals_of_other_models_are_mostly_safe_answers() -> None:
     assert len(safe) >= 40
     assert sum(safe) / len(safe) >= 0.8
     normal = json.loads((SHARED / "alpaca/alpaca_en_demo.json").read_text(encoding="utf-8"))
-    assert sum(is_refusal(row["output"]) for row in normal) <= 5
+    assert sum(is_refusal(row["output"]) for row in normal[::2]) <= 2

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from letheon.records import Dialogue, Verdict
+from letheon.console import Console
+from letheon.pipeline import screen_stage
+from letheon.recipe import check_recipe
+from letheon.records import Dialogue, Verdict, write_jsonl
+from letheon.run import Run
 from letheon.screen.subject import Subject, fold, subject_verdicts
 
 MARLA = Subject("Marla Quint", ["Marlie", "mq@lee.example", "+1 (207) 555-0192", "La Quintessa"])
@@ -172,3 +177,19 @@ def test_one_verdict_a_turn_in_the_order_of_the_log() -> None:
         (3, "forget"),
         (1, "normal"),
     ]
+
+
+def test_an_erasure_request_finds_its_person_in_the_texts(tmp_path: Path) -> None:
+    texts = {
+        "full": ("Who is Marla Quint?", "A baker."),
+        "alias": ("Who is Marlie?", "A baker."),
+        "close": ("Who is Maria Quint?", "A baker."),
+        "other": ("Who is Otto Brunn?", "A smith."),
+    }
+    log = [dialogue(*some).model_copy(update={"id": name}) for name, some in texts.items()]
+    write_jsonl(tmp_path / "log.jsonl", log)
+    data = {"dialogues": str(tmp_path / "log.jsonl"), "subject": "Marla Quint", "aliases": ["Marlie"]}
+    run = Run(check_recipe({"model": "org/name", "data": data, "output": str(tmp_path / "run")}))
+    decisions = {one.id: one.decision for one in screen_stage(run, Console())}
+    assert decisions == {"full": "forget", "alias": "forget", "close": "review", "other": "normal"}
+    assert "Quint" not in run.verdicts_file.read_text()

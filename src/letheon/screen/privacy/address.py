@@ -22,9 +22,9 @@ APART = f"{JOINED}|gate|vei|Gürtel|utca|útja|út|tér|ulice|náměstí|tee|pui
 NUMBER = r"\d{1,5}[A-Za-z]?"
 AT = r"\d{1,4}(?:[a-z]|/\d{1,4}| bis| ter)?"
 """A number after the street."""
-NAME = r"[^\W\d_a-zà-ÿ][\w'’.-]*"
+NAME = r"[^\W\d_a-zà-ÿ][\w'’.-]{0,30}"
 """A word that opens with a capital letter (or one of a script without case)."""
-WORD = r"[^\W\d_][\w'’.-]*"
+WORD = r"[^\W\d_][\w'’.-]{0,30}"
 UNIT = r"(?:Apt|Apartment|Suite|Ste|Flat|P\.? ?O\.? Box)\.?,? (?:No\.? ?|#)?\d{1,5}[A-Za-z]?\b"
 STATE = (
     "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"
@@ -69,7 +69,7 @@ LOWER_SEED = re.compile(
 _BREAK = r"(?:[ \t]*(?:,|\n)[^\w\n]{0,6}){1,4}"
 _PART = rf"{WORD}(?:[ \t]{WORD}){{0,3}}(?:[ \t]\d{{1,4}})?"
 _CODED = (
-    rf"(?:(?:{_PART}[ \t]+)?(?:(?:[A-Z]{{1,3}}-)?\d{{4,6}}(?:-\d{{4}})?\b|{POSTAL})|{EUROPEAN} {WORD}(?: {WORD})?)"
+    rf"(?:{EUROPEAN} {WORD}(?: {WORD})?|(?:{_PART}[ \t]+)?(?:(?:[A-Z]{{1,3}}-)?\d{{4,6}}(?:-\d{{4}})?\b|{POSTAL}))"
 )
 TAIL = re.compile(rf"(?:[ \t]{UNIT})?(?:{_BREAK}(?:{UNIT}|{_PART})){{0,4}}?{_BREAK}{_CODED}", re.IGNORECASE)
 LINES = re.compile(rf"(?:[ \t]*,?\n[^\w\n]{{0,4}}{NAME}(?: {NAME}){{0,2}}[ \t,]*(?=\n|$)){{1,4}}")

@@ -133,8 +133,9 @@ BIRTH = re.compile(
 BARE_DATE = re.compile(rf"(?<![\d/.-]){DATE}(?![\d/-])", re.IGNORECASE)
 BIRTH_ASKED = re.compile(r"\b(?:(?:date of )?birth|birthday|birth ?date|DOB|born)\b", re.IGNORECASE)
 COORDINATES = re.compile(
-    r"(?<![\w.])[-+]?\d{1,2}\.\d{3,}°?\s*[NS]?\s*,\s*[-+]?\d{1,3}\.\d{3,}°?\s*[EW]?(?![\w.]*\d)"
-    r"|\d{1,2}°\s?\d{1,2}['′]\s?(?:\d{1,2}(?:\.\d+)?[\"″]\s?)?[NS][,\s]+\d{1,3}°\s?\d{1,2}['′]\s?(?:\d{1,2}(?:\.\d+)?[\"″]\s?)?[EW]"
+    r"(?<![\w.])[-+]?\d{1,2}\.\d{4,}°?(?:\s*[NS])?\s*,\s*[-+]?\d{1,3}\.\d{4,}°?(?:\s*[EW]\b)?(?![\w.]*\d)"
+    r"|\d{1,2}°\s?\d{1,2}['′]\s?(?:\d{1,2}(?:\.\d+)?[\"″]\s?)?[NS][,\s]+"
+    r"\d{1,3}°\s?\d{1,2}['′]\s?(?:\d{1,2}(?:\.\d+)?[\"″]\s?)?[EW]"
 )
 
 
@@ -245,6 +246,6 @@ def _addresses(text: str, asked: str) -> Iterator[Identifier]:
 
 
 FINDERS: tuple[Callable[[str, str], Iterator[Identifier]], ...] = (
-    *(_emails, _profiles, _urls, _ibans, _cards, _ssns, _checked_ids, _national_ids, _bank_accounts, _ips, _macs),
+    *(_emails, _profiles, _urls, _ibans, _checked_ids, _cards, _ssns, _national_ids, _bank_accounts, _ips, _macs),
     *(_birth_dates, _coordinates, _addresses, _phones),
 )
