@@ -109,6 +109,8 @@ def test_all_faults_are_named_with_suggestions() -> None:
     [
         ({"forget_above": 0.2, "normal_below": 0.4}, "normal_below (0.4) is above forget_above (0.2)"),
         ({"judges": ["embedding"]}, "set screen.examples"),
+        ({"judges": ["rules"]}, "set screen.rules"),
+        ({"judges": ["outdated"]}, "set screen.changed_facts"),
     ],
 )
 def test_fields_that_do_not_go_together(screen: dict[str, Any], fault: str) -> None:

@@ -190,10 +190,44 @@ def expect(
 
 
 @app.command()
+def subjects(
+    where: Annotated[Path, typer.Argument(help="A recipe, a run folder, or a dialogue file.", show_default=False)],
+    show: Annotated[bool, typer.Option("--show", help="Print names and contacts in full.")] = False,
+    most: Annotated[int, typer.Option("--most", min=1, help="Rows to print.")] = 40,
+    overrides: Sets = None,
+) -> None:
+    """List whom the log is about, and in which dialogues; names are masked unless asked for, texts never shown."""
+    from letheon.dialogues import read_dialogues
+    from letheon.run import Run
+    from letheon.screen.privacy import find_names, source_of
+    from letheon.screen.subjects import list_subjects
+
+    is_recipe = where.is_dir() or where.suffix in (".yaml", ".yml")
+    if overrides and not is_recipe:
+        raise InputError(f"--set needs a recipe; {where} is a dialogue file")
+    opened = Run.open(where, overrides or []) if is_recipe else None
+    dialogues, ner = (opened.dialogues, opened.recipe.screen.ner) if opened else (read_dialogues(where), "auto")
+    console = Console()
+    with console.progress(f"looking for names (by {source_of(ner)})"):
+        rows = list_subjects(dialogues, find_names(ner))
+    shown = [
+        (row.kind, row.label if show else row.masked, len(row.dialogues), ", ".join(row.dialogues[:4]))
+        for row in rows[:most]
+    ]
+    console.table(f"{len(rows)} subjects in {len(dialogues)} dialogues", ["kind", "who", "dialogues", "ids"], shown)
+    if len(rows) > most:
+        console.say(f"… and {len(rows) - most} more: --most {len(rows)}")
+
+
+@app.command()
 def unlearn(
     where: Where,
     subject: Annotated[
-        str | None, typer.Option("--subject", help="Forget every dialogue with this subject, and nothing else.")
+        str | None, typer.Option("--subject", help="Forget what the log says of this subject, and nothing else.")
+    ] = None,
+    aliases: Annotated[
+        list[str] | None,
+        typer.Option("--alias", help="What else the subject goes by: a name, e-mail or phone; repeatable."),
     ] = None,
     overrides: Sets = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was cut off.")] = False,
@@ -205,6 +239,7 @@ def unlearn(
     from letheon.run import Run
 
     chosen = [*(overrides or []), *([] if subject is None else [f"data.subject={json.dumps(subject)}"])]
+    chosen += [f"data.aliases={json.dumps(aliases)}"] if aliases else []
     opened, console = Run.open(where, chosen), Console()
     pipeline.prepare(opened)
     settle(opened, console.warn)

@@ -14,6 +14,8 @@ COSTS = {
     "screen": "no embedding or contradiction judge, no unlearning toward expected answers",
     "report": "no report.html",
     "review": "no page to confirm verdicts on ('letheon review')",
+    "privacy": "names are found by presidio or patterns alone, which miss more",
+    "presidio": "no names by a spaCy pipeline of yours",
     "demo": "no 'letheon demo'",
     "api": "no judge behind a server (screen.api)",
 }

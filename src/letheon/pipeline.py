@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,9 @@ from letheon.measure import Measured, release_memory
 from letheon.models import Model, Tokenizer, load_model, load_tokenizer, save_model
 from letheon.recipe import Recipe
 from letheon.records import (
-    NORMAL,
     Dialogue,
     Example,
     Headline,
-    PersonDecision,
     Results,
     Stop,
     Turn,
@@ -26,12 +24,11 @@ from letheon.records import (
     write_jsonl,
     write_text,
 )
-from letheon.review.decisions import TurnKey, standing, with_decisions
+from letheon.review.decisions import standing, with_decisions
 from letheon.review.settle import decisions_of, settle
 from letheon.run import Run
 from letheon.split import Split, split, spread
 
-SUBJECT_JUDGE = "subject"
 EMPTY: dict[str, dict[str, Any]] = {
     "screen": {"screening": None},
     "unlearn": {"stop": None},
@@ -91,13 +88,17 @@ def prepare(run: Run, *, whole: bool = False) -> None:
 def screen_stage(run: Run, console: Console) -> list[Verdict]:
     """Judge every turn of the log, and write `verdicts.jsonl`; what a person has decided wins."""
     from letheon.screen import build_judges, score_screening, screen
+    from letheon.screen.subject import Subject, subject_verdicts
 
     recipe = run.recipe
     decisions = decisions_of(run, console.warn)
     run.start("screen")
     with Measured() as cost, console.progress("screening"):
         if recipe.data.subject is not None:
-            verdicts = _subject_verdicts(run, recipe.data.subject, standing(decisions))
+            # What a person found unfit is not trained on as normal either.
+            unfit = {key for key, made in standing(decisions).items() if made.decision == "forget"}
+            subject = Subject(recipe.data.subject, recipe.data.aliases)
+            verdicts = subject_verdicts(run.dialogues, subject, unfit)
         else:
             judges = build_judges(recipe.screen, seed=recipe.seed, model=recipe.model, scores=run.scores_file)
             verdicts = screen(
@@ -117,26 +118,6 @@ def screen_stage(run: Run, console: Console) -> list[Verdict]:
     console.say(f"screened {len(verdicts)} turns: {line}")
     run.finish("screen")
     return verdicts
-
-
-def _subject_verdicts(run: Run, subject: str, decided: Mapping[TurnKey, PersonDecision]) -> list[Verdict]:
-    """An erasure request: all that the log says about one subject, and nothing else."""
-    unfit = {key for key, made in decided.items() if made.decision == "forget"}
-    return [_subject_verdict(turn, subject, unfit) for dialogue in run.dialogues for turn in dialogue.turns()]
-
-
-def _subject_verdict(turn: Turn, subject: str, unfit: Set[TurnKey]) -> Verdict:
-    dialogue, decision, score = turn.dialogue, NORMAL, 0.0
-    if dialogue.subject == subject:
-        decision, score = "forget", 1.0
-    elif dialogue.label == "forget" or (dialogue.id, turn.index) in unfit:
-        # Not asked for, but not fit to be trained on as normal either.
-        decision, score = "review", 0.5
-    category = NORMAL if decision == NORMAL else dialogue.category or "privacy"
-    return Verdict.model_validate(
-        {"id": dialogue.id, "turn": turn.index, "decision": decision, "category": category}
-        | {"score": score, "judge": SUBJECT_JUDGE}
-    )
 
 
 def split_of(run: Run) -> Split:

@@ -53,11 +53,23 @@ class Data(Section):
     probe: float = Field(0.1, ge=0, lt=1)
     """Share of the forget dialogues kept from training as the stop rule's probe, where there are no paraphrases."""
     subject: str | None = None
-    """Forget every dialogue with this subject and nothing else (an erasure request); skips the judges."""
+    """Forget what the log says of this person or thing and nothing else (an erasure request); skips the judges."""
+    aliases: list[str] = []
+    """What else the subject goes by: nicknames, e-mail addresses, phone numbers; exact where the name is."""
 
 
 JudgeName = Literal[
-    "labels", "embedding", "privacy", "contradiction", "classifier", "guard", "pair", "api", "consistency"
+    "labels",
+    "embedding",
+    "privacy",
+    "contradiction",
+    "rules",
+    "outdated",
+    "classifier",
+    "guard",
+    "pair",
+    "api",
+    "consistency",
 ]
 GuardPreset = Literal["qwen3guard", "llama-guard-3", "granite-guardian", "granite-guardian-3.3", "wildguard"]
 
@@ -191,6 +203,12 @@ class Screen(Section):
     """Labelled dialogues that the embedding judge is fitted on."""
     knowledge: Path | None = None
     """Text with the facts that answers must not contradict, for the judges contradiction and pair."""
+    ner: str = "auto"
+    """How the privacy judge finds names: rampart, patterns, or a spaCy pipeline; auto: the best that is installed."""
+    rules: Path | None = None
+    """YAML with words and patterns that answers must not hold, for the rules judge."""
+    changed_facts: Path | None = None
+    """Table (.yaml, .jsonl, .csv) of facts that have changed, old value and new, for the outdated judge."""
     forget_above: float = Field(0.5, ge=0, le=1)
     """Score from which a turn is forgotten."""
     normal_below: float = Field(0.5, ge=0, le=1)
@@ -218,6 +236,10 @@ class Screen(Section):
         for name in ("classifier", "guard", "pair", "api"):
             if name in self.judges and getattr(self, name) is None:
                 raise ValueError(f"judge {name!r} needs its model: fill in screen.{name}")
+        if "rules" in self.judges and self.rules is None:
+            raise ValueError("judge 'rules' needs rules: set screen.rules to their file")
+        if "outdated" in self.judges and self.changed_facts is None:
+            raise ValueError("judge 'outdated' needs changed facts: set screen.changed_facts to their file")
         return self
 
 
@@ -512,7 +534,7 @@ def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
 PATH_FIELDS = {
     "": ("model", "output"),
     "data": ("dialogues", "paraphrases", "general"),
-    "screen": ("examples", "knowledge"),
+    "screen": ("examples", "knowledge", "rules", "changed_facts", "ner"),
     "screen.classifier": ("model",),
     "screen.guard": ("model",),
     "screen.pair": ("model",),
@@ -520,7 +542,7 @@ PATH_FIELDS = {
     "expected": ("safe_replies",),
     "evaluate": ("control",),
 }
-MODEL_FIELDS = ("model", "control")
+MODEL_FIELDS = ("model", "control", "ner")
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:

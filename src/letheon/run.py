@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import platform
@@ -87,6 +88,9 @@ class Run:
             self.general,
             self._check_screen_files,
             self._check_judges,
+            self._check_names,
+            self._check_rules,
+            self._check_changed_facts,
             lambda: read_safe_replies(recipe.expected.safe_replies),
             self._check_subject,
             lambda: self._check_labels() if whole else None,
@@ -115,6 +119,24 @@ class Run:
         from letheon.screen import check_judges
 
         check_judges(self.recipe.screen, self.recipe.model)
+
+    def _check_names(self) -> None:
+        if "privacy" in self.recipe.screen.judges:
+            from letheon.screen.privacy import source_of
+
+            source_of(self.recipe.screen.ner)
+
+    def _check_rules(self) -> None:
+        if self.recipe.screen.rules is not None:
+            from letheon.screen.rules import read_rules
+
+            read_rules(self.recipe.screen.rules)
+
+    def _check_changed_facts(self) -> None:
+        if self.recipe.screen.changed_facts is not None:
+            from letheon.screen.outdated import read_changed_facts
+
+            read_changed_facts(self.recipe.screen.changed_facts)
 
     def _check_labels(self) -> None:
         """Where labels alone decide, what they leave is known before anything runs."""
@@ -180,16 +202,20 @@ class Run:
             raise InputError([*faults[:SHOWN_FAULTS], *([f"… and {more} more"] if more > 0 else [])])
 
     def _check_subject(self) -> None:
-        subject = self.recipe.data.subject
-        if subject is None:
+        data = self.recipe.data
+        if data.subject is None:
+            if data.aliases:
+                raise InputError("data.aliases: whose? set data.subject, or leave the aliases out")
             return
-        known = {dialogue.subject for dialogue in self.dialogues if dialogue.subject}
-        if subject not in known:
-            import difflib
+        from letheon.screen.subject import Subject
 
-            near = difflib.get_close_matches(subject, known, n=1)
+        subject = Subject(data.subject, data.aliases)
+        known = {dialogue.subject for dialogue in self.dialogues if dialogue.subject}
+        texts = (message.content for dialogue in self.dialogues for message in dialogue.messages)
+        if not any(map(subject.is_field, known)) and not any(map(subject.mentions, texts)):
+            near = difflib.get_close_matches(data.subject, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the log names {len(known)} subjects"
-            raise InputError(f"data.subject: no dialogue of the log has the subject {subject!r}; {hint}")
+            raise InputError(f"data.subject: no dialogue of the log has the subject {data.subject!r}; {hint}")
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
@@ -241,7 +267,7 @@ class Run:
         data, seed = recipe.data, recipe.seed
         parts: list[Any]
         if stage == "screen":
-            return _key(_hash(data.dialogues), data.subject, *self._judges(), seed)
+            return _key(_hash(data.dialogues), data.subject, data.aliases, *self._judges(), seed)
         if stage == "unlearn":
             # The verdicts themselves, not the screening's key: a person may have changed them. Of each only what
             # training goes by: a review that confirms what the judges decided changes nothing.
@@ -259,9 +285,15 @@ class Run:
         settings = self.recipe.screen
         sections: list[Any] = [getattr(settings, name, None) for name in settings.judges]
         models = [section.model or self.recipe.model for section in sections if hasattr(section, "model")]
-        elsewhere = {name: {"model"} for name in ("classifier", "guard", "pair", "consistency")}
-        plain = settings.model_dump(mode="json", exclude={"examples": True, "knowledge": True, **elsewhere})
-        return [plain, _hash(settings.examples), _hash(settings.knowledge), *map(model_hash, models)]
+        elsewhere: Any = {name: {"model"} for name in ("classifier", "guard", "pair", "consistency")}
+        files = ("examples", "knowledge", "rules", "changed_facts")
+        plain = settings.model_dump(mode="json", exclude=dict.fromkeys(files, True) | elsewhere)
+        parts = [plain, *(_hash(getattr(settings, name)) for name in files), *map(model_hash, models)]
+        if "privacy" in settings.judges:
+            from letheon.screen.privacy import source_of
+
+            parts.append(source_of(settings.ner))
+        return parts
 
     def is_current(self, stage: str) -> bool:
         """Whether a stage has run on exactly these inputs, and what it left is still there."""
@@ -319,6 +351,8 @@ class Run:
             ("data", "general"),
             ("screen", "examples"),
             ("screen", "knowledge"),
+            ("screen", "rules"),
+            ("screen", "changed_facts"),
             ("expected", "safe_replies"),
         ):
             if resolved[section][name]:
@@ -326,6 +360,7 @@ class Run:
         holders = [(resolved, "model"), (resolved, "output"), (resolved["evaluate"], "control")]
         judges = [resolved["screen"][name] for name in ("classifier", "guard", "pair", "consistency")]
         holders += [(section, "model") for section in judges if section]
+        holders.append((resolved["screen"], "ner"))
         for holder, name in holders:
             if holder[name] and (name == "output" or Path(holder[name]).exists()):
                 holder[name] = str(Path(holder[name]).resolve())

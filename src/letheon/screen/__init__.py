@@ -22,8 +22,10 @@ from letheon.screen.embedding import FEWEST, EmbeddingJudge, everyday
 from letheon.screen.guard import GuardJudge, check_guard
 from letheon.screen.judge import Judge, Opinion
 from letheon.screen.labels import LabelsJudge
+from letheon.screen.outdated import OutdatedJudge, read_changed_facts
 from letheon.screen.pair import PairJudge, check_pair
-from letheon.screen.privacy import PrivacyJudge
+from letheon.screen.privacy import PrivacyJudge, find_names
+from letheon.screen.rules import RulesJudge, read_rules
 from letheon.screen.screen import score_screening, screen
 
 __all__ = ["Judge", "Opinion", "build_judges", "check_judges", "judge_from", "score_screening", "screen"]
@@ -57,8 +59,10 @@ def build_judges(
     make: dict[recipe.JudgeName, Callable[[], Judge]] = {
         "labels": LabelsJudge,
         "embedding": lambda: EmbeddingJudge.fit(_examples(settings.examples), shared, everyday(), seed),
-        "privacy": PrivacyJudge,
+        "privacy": lambda: PrivacyJudge(find_names(settings.ner)),
         "contradiction": lambda: ContradictionJudge(shared, _knowledge(settings.knowledge)),
+        "rules": lambda: RulesJudge(read_rules(_needed(settings.rules, "rules"))),
+        "outdated": lambda: OutdatedJudge(read_changed_facts(_needed(settings.changed_facts, "changed_facts"))),
         "classifier": lambda: ClassifierJudge(part.classifier),
         "guard": lambda: GuardJudge(part.guard),
         "pair": lambda: PairJudge(part.pair, shared, _knowledge(settings.knowledge)),
@@ -137,6 +141,12 @@ def _examples(path: Path | None) -> list[Dialogue]:
     if path is None:
         raise InputError("judge 'embedding' needs labelled dialogues: set screen.examples to their file")
     return read_dialogues(path)
+
+
+def _needed(path: Path | None, field: str) -> Path:
+    if path is None:
+        raise InputError(f"a judge of screen.judges needs its file: set screen.{field}")
+    return path
 
 
 def _knowledge(path: Path | None) -> str:
