@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from letheon.demo.weights import WHEEL, weights_folder
 from letheon.errors import missing_modules
+from letheon.screen.privacy import source_of
 
 COSTS = {
     "screen": "no embedding or contradiction judge, no unlearning toward expected answers",
@@ -34,6 +35,7 @@ def findings() -> list[tuple[str, str, str]]:
                 f"{cost}: pip install 'letheon[{extra}]'" if missing else "",
             )
         )
+    rows.append(("privacy judge", f"names by {source_of('auto')}", ""))
     there = (weights_folder() / "config.json").is_file()
     found = str(weights_folder()) if there else "not fetched yet"
     rows.append(("demo weights", found, "" if there else f"the first demo fetches 90 MB ({WHEEL})"))
