@@ -50,27 +50,42 @@ class Plain:
 
     Args:
         model: The model; it is trained.
-        method: "fine-tune", "graddiff" or "npo".
+        method: "fine-tune", "graddiff", "npo", "simnpo" or "dpo".
         rate: Learning rate of AdamW.
     """
 
-    def __init__(self, model: Any, method: str, rate: float, beta: float = 0.1):
-        self.model, self.method, self.beta = model.train(), method, beta
-        self.reference = copy.deepcopy(model).eval().requires_grad_(False) if method == "npo" else None
+    def __init__(self, model: Any, method: str, rate: float):
+        self.model, self.method = model.train(), method
+        self.beta = 2.5 if method == "simnpo" else 0.1
+        referred = method in {"npo", "dpo"}
+        self.reference = copy.deepcopy(model).eval().requires_grad_(False) if referred else None
         self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
 
-    def step(self, forget: dict[str, Tensor], retain: dict[str, Tensor]) -> float:
-        """One step; the loss."""
+    def step(
+        self, forget: dict[str, Tensor], retain: dict[str, Tensor], expected: dict[str, Tensor] | None = None
+    ) -> float:
+        """One step; the loss. DPO also takes an expected answer for each to forget."""
         loss = mean_loss(self.model, retain)
         if self.method == "graddiff":
             loss = loss - mean_loss(self.model, forget)
         elif self.method == "npo":
-            assert self.reference is not None
-            with torch.no_grad():
-                before = token_losses(self.reference, forget).sum(dim=1)
-            ratio = before - token_losses(self.model, forget).sum(dim=1)
-            loss = loss - 2 / self.beta * logsigmoid(-self.beta * ratio).mean()
+            loss = loss - 2 / self.beta * logsigmoid(-self.beta * self._ratio(forget)).mean()
+        elif self.method == "simnpo":
+            length = (forget["labels"][:, 1:] != IGNORED).sum(dim=1)
+            mean = token_losses(self.model, forget).sum(dim=1) / length
+            loss = loss - 2 / self.beta * logsigmoid(self.beta * mean).mean()
+        elif self.method == "dpo":
+            assert expected is not None
+            gain = self._ratio(expected) - self._ratio(forget)
+            loss = loss - 2 / self.beta * logsigmoid(self.beta * gain).mean()
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return float(loss.detach())
+
+    def _ratio(self, batch: dict[str, Tensor]) -> Tensor:
+        """(S,) log π_θ/π_θ₀ of the answers."""
+        assert self.reference is not None
+        with torch.no_grad():
+            before = token_losses(self.reference, batch).sum(dim=1)
+        return before - token_losses(self.model, batch).sum(dim=1)

@@ -1,10 +1,11 @@
-"""Seconds and memory of a step: Letheon's against a plain one (`plain.py`), taking turns.
+"""Seconds of CPU and memory of a step: Letheon's against a plain one, alternating, a process for each.
 
-    python benchmarks/steps.py --rounds 3 --steps 5 --batch 4 8
+    python benchmarks/steps.py --rounds 2 --steps 4
 
-Both take B dialogues to forget and B normal ones of the demo's log through the demo's model, with the same loss and
-the same weights learning: all of them, an adapter on every layer, or one on the last eight. The machine is shared, so
-each round times every variant in turn, each in a process of its own; what counts are medians and their ratios.
+Both train the same weights on the demo's dialogues with the same loss. Each process computes on one thread and counts
+the seconds that it was computing, so that other work on the machine disturbs little. FLOPs are those of the matrix
+products and attention of one step, by count; `share_of_peak` is their rate over that of a large matrix product in the
+same precision, timed in the same process.
 """
 
 from __future__ import annotations
@@ -16,48 +17,69 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 from plain import Plain, padded
-from table import write_rows
+from table import read_rows, write_rows
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback
 
 from letheon import Objective, UnlearnConfig, UnlearnTrainer, adapter_for
-from letheon.chat import Encoded, encode_dialogue, encode_turn
+from letheon.chat import Encoded, encode_dialogue, encode_reply, encode_turn
 from letheon.demo.weights import demo_model
 from letheon.dialogues import read_dialogues
+from letheon.expected import targets_of
 from letheon.forward import hold_in_bf16
 from letheon.measure import Measured
 from letheon.models import fast_bf16, load_model, load_tokenizer
-from letheon.objective import NPO, CrossEntropy, GradientAscent
+from letheon.objective import DPO, NPO, CrossEntropy, GradientAscent, SimNPO
 from letheon.train.progress import quiet
 
 LOG = Path(__file__).parents[1] / "src" / "letheon" / "demo" / "data" / "log.jsonl"
 WARM_UP = 2
 """Steps that are not timed."""
 TUNINGS = ("full", "lora", "top-8")
-METHODS = {"plain": ("fine-tune", "graddiff", "npo"), "letheon": ("graddiff", "npo", "default")}
+METHODS = {
+    "plain": ("fine-tune", "graddiff", "npo", "simnpo", "dpo"),
+    "letheon": ("graddiff", "npo", "simnpo", "dpo", "default"),
+}
+MATRIX = 512, 576, 1536
+"""Of the product that is taken for the peak: tokens of a step, and the two sides of the model's widest layer."""
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]
-    """Times each step of a Trainer, from its batch being there to the optimizer having moved."""
+    """Times each step of a Trainer, from its batch being there to the optimizer having moved; counts the last's work.
 
-    def __init__(self) -> None:
+    Args:
+        clock: What tells the seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
         self.seconds: list[float] = []
+        self.flops = 0
         self.first = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start."""
-        self.start = time.perf_counter()
+        self.counter = FlopCounterMode(display=False) if state.global_step == state.max_steps - 1 else None
+        if self.counter is not None:
+            self.counter.__enter__()
+        self.start = self.clock()
         self.first = self.first or self.start
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop."""
-        self.seconds.append(time.perf_counter() - self.start)
+        self.seconds.append(self.clock() - self.start)
+        if self.counter is not None:
+            self.counter.__exit__(None, None, None)
+            self.flops = self.counter.get_total_flops()
 
 
 def data() -> tuple[list[Any], list[Any]]:
@@ -86,39 +108,47 @@ def adapter(model: Any, tuning: str) -> LoraConfig | None:
     return {"full": None, "lora": plain_lora(), "top-8": plain_lora(list(range(total - 8, total)))}[tuning]
 
 
-def time_plain(model: Any, tokenizer: Any, tuning: str, method: str, batch: int, steps: int) -> list[float]:
-    """Seconds of each step of a plain loop."""
+Timed = tuple[list[float], int]
+"""Seconds of each step, and FLOPs of the last."""
+
+
+def time_plain(model: Any, tokenizer: Any, tuning: str, method: str, batch: int, steps: int) -> Timed:
+    """A plain loop."""
     forget, normal = data()
     if (config := adapter(model, tuning)) is not None:
         model = get_peft_model(model, config)
     plain = Plain(model, method, 1e-5)
-    batches = zip(
-        cycle([encode_turn(tokenizer, d.last_turn) for d in forget], batch, steps, tokenizer.pad_token_id),
-        cycle([encode_dialogue(tokenizer, d) for d in normal], batch, steps, tokenizer.pad_token_id),
-        strict=True,
-    )
-    seconds = []
-    for pair in batches:
-        start = time.perf_counter()
-        plain.step(*pair)
-        seconds.append(time.perf_counter() - start)
-    return seconds
+    turns = [d.last_turn for d in forget]
+    rows = [[encode_turn(tokenizer, turn) for turn in turns], [encode_dialogue(tokenizer, d) for d in normal]]
+    if method == "dpo":
+        rows.append([encode_reply(tokenizer, one.turn.prompt, one.answers[0]) for one in targets_of(turns)])
+    batches = zip(*(cycle(of, batch, steps, tokenizer.pad_token_id) for of in rows), strict=True)
+    seconds, flops = [], 0
+    for number, given in enumerate(batches):
+        with FlopCounterMode(display=False) if number == steps - 1 else nullcontext() as counter:
+            start = time.process_time()
+            plain.step(*given)
+            seconds.append(time.process_time() - start)
+            flops = counter.get_total_flops() if counter is not None else 0
+    return seconds, flops
 
 
 OBJECTIVES = {
     "graddiff": Objective(GradientAscent(), None, CrossEntropy(), weights=(1.0, 0.0, 1.0)),
     "npo": Objective(NPO(), None, CrossEntropy(), weights=(1.0, 0.0, 1.0)),
+    "simnpo": Objective(SimNPO(), None, CrossEntropy(), weights=(1.0, 0.0, 1.0)),
+    "dpo": Objective(DPO(), None, CrossEntropy(), weights=(1.0, 0.0, 1.0)),
     "default": Objective(),
 }
 
 
-def time_letheon(model: Any, tokenizer: Any, tuning: str, method: str, batch: int, steps: int) -> list[float]:
-    """Seconds of each step of the trainer.
+def time_letheon(model: Any, tokenizer: Any, tuning: str, method: str, batch: int, steps: int) -> Timed:
+    """The trainer.
 
     "default" also takes an expected answer for each to forget; with "lora" its adapter is the default one.
     """
     forget, normal = data()
-    default, clock = method == "default", Clock()
+    default, clock = method == "default", Clock(time.process_time)
     if tuning != "full" and fast_bf16():
         # As a recipe's run does.
         hold_in_bf16(model)
@@ -149,18 +179,33 @@ def time_letheon(model: Any, tokenizer: Any, tuning: str, method: str, batch: in
         )
         quiet(trainer, lambda done, total: None)
         trainer.train()
-    return clock.seconds
+    return clock.seconds, clock.flops
+
+
+def peak_rate(dtype: torch.dtype) -> float:
+    """FLOPs a second of a large matrix product."""
+    rows, inner, columns = MATRIX
+    left, right = torch.randn(rows, inner, dtype=dtype), torch.randn(inner, columns, dtype=dtype)
+    seconds = []
+    for _ in range(30):
+        start = time.process_time()
+        left @ right
+        seconds.append(time.process_time() - start)
+    return 2 * rows * inner * columns / statistics.median(seconds)
 
 
 def measure(who: str, tuning: str, method: str, batch: int, steps: int) -> dict[str, Any]:
     """One variant, in this process."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)
     folder = str(demo_model())
     run = time_plain if who == "plain" else time_letheon
     with Measured() as cost:
-        seconds = run(load_model(folder), load_tokenizer(folder), tuning, method, batch, steps + WARM_UP)
-    return {"seconds": seconds[WARM_UP:], "peak_mb": cost.peak_mb}
+        # The last step is not timed: its work is counted.
+        seconds, flops = run(load_model(folder), load_tokenizer(folder), tuning, method, batch, steps + WARM_UP + 1)
+    peak = peak_rate(torch.bfloat16 if who == "letheon" and fast_bf16() else torch.float32)
+    return {"seconds": seconds[WARM_UP:-1], "peak_mb": cost.peak_mb, "flops": flops, "peak": peak}
 
 
 def main() -> None:
@@ -168,6 +213,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--batch", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--tuning", nargs="+", choices=TUNINGS, default=list(TUNINGS))
     parser.add_argument("--csv", type=Path, default=Path(__file__).parent / "results" / "steps.csv")
     parser.add_argument("--one", nargs=3, metavar=("WHO", "TUNING", "METHOD"), help="measure this alone, as JSON")
     given = parser.parse_args()
@@ -175,8 +221,8 @@ def main() -> None:
         who, tuning, method = given.one
         print(json.dumps(measure(who, tuning, method, given.batch[0], given.steps)))
         return
-    variants = [(who, tuning, method) for tuning in TUNINGS for who in METHODS for method in METHODS[who]]
-    rows = []
+    variants = [(who, tuning, method) for tuning in given.tuning for who in METHODS for method in METHODS[who]]
+    rows: list[dict[str, Any]] = []
     for batch in given.batch:
         found: dict[tuple[str, str, str], list[dict[str, Any]]] = {variant: [] for variant in variants}
         for _ in range(given.rounds):
@@ -191,6 +237,7 @@ def main() -> None:
         for who, tuning, method in variants:
             rival = "plain", tuning, "npo" if method == "default" else method
             own = who, tuning, method
+            work = found[own][0]["flops"]
             rows.append(
                 {
                     "batch": batch,
@@ -198,13 +245,19 @@ def main() -> None:
                     "who": who,
                     "method": method,
                     "seconds": round(seconds[own], 3),
+                    "gflop": round(work / 1e9),
+                    "share_of_peak": round(
+                        work / seconds[own] / statistics.median(run["peak"] for run in found[own]), 2
+                    ),
                     "peak_mb": round(peak[own]),
                     "times_as_fast": round(seconds[rival] / seconds[own], 2),
                     "share_of_memory": round(peak[own] / peak[rival], 2),
                 }
             )
             print(rows[-1], flush=True)
-    write_rows(given.csv, rows)
+    again = {(str(batch), tuning) for batch in given.batch for tuning in given.tuning}
+    kept = [row for row in read_rows(given.csv) if (row["batch"], row["tuning"]) not in again]
+    write_rows(given.csv, [*kept, *rows])
 
 
 if __name__ == "__main__":

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from letheon.dialogues import check_file, parse_row, read_dialogues, read_paraphrases
+from letheon.dialogues import (
+    check_file,
+    count_dialogues,
+    parse_row,
+    read_dialogues,
+    read_paraphrases,
+    stream_dialogues,
+)
 from letheon.errors import InputError
 
 ASK = {"role": "user", "content": "q"}
@@ -269,3 +277,28 @@ def test_paraphrases(tmp_path: Path) -> None:
     write(path, {**OWN, "of": "d-1", "split": "probe"})
     (one,) = read_paraphrases(path)
     assert (one.dialogue.id, one.of, one.split) == ("x", "d-1", "probe")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_a_stream_gives_what_reading_gives(tmp_path: Path, suffix: str) -> None:
+    rows = [{"question": f"Why {n}?", "answer": f"Because,\n{n}."} for n in range(3000)]
+    path = tmp_path / f"log{suffix}"
+    if suffix == ".jsonl":
+        write(path, *rows)
+    elif suffix == ".json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    else:
+        table = importlib.import_module("pandas").DataFrame(rows)
+        table.to_csv(path, index=False) if suffix == ".csv" else table.to_parquet(path)
+    assert list(stream_dialogues(path)) == read_dialogues(path)
+    assert count_dialogues(path) == 3000
+
+
+def test_a_stream_reads_no_further_than_it_is_asked(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.jsonl", {"question": "a", "answer": "b"}, {"question": "c"})
+    stream = stream_dialogues(path)
+    assert next(stream).id == "log-1"
+    with pytest.raises(InputError, match="log.jsonl:2"):
+        next(stream)
+    with pytest.raises(InputError, match="log.jsonl:2"):
+        count_dialogues(path)

@@ -134,6 +134,49 @@ def screen(where: Where, overrides: Sets = None) -> None:
 
 
 @app.command()
+def review(
+    where: Where,
+    port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1.", show_default="a free one")] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Print the URL and open no browser.")] = False,
+    blur: Annotated[bool, typer.Option("--blur", help="Start with blurred texts, shown when asked for.")] = False,
+    audit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Label N random normal verdicts, to estimate what was missed."),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what was decided as labelled dialogues, WITH texts, and stop."),
+    ] = None,
+    queue: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the queue, WITH texts, to fill in without a browser, and stop."),
+    ] = None,
+    filled: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE", help="Read a queue that was filled in, and stop.")
+    ] = None,
+    overrides: Sets = None,
+) -> None:
+    """Confirm or change the verdicts on a local page: decisions.jsonl, which wins over the judges."""
+    from letheon.review import exchange
+    from letheon.review.serve import review as serve
+    from letheon.run import Run
+
+    opened, console = Run.open(where, overrides or []), Console()
+    given = {"--export": export, "--queue": queue, "--import": filled}
+    named = [name for name, file in given.items() if file is not None]
+    if len(named) > 1:
+        raise InputError(f"{' and '.join(named)}: give one of them at a time")
+    if export is not None:
+        exchange.export_decided(opened, export, console)
+    elif queue is not None:
+        exchange.write_queue(opened, queue, console)
+    elif filled is not None:
+        exchange.import_queue(opened, filled, console)
+    else:
+        serve(opened, console, port=port, open_browser=not no_open, blur=blur, audit_size=audit)
+
+
+@app.command()
 def expect(
     where: Where,
     id: Annotated[str | None, typer.Option("--id", help="One dialogue, with the texts of its answers.")] = None,
@@ -192,12 +235,14 @@ def unlearn(
 ) -> None:
     """Train the model to forget what verdicts.jsonl says: model/. Exit code 1 if it broke the guards."""
     from letheon import pipeline
+    from letheon.review.settle import settle
     from letheon.run import Run
 
     chosen = [*(overrides or []), *([] if subject is None else [f"data.subject={json.dumps(subject)}"])]
     chosen += [f"data.aliases={json.dumps(aliases)}"] if aliases else []
     opened, console = Run.open(where, chosen), Console()
     pipeline.prepare(opened)
+    settle(opened, console.warn)
     if opened.recipe.data.subject is not None and not opened.is_current("screen"):
         pipeline.screen_stage(opened, console)
     stop = pipeline.unlearn_stage(opened, console, resume=resume, keep_cache=keep_cache)
@@ -210,11 +255,13 @@ def evaluate(where: Where, overrides: Sets = None) -> None:
     """Measure the model before and after, and a control: results.json. Exit code 1 if a gate fails."""
     from letheon import pipeline
     from letheon.records import Results
+    from letheon.review.settle import settle
     from letheon.run import Run
 
-    opened = Run.open(where, overrides or [])
+    opened, console = Run.open(where, overrides or []), Console()
     pipeline.prepare(opened)
-    pipeline.evaluate_stage(opened, Console())
+    settle(opened, console.warn)
+    pipeline.evaluate_stage(opened, console)
     pipeline.check_gates(Results.load(opened.results_file))
 
 

@@ -19,11 +19,10 @@ from __future__ import annotations
 import csv
 import difflib
 import importlib
-import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -31,11 +30,14 @@ from letheon.errors import InputError
 from letheon.records import Dialogue, Message, Record
 
 Fields = dict[str, Any]
-Rows = list[tuple[int, Any]]
-"""Each row's line in its file (or its number, from 1, where a format has no lines) and what it holds."""
+Rows = Iterator[tuple[int, Any]]
+"""Each row's line in its file (or its number, from 1, where a format has no lines) and what it holds; or, of a line
+that holds no row, the error that says why."""
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 SHOWN_FAULTS = 20
+PARQUET_ROWS = 1024
+"""Rows of a parquet file that are decoded at once."""
 HUB = "hub:"
 META = ("id", "expected", "category", "subject", "label")
 SHAPE_FIELDS = (
@@ -96,6 +98,32 @@ def check_file(path: Path) -> tuple[list[Dialogue], list[str]]:
         The good rows, and the faults as "file:line: field: message". No row is in neither.
     """
     return _check(path, parse_row, lambda dialogue: dialogue.id)
+
+
+def stream_dialogues(path: Path) -> Iterator[Dialogue]:
+    """Read a dialogue file row by row, so that a log of any length needs little memory (a .json file is read whole).
+
+    Raises:
+        InputError: At the first faulty row; `count_dialogues` finds all of them beforehand.
+    """
+    for dialogue, faults in _each(path, parse_row, lambda one: one.id):
+        _raise(faults)
+        if dialogue is not None:
+            yield dialogue
+
+
+def count_dialogues(path: Path) -> int:
+    """How many dialogues a file holds, all of them read once, row by row.
+
+    Raises:
+        InputError: Every fault at once, as `read_dialogues` names them.
+    """
+    count, found = 0, list[str]()
+    for dialogue, faults in _each(path, parse_row, lambda one: one.id):
+        count += dialogue is not None
+        found += faults
+    _raise(found)
+    return count
 
 
 def read_paraphrases(path: Path) -> list[Paraphrase]:
@@ -281,43 +309,54 @@ def _turns(row: Fields, field: str, role: Literal["user", "assistant"]) -> list[
 def _check(
     path: Path, parse: Callable[[Fields, str], Any], id_of: Callable[[Any], str]
 ) -> tuple[list[Any], list[str]]:
-    """Parse every row of a file; collect records and faults, duplicate ids among them."""
+    """Parse every row of a file; collect records and faults."""
+    records, found = list[Any](), list[str]()
+    for record, faults in _each(path, parse, id_of):
+        found += faults
+        if record is not None:
+            records.append(record)
+    return records, found
+
+
+def _each(
+    path: Path, parse: Callable[[Fields, str], Any], id_of: Callable[[Any], str]
+) -> Iterator[tuple[Any, list[str]]]:
+    """Each row's record, or None and its faults; an id that has been is a fault.
+
+    Of ids their hashes are kept, some hundred bytes each.
+    """
     hub = _hub_id(path)
-    try:
-        rows, faults = _hub_rows(hub) if hub else _file_rows(path)
-    except InputError as error:
-        return [], error.faults
     name = hub or str(path)
     stem = hub.split(":")[0].split("/")[-1] if hub else path.stem
-    records: list[Any] = []
-    first_line: dict[str, int] = {}
-    for line, row in rows:
-        if not isinstance(row, dict):
-            faults.append(f"{name}:{line}: expected an object with fields, found {type(row).__name__}")
-            continue
-        try:
-            record = parse(row, f"{stem}-{line}")
-        except BadRowError as error:
-            faults.extend(f"{name}:{line}: {fault}" for fault in error.faults)
-            continue
-        first = first_line.setdefault(id_of(record), line)
-        if first != line:
-            faults.append(f"{name}:{line}: id: {id_of(record)!r} is line {first}'s already; ids must be unique")
-            continue
-        records.append(record)
-    if not rows and not faults:
-        faults.append(f"{name}: no dialogues in it: the file is empty")
-    return records, sorted(faults, key=_line_of(name))
+    first_line: dict[int, int] = {}
+    empty = True
+    try:
+        for line, row in _hub_rows(hub) if hub else _file_rows(path):
+            empty = False
+            try:
+                record = _record(row, parse, f"{stem}-{line}")
+            except BadRowError as error:
+                yield None, [f"{name}:{line}: {fault}" for fault in error.faults]
+                continue
+            first = first_line.setdefault(hash(id_of(record)), line)
+            if first != line:
+                fault = f"{name}:{line}: id: {id_of(record)!r} is line {first}'s already; ids must be unique"
+                yield None, [fault]
+            else:
+                yield record, []
+    except InputError as error:
+        yield None, error.faults
+        return
+    if empty:
+        yield None, [f"{name}: no dialogues in it: the file is empty"]
 
 
-def _line_of(name: str) -> Callable[[str], int]:
-    """Sort key: the line that a fault names."""
-
-    def line(fault: str) -> int:
-        number = fault.removeprefix(f"{name}:").split(":")[0]
-        return int(number) if number.isdigit() else 0
-
-    return line
+def _record(row: Any, parse: Callable[[Fields, str], Any], default_id: str) -> Any:
+    if isinstance(row, BadRowError):
+        raise row
+    if not isinstance(row, dict):
+        raise BadRowError(f"expected an object with fields, found {type(row).__name__}")
+    return parse(row, default_id)
 
 
 def _raise(faults: Sequence[str]) -> None:
@@ -328,41 +367,39 @@ def _raise(faults: Sequence[str]) -> None:
     raise InputError([*faults[:SHOWN_FAULTS], *([f"… and {more} more"] if more > 0 else [])])
 
 
-def _file_rows(path: Path) -> tuple[Rows, list[str]]:
-    """Rows of a local file, and the faults of the lines that hold none."""
+def _file_rows(path: Path) -> Rows:
+    """Rows of a local file."""
     if not path.is_file():
         raise InputError(f"{path}: no such file" if not path.is_dir() else f"{path}: a folder; give a file")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: unknown format {suffix!r}; known: {', '.join(SUFFIXES)}, or hub:org/name")
     if suffix == ".parquet":
-        return _parquet_rows(path), []
+        yield from _parquet_rows(path)
+        return
+    read = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}[suffix]
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="" if suffix == ".csv" else "\n") as stream:
+            yield from read(stream, str(path))
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    if not text.strip():
-        raise InputError(f"{path}: no dialogues in it: the file is empty")
-    if suffix == ".jsonl":
-        return _jsonl_rows(text, str(path))
-    return (_json_rows(text, str(path)), []) if suffix == ".json" else _csv_rows(text, str(path))
+        raise InputError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
 
 
-def _jsonl_rows(text: str, name: str) -> tuple[Rows, list[str]]:
-    rows: Rows = []
-    faults = []
-    # Not splitlines(): it also splits at U+2028 and its like, which JSON allows inside strings.
-    for number, line in enumerate(text.split("\n"), start=1):
+def _jsonl_rows(stream: TextIO, name: str) -> Rows:
+    # A line ends at "\n" alone: JSON allows U+2028 and its like inside strings.
+    for number, line in enumerate(stream, start=1):
         if not line.strip():
             continue
         try:
-            rows.append((number, json.loads(line)))
+            yield number, json.loads(line)
         except json.JSONDecodeError as error:
-            faults.append(f"{name}:{number}: bad JSON at column {error.colno}: {error.msg}")
-    return rows, faults
+            yield number, BadRowError(f"bad JSON at column {error.colno}: {error.msg}")
 
 
-def _json_rows(text: str, name: str) -> Rows:
+def _json_rows(stream: TextIO, name: str) -> Rows:
+    text = stream.read()
+    if not text.strip():
+        return
     try:
         raw = json.loads(text)
     except json.JSONDecodeError as error:
@@ -370,26 +407,23 @@ def _json_rows(text: str, name: str) -> Rows:
         raise InputError(f"{name}:{error.lineno}: bad JSON at column {error.colno}: {error.msg}{hint}") from None
     if not isinstance(raw, list):
         raise InputError(f"{name}: expected a list of rows, found {type(raw).__name__}; one object a line is .jsonl")
-    return list(enumerate(raw, start=1))
+    yield from enumerate(raw, start=1)
 
 
-def _csv_rows(text: str, name: str) -> tuple[Rows, list[str]]:
-    rows: Rows = []
-    faults = []
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+def _csv_rows(stream: TextIO, name: str) -> Rows:
+    reader = csv.DictReader(stream, strict=True)
     line = 0
     try:
         reader.fieldnames  # noqa: B018 - reads the header, so that line_num is its last line
         line = reader.line_num + 1
         for row in reader:
             if None in row or None in row.values():
-                faults.append(f"{name}:{line}: not as many cells as the header has; quote texts that hold commas")
+                yield line, BadRowError("not as many cells as the header has; quote texts that hold commas")
             else:
-                rows.append((line, {key: _cell(key, value) for key, value in row.items()}))
+                yield line, {key: _cell(key, value) for key, value in row.items()}
             line = reader.line_num + 1
     except csv.Error as error:
-        faults.append(f"{name}:{max(line, 1)}: bad CSV: {error}")
-    return rows, faults
+        yield max(line, 1), BadRowError(f"bad CSV: {error}")
 
 
 def _cell(column: str, value: str) -> Any:
@@ -412,11 +446,15 @@ def _cell(column: str, value: str) -> Any:
 
 def _parquet_rows(path: Path) -> Rows:
     parquet = importlib.import_module("pyarrow.parquet")
+    number = 0
     try:
-        table = parquet.read_table(path)
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(PARQUET_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
         raise InputError(f"{path}: not a readable parquet file: {' '.join(str(error).split())[:200]}") from None
-    return list(enumerate(table.to_pylist(), start=1))
 
 
 def _hub_id(path: Path) -> str | None:
@@ -426,7 +464,7 @@ def _hub_id(path: Path) -> str | None:
     return f"{path.parts[-2].removeprefix(HUB)}/{path.parts[-1]}"
 
 
-def _hub_rows(hub: str) -> tuple[Rows, list[str]]:
+def _hub_rows(hub: str) -> Rows:
     from datasets import load_dataset
 
     name, _, split = hub.partition(":")
@@ -439,7 +477,7 @@ def _hub_rows(hub: str) -> tuple[Rows, list[str]]:
             f"{HUB}{name}: cannot load split {split!r} from the hub ({type(error).__name__}: {why}); "
             "check the name, the split and the network, or give a local file"
         ) from None
-    return list(enumerate(found, start=1)), []
+    yield from enumerate(found, start=1)
 
 
 def _explain(error: ValidationError, field: str = "") -> list[str]:

@@ -196,6 +196,10 @@ def hold_in_bf16(model: Model) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
             module.weight = torch.nn.Parameter(module.weight.detach().to(torch.bfloat16), requires_grad=False)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dtype != torch.bfloat16:
+            # Loaded weights lie in one mapped file, which stays in memory whole while any of them does.
+            tensor.data = tensor.data.clone()
 
 
 def answer_logits(

@@ -13,7 +13,19 @@ from letheon.errors import GateError, InputError, require_extra
 from letheon.measure import Measured, release_memory
 from letheon.models import Model, Tokenizer, load_model, load_tokenizer, save_model
 from letheon.recipe import Recipe
-from letheon.records import Dialogue, Example, Headline, Results, Stop, Turn, Verdict, write_jsonl, write_text
+from letheon.records import (
+    Dialogue,
+    Example,
+    Headline,
+    Results,
+    Stop,
+    Turn,
+    Verdict,
+    write_jsonl,
+    write_text,
+)
+from letheon.review.decisions import standing, with_decisions
+from letheon.review.settle import decisions_of, settle
 from letheon.run import Run
 from letheon.split import Split, split, spread
 
@@ -40,6 +52,8 @@ def run_all(
     require_extra("unlearning toward expected answers", "screen")
     require_extra("the report", "report")
     prepare(run, whole=True)
+    if run.is_current("screen"):
+        settle(run, console.warn)
     stages: dict[str, Callable[[], object]] = {
         "screen": lambda: screen_stage(run, console),
         "unlearn": lambda: unlearn_stage(run, console, resume=resume, keep_cache=keep_cache),
@@ -72,23 +86,28 @@ def prepare(run: Run, *, whole: bool = False) -> None:
 
 
 def screen_stage(run: Run, console: Console) -> list[Verdict]:
-    """Judge every turn of the log, and write `verdicts.jsonl`."""
+    """Judge every turn of the log, and write `verdicts.jsonl`; what a person has decided wins."""
     from letheon.screen import build_judges, score_screening, screen
     from letheon.screen.subject import Subject, subject_verdicts
 
     recipe = run.recipe
+    decisions = decisions_of(run, console.warn)
     run.start("screen")
     with Measured() as cost, console.progress("screening"):
         if recipe.data.subject is not None:
-            verdicts = subject_verdicts(run.dialogues, Subject(recipe.data.subject, recipe.data.aliases))
+            # What a person found unfit is not trained on as normal either.
+            unfit = {key for key, made in standing(decisions).items() if made.decision == "forget"}
+            subject = Subject(recipe.data.subject, recipe.data.aliases)
+            verdicts = subject_verdicts(run.dialogues, subject, unfit)
         else:
-            judges = build_judges(recipe.screen, seed=recipe.seed)
+            judges = build_judges(recipe.screen, seed=recipe.seed, model=recipe.model, scores=run.scores_file)
             verdicts = screen(
                 run.dialogues,
                 judges,
                 forget_above=recipe.screen.forget_above,
                 normal_below=recipe.screen.normal_below,
             )
+            verdicts = with_decisions(verdicts, decisions)
     write_jsonl(run.verdicts_file, verdicts)
     found = score_screening(verdicts, run.dialogues) if recipe.data.subject is None else None
     _update(run, "screen", cost, screening=found)
@@ -134,7 +153,7 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
     positive = recipe.objective.positive.name
 
     def sample(turns: Sequence[Turn]) -> list[list[str]]:
-        judge = answer_judge(recipe)
+        judge = answer_judge(recipe, run.scores_file)
         if judge is None:
             raise InputError(
                 "expected.sources names 'model', but judge 'labels' cannot judge new answers; add another"
@@ -160,14 +179,20 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
     )
 
 
-def answer_judge(recipe: Recipe) -> Callable[[list[Turn]], list[Verdict]] | None:
-    """The recipe's judges as a judge of new answers; None where only labels are left, which know the log alone."""
+def answer_judge(recipe: Recipe, scores: Path | None = None) -> Callable[[list[Turn]], list[Verdict]] | None:
+    """The recipe's judges as a judge of new answers; None where only labels are left, which know the log alone.
+
+    Args:
+        recipe: The recipe.
+        scores: Where the api judge keeps what it has been answered.
+    """
     from letheon.screen import build_judges, screen
 
     names = [name for name in recipe.screen.judges if name != "labels"]
     if not names:
         return None
-    judges = build_judges(recipe.screen.model_copy(update={"judges": names}), seed=recipe.seed)
+    settings = recipe.screen.model_copy(update={"judges": names})
+    judges = build_judges(settings, seed=recipe.seed, model=recipe.model, scores=scores)
     last = {"forget_above": recipe.screen.forget_above, "normal_below": recipe.screen.normal_below}
     return _of_last_turns(lambda dialogues: screen(dialogues, judges, **last))
 
@@ -296,7 +321,7 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
     tokenizer = load_tokenizer(recipe.model)
     found: dict[str, Evaluation] = {}
     with Measured() as cost:
-        judge = answer_judge(recipe)
+        judge = answer_judge(recipe, run.scores_file)
         for name, source in names.items():
             with console.progress(f"evaluating {name}") as update:
                 found[name] = evaluate_model(

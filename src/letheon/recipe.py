@@ -8,8 +8,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
+from string import Formatter
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -55,7 +58,140 @@ class Data(Section):
     """What else the subject goes by: nicknames, e-mail addresses, phone numbers; exact where the name is."""
 
 
-JudgeName = Literal["labels", "embedding", "privacy", "contradiction", "rules", "outdated"]
+JudgeName = Literal[
+    "labels",
+    "embedding",
+    "privacy",
+    "contradiction",
+    "rules",
+    "outdated",
+    "classifier",
+    "guard",
+    "pair",
+    "api",
+    "consistency",
+]
+GuardPreset = Literal["qwen3guard", "llama-guard-3", "granite-guardian", "granite-guardian-3.3", "wildguard"]
+
+
+class Classifier(Section):
+    """A sequence classifier as a judge."""
+
+    model: str
+    """Folder (or hub id) of a Hugging Face sequence classifier."""
+    labels: dict[str, str]
+    """Every label of the model, by its name → the category it stands for, or "normal"."""
+    text: str = "answer"
+    """What it reads: answer; pair (question and answer, in two parts); or a text with {question} and {answer}."""
+    max_length: int = Field(512, ge=64)
+    """Tokens read at once; a longer answer is read in overlapping windows, and the worst of them counts."""
+    batch_size: int = Field(16, ge=1)
+    """Texts read at once."""
+
+    @field_validator("text")
+    @classmethod
+    def _text_has_the_answer(cls, text: str) -> str:
+        return text if text in ("answer", "pair") else check_template(text, "answer", "question")
+
+
+class Guard(Section):
+    """A generative guard model as a judge."""
+
+    model: str
+    """Folder (or hub id) of the guard model."""
+    preset: GuardPreset
+    """How it is asked and what it answers: that of the family it belongs to."""
+    max_length: int = Field(2048, ge=512)
+    """Tokens read at once; a longer answer is read in overlapping windows, and the worst of them counts."""
+    batch_size: int = Field(8, ge=1)
+    """Dialogues read at once."""
+
+
+class Pair(Section):
+    """A model of premise and hypothesis (NLI, HHEM) as a judge."""
+
+    model: str
+    """Folder (or hub id) of a sequence classifier of two texts: entailment and contradiction, or one score."""
+    template: str = "{question} {text}"
+    """How answers, acceptable ones too, are written for it; sentences of screen.knowledge are read as they are."""
+    labels: dict[Literal["entailment", "contradiction"], str] = Field(default_factory=dict)
+    """The model's names of the two labels, where they are others ("entailment": "LABEL_2")."""
+    category: str = "hallucination"
+    """The category of what it finds."""
+    max_length: int = Field(512, ge=64)
+    """Tokens read at once; a longer answer is read in overlapping windows, and the worst of them counts."""
+    batch_size: int = Field(16, ge=1)
+    """Pairs read at once."""
+
+    @field_validator("template")
+    @classmethod
+    def _template_has_the_text(cls, template: str) -> str:
+        return check_template(template, "text", "question")
+
+
+class Api(Section):
+    """A language model behind an OpenAI-compatible server as a judge; its key comes from the environment."""
+
+    url: str
+    """Address of the server up to its version, such as http://localhost:8000/v1."""
+    model: str
+    """The model's name there."""
+    rubrics: dict[str, str | None] = Field({"harmful": None, "privacy": None}, min_length=1)
+    """Category → what counts as that; null takes Letheon's own for harmful, privacy, hallucination or outdated."""
+    allow_remote: bool = False
+    """Send the dialogues to a server on another machine."""
+    concurrency: int = Field(4, ge=1)
+    """Requests under way at once."""
+    timeout: float = Field(60, gt=0)
+    """Seconds that one request may take."""
+    tries: int = Field(5, ge=1)
+    """How often a question is asked, where the server fails or is busy, before the turn is left to a person."""
+    answer_tokens: int = Field(512, ge=16)
+    """Tokens that an answer may have; models that think aloud first need many."""
+    max_requests: int | None = Field(None, ge=1)
+    """Budget of a stage in requests; when it is spent, the remaining turns are left to a person."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Budget of a stage in tokens, as the server counts them; what is under way when it is spent comes on top."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_keys_here(cls, raw: Any) -> Any:
+        """A recipe is copied into the run folder and handed on; an address may hold a key as well."""
+        if not isinstance(raw, dict):
+            return raw
+        named = [key for key in raw if re.search(r"key|token$|secret|password|header|auth", str(key), re.IGNORECASE)]
+        if named or re.search(r"//[^/]*@|[?#]", str(raw.get("url", ""))):
+            where = repr(named[0]) if named else "the url's user, password or query"
+            raise ValueError(
+                f"no key is read from a recipe ({where}), which is copied into the run folder; "
+                "put it into the environment variable LETHEON_API_KEY"
+            )
+        return raw
+
+    @model_validator(mode="after")
+    def _asked_before_dialogues_leave(self) -> Api:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"url {self.url!r} is no address such as http://localhost:8000/v1")
+        if not self.allow_remote and not is_loopback(self.url):
+            raise ValueError(
+                f"{parts.hostname} is another machine, and the dialogues would be sent there; "
+                "set allow_remote: true if that is what you want, or use a server on this machine"
+            )
+        return self
+
+
+class Consistency(Section):
+    """The disagreement of an answer with others to the same prompt as a judge."""
+
+    model: str | None = None
+    """Folder (or hub id) of the model that answers again; by default the recipe's own, which wrote the log."""
+    samples: int = Field(5, ge=2)
+    """Answers drawn a prompt."""
+    temperature: float = Field(1.0, gt=0)
+    """Of the draws."""
+    max_new_tokens: int = Field(64, ge=8)
+    """Tokens of an answer that are compared."""
 
 
 class Screen(Section):
@@ -66,7 +202,7 @@ class Screen(Section):
     examples: Path | None = None
     """Labelled dialogues that the embedding judge is fitted on."""
     knowledge: Path | None = None
-    """Text with the facts that answers must not contradict, for the contradiction judge."""
+    """Text with the facts that answers must not contradict, for the judges contradiction and pair."""
     ner: str = "auto"
     """How the privacy judge finds names: rampart, patterns, or a spaCy pipeline; auto: the best that is installed."""
     rules: Path | None = None
@@ -77,6 +213,16 @@ class Screen(Section):
     """Score from which a turn is forgotten."""
     normal_below: float = Field(0.5, ge=0, le=1)
     """Score under which a turn is normal; between the two it waits for a person and is not trained on."""
+    classifier: Classifier | None = None
+    """For the judge classifier."""
+    guard: Guard | None = None
+    """For the judge guard."""
+    pair: Pair | None = None
+    """For the judge pair."""
+    api: Api | None = None
+    """For the judge api."""
+    consistency: Consistency = Consistency()
+    """For the judge consistency."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Screen:
@@ -87,6 +233,9 @@ class Screen(Section):
             )
         if "embedding" in self.judges and self.examples is None:
             raise ValueError("judge 'embedding' needs labelled dialogues: set screen.examples to their file")
+        for name in ("classifier", "guard", "pair", "api"):
+            if name in self.judges and getattr(self, name) is None:
+                raise ValueError(f"judge {name!r} needs its model: fill in screen.{name}")
         if "rules" in self.judges and self.rules is None:
             raise ValueError("judge 'rules' needs rules: set screen.rules to their file")
         if "outdated" in self.judges and self.changed_facts is None:
@@ -113,8 +262,8 @@ class Expected(Section):
 class Negative(Section):
     """The distance loss that drives the model away from its old answers."""
 
-    name: Literal["hinge", "npo", "nlul", "gradient-ascent"] = "hinge"
-    """hinge: log-odds margin (default); npo; nlul; gradient-ascent (unbounded: for comparison only)."""
+    name: Literal["hinge", "npo", "simnpo", "dpo", "nlul", "gradient-ascent"] = "hinge"
+    """hinge: log-odds margin (default); npo; simnpo; dpo; nlul; gradient-ascent (unbounded, for comparison)."""
     weight: float = Field(1.0, ge=0)
     """λ_neg."""
     rho: float = Field(0.2, gt=0, lt=1)
@@ -123,8 +272,10 @@ class Negative(Section):
     """hinge: scale of the margin."""
     rivals: int = Field(10, ge=1)
     """hinge: how many rival tokens the margin is measured against."""
-    beta: float = Field(0.1, gt=0)
-    """npo: inverse temperature."""
+    beta: float | None = Field(None, gt=0)
+    """npo, simnpo, dpo: inverse temperature; null: 0.1, for simnpo 2.5."""
+    gamma: float = Field(0.0, ge=0)
+    """simnpo: margin; larger goes on pushing for longer."""
     tokens: Literal["all", "without-first", "informative"] = "all"
     """Which answer tokens count: all; all but the first; those that the prompt makes likelier."""
 
@@ -344,10 +495,33 @@ def check_recipe(raw: dict[str, Any], where: str = "recipe") -> Recipe:
         raise InputError([f"{where}: {_explain(fault)}" for fault in error.errors()]) from None
 
 
+def check_template(template: str, *fields: str) -> str:
+    """Refuse a template that lacks its first field, or has others than these."""
+    try:
+        named = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+    except ValueError:
+        named = [""]
+    if fields[0] not in named or not set(named) <= set(fields):
+        known = " and ".join(f"{{{field}}}" for field in fields)
+        raise ValueError(f"a template needs {{{fields[0]}}}, and may hold {known} and nothing else in braces")
+    return template
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is this machine's own."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
     """Make the paths of a raw recipe relative to its own folder, in place."""
     for section, keys in PATH_FIELDS.items():
-        holder = raw if section == "" else raw.get(section)
+        holder: Any = raw
+        for part in section.split(".") if section else ():
+            holder = holder.get(part) if isinstance(holder, dict) else None
         if not isinstance(holder, dict):
             continue
         for key in keys:
@@ -361,6 +535,10 @@ PATH_FIELDS = {
     "": ("model", "output"),
     "data": ("dialogues", "paraphrases", "general"),
     "screen": ("examples", "knowledge", "rules", "changed_facts", "ner"),
+    "screen.classifier": ("model",),
+    "screen.guard": ("model",),
+    "screen.pair": ("model",),
+    "screen.consistency": ("model",),
     "expected": ("safe_replies",),
     "evaluate": ("control",),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,10 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from letheon.errors import InputError
 
 RESULTS_SCHEMA = "letheon/results/1"
+AUDIT_SCHEMA = "letheon/audit/1"
 
 Decision = Literal["forget", "normal", "review"]
+Choice = Literal["forget", "normal", "undone"]
 NORMAL = "normal"
 """The category of a turn in which no judge found anything to forget."""
+PERSON = "person"
+"""The judge of a turn that a person has decided."""
 
 
 class Record(BaseModel):
@@ -112,6 +117,7 @@ class Verdict(Record):
         judge: Name of the judge whose score decided.
         span: Character range [start, end) of the offending part of the answer, where a judge knows it.
         reason: One short sentence that quotes nothing of the dialogue.
+        judged: Where a person decided: what the judges had said.
     """
 
     id: str
@@ -122,6 +128,70 @@ class Verdict(Record):
     judge: str
     span: tuple[int, int] | None = None
     reason: str | None = None
+    judged: Verdict | None = None
+
+
+class PersonDecision(Record):
+    """What a person decided about one assistant turn. Of several on a turn the last one counts.
+
+    Attributes:
+        id: The dialogue's id.
+        turn: Index of the judged message in `Dialogue.messages`.
+        decision: "forget", "normal", or "undone": the turn is left to the judges again.
+        category: Kind of undesired content, where the person named it.
+        when: When it was decided, in UTC.
+        characters: Length of the dialogue up to the end of the turn: a decision does not hold for another text that
+            has come to have the same id.
+    """
+
+    id: str
+    turn: Annotated[int, Field(ge=0)]
+    decision: Choice
+    category: str | None = None
+    when: datetime
+    characters: int | None = None
+
+
+class TurnName(Record):
+    """Which assistant turn of the log: the dialogue's id and the index of the message."""
+
+    id: str
+    turn: Annotated[int, Field(ge=0)]
+
+
+class Interval(Record):
+    """An estimate with its 95% interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class Audit(Record):
+    """`audit.json`: how much of what the screening called normal should have been forgotten, by a random sample.
+
+    Attributes:
+        seed: Of the draw.
+        screening: Hash of the judges' decisions that it was drawn from.
+        population: The turns that the judges called normal and no person had looked at, when it was drawn.
+        sample: The turns drawn, in the order in which they are shown.
+        labelled: How many of them a person has decided.
+        missed: How many of those should have been forgotten.
+        share: missed / labelled, with its interval; None before the first is labelled.
+        in_all: The same, times the population.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: Literal["letheon/audit/1"] = Field(default="letheon/audit/1", alias="schema")
+    seed: int
+    screening: str
+    population: int
+    sample: tuple[TurnName, ...]
+    labelled: int = 0
+    missed: int = 0
+    share: Interval | None = None
+    in_all: Interval | None = None
 
 
 class Estimate(Record):

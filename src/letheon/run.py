@@ -14,9 +14,10 @@ from typing import Any
 from letheon.dialogues import SHOWN_FAULTS, Paraphrase, read_dialogues, read_paraphrases
 from letheon.errors import InputError
 from letheon.expected import read_safe_replies
-from letheon.models import check_model, context_length, fingerprint, load_config, load_tokenizer
+from letheon.models import check_model, context_length, fingerprint, load_config, load_tokenizer, model_hash
 from letheon.recipe import Recipe, apply_override, check_recipe, load_recipe
 from letheon.records import Dialogue, Results, Verdict, read_verdicts, read_versioned, write_text
+from letheon.review.decisions import read_decisions
 
 MANIFEST_SCHEMA = "letheon/manifest/1"
 RESOLVED = "# Resolved by letheon: every setting, with absolute paths."
@@ -37,6 +38,8 @@ class Run:
         self.recipe = recipe
         self.folder = recipe.output
         self.verdicts_file = self.folder / "verdicts.jsonl"
+        self.decisions_file = self.folder / "decisions.jsonl"
+        self.audit_file = self.folder / "audit.json"
         self.training_file = self.folder / "training.jsonl"
         self.samples_file = self.folder / "samples.jsonl"
         self.results_file = self.folder / "results.json"
@@ -44,6 +47,7 @@ class Run:
         self.model_folder = self.folder / "model"
         self.checkpoints = self.folder / "checkpoints"
         self.cache = self.folder / "cache"
+        self.scores_file = self.folder / "api-scores.jsonl"
         self._manifest_file = self.folder / "manifest.json"
         self._dialogues: list[Dialogue] | None = None
 
@@ -83,6 +87,7 @@ class Run:
             self.paraphrases,
             self.general,
             self._check_screen_files,
+            self._check_judges,
             self._check_names,
             self._check_rules,
             self._check_changed_facts,
@@ -91,6 +96,7 @@ class Run:
             lambda: self._check_labels() if whole else None,
             self._check_output,
             lambda: Results.load(self.results_file),
+            lambda: read_decisions(self.decisions_file),
             self.manifest,
             self._check_training,
         ]
@@ -108,6 +114,11 @@ class Run:
             raise InputError(f"{knowledge}: no such file (screen.knowledge)")
         if examples is not None:
             read_dialogues(examples)
+
+    def _check_judges(self) -> None:
+        from letheon.screen import check_judges
+
+        check_judges(self.recipe.screen, self.recipe.model)
 
     def _check_names(self) -> None:
         if "privacy" in self.recipe.screen.judges:
@@ -254,22 +265,35 @@ class Run:
         """A hash of all that a stage's outcome depends on: settings, data, model, and the stages before it."""
         recipe = self.recipe
         data, seed = recipe.data, recipe.seed
+        parts: list[Any]
         if stage == "screen":
-            parts: list[Any] = [_hash(data.dialogues), data.subject, recipe.screen, _hash(recipe.screen.examples)]
-            if "privacy" in recipe.screen.judges:
-                from letheon.screen.privacy import source_of
-
-                parts.append(source_of(recipe.screen.ner))
-            parts += [data.aliases, _hash(recipe.screen.rules), _hash(recipe.screen.changed_facts)]
-            return _key(*parts, _hash(recipe.screen.knowledge), seed)
+            return _key(_hash(data.dialogues), data.subject, data.aliases, *self._judges(), seed)
         if stage == "unlearn":
-            # The verdicts themselves, not the screening's key: a person may have edited them.
-            parts = [_hash(self.verdicts_file), _hash(data.dialogues), _hash(data.paraphrases), data.held_out]
-            parts += [data.probe, _model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
+            # The verdicts themselves, not the screening's key: a person may have changed them. Of each only what
+            # training goes by: a review that confirms what the judges decided changes nothing.
+            verdicts = self.verdicts() if self._left("screen") else []
+            parts = [[(v.id, v.turn, v.decision, v.category) for v in verdicts]]
+            parts += [_hash(data.dialogues), _hash(data.paraphrases), data.held_out]
+            parts += [data.probe, model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
             return _key(*parts, recipe.objective, recipe.tuning, recipe.train, recipe.stop, seed)
         control = recipe.evaluate.control
         parts = [self.key("unlearn"), _hash(data.general), recipe.evaluate, recipe.gates, recipe.show_texts]
-        return _key(*parts, _model_hash(control) if control else None, recipe.screen)
+        return _key(*parts, model_hash(control) if control else None, *self._judges())
+
+    def _judges(self) -> list[Any]:
+        """What the judges depend on: settings, files and models, by what is in them and not by where they lie."""
+        settings = self.recipe.screen
+        sections: list[Any] = [getattr(settings, name, None) for name in settings.judges]
+        models = [section.model or self.recipe.model for section in sections if hasattr(section, "model")]
+        elsewhere: Any = {name: {"model"} for name in ("classifier", "guard", "pair", "consistency")}
+        files = ("examples", "knowledge", "rules", "changed_facts")
+        plain = settings.model_dump(mode="json", exclude=dict.fromkeys(files, True) | elsewhere)
+        parts = [plain, *(_hash(getattr(settings, name)) for name in files), *map(model_hash, models)]
+        if "privacy" in settings.judges:
+            from letheon.screen.privacy import source_of
+
+            parts.append(source_of(settings.ner))
+        return parts
 
     def is_current(self, stage: str) -> bool:
         """Whether a stage has run on exactly these inputs, and what it left is still there."""
@@ -309,13 +333,14 @@ class Run:
             "versions": {"letheon": version("letheon"), "python": platform.python_version(), **_versions()},
             "hardware": _hardware(),
             "hashes": {
-                "model": _model_hash(recipe.model),
+                "model": model_hash(recipe.model),
                 **{n: _hash(p) for n, p in vars(data).items() if isinstance(p, Path)},
                 "verdicts": _hash(self.verdicts_file),
             },
             "stages": {**self.manifest().get("stages", {}), stage: self.key(stage)},
         }
         write_text(self._manifest_file, json.dumps(manifest, indent=2) + "\n")
+        self.scores_file.unlink(missing_ok=True)
 
     def save_recipe(self) -> None:
         """Write the resolved recipe, with absolute paths, so that the folder can be rerun from anywhere."""
@@ -332,8 +357,11 @@ class Run:
         ):
             if resolved[section][name]:
                 resolved[section][name] = str(Path(resolved[section][name]).resolve())
-        models = ((resolved, "model"), (resolved, "output"), (resolved["evaluate"], "control"))
-        for holder, name in (*models, (resolved["screen"], "ner")):
+        holders = [(resolved, "model"), (resolved, "output"), (resolved["evaluate"], "control")]
+        judges = [resolved["screen"][name] for name in ("classifier", "guard", "pair", "consistency")]
+        holders += [(section, "model") for section in judges if section]
+        holders.append((resolved["screen"], "ner"))
+        for holder, name in holders:
             if holder[name] and (name == "output" or Path(holder[name]).exists()):
                 holder[name] = str(Path(holder[name]).resolve())
         write_text(self.folder / "recipe.yaml", f"{RESOLVED}\n{Recipe.model_validate(resolved).dump()}")
@@ -360,19 +388,6 @@ def _hash(path: Path | None) -> str | None:
         return None
     # A hub data set has no file to hash; its name stands for it.
     return fingerprint(path) if path.is_file() else str(path)
-
-
-_MODEL_HASHES: dict[tuple[str, float], str] = {}
-
-
-def _model_hash(name: str) -> str:
-    folder = Path(name)
-    if not folder.is_dir():
-        return name
-    known = (str(folder.resolve()), max(file.stat().st_mtime for file in folder.rglob("*")))
-    if known not in _MODEL_HASHES:
-        _MODEL_HASHES[known] = fingerprint(folder)
-    return _MODEL_HASHES[known]
 
 
 def _versions() -> Mapping[str, str]:

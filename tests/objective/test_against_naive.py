@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from letheon.objective import (
+    DPO,
     NLUL,
     NPO,
     Answers,
@@ -19,6 +20,7 @@ from letheon.objective import (
     GradientAscent,
     LogOddsHinge,
     ReferenceKL,
+    SimNPO,
     log_odds_margin,
     log_prob,
     top_k_kl,
@@ -27,9 +29,9 @@ from letheon.objective import (
 SHAPES = [(1, 2, 1), (3, 5, 2), (7, 11, 3), (13, 17, 5)]
 
 
-def made_up(n: int, vocabulary: int, k: int, dtype: torch.dtype = torch.float32) -> Answers:
+def made_up(n: int, vocabulary: int, k: int, dtype: torch.dtype = torch.float32, *, pair: bool = True) -> Answers:
     """Answer tokens in sequences of odd lengths, some of which do not count."""
-    random = torch.Generator().manual_seed(n * vocabulary)
+    random = torch.Generator().manual_seed(n * vocabulary + (not pair))
     before = torch.randn(n, vocabulary, generator=random) * 2
     targets = torch.randint(vocabulary, (n,), generator=random)
     top = before.log_softmax(dim=1).topk(k, dim=1)
@@ -41,6 +43,7 @@ def made_up(n: int, vocabulary: int, k: int, dtype: torch.dtype = torch.float32)
         reference_log_prob=log_prob(before, targets),
         reference_top_ids=top.indices,
         reference_top_log_probs=top.values,
+        preferred=made_up(n, vocabulary, k, dtype, pair=False) if pair else None,
     )
 
 
@@ -67,16 +70,34 @@ def naive_kl(a: Answers, t: int) -> Tensor:
     return inside + rest * (math.log(rest) - rest_now.log())
 
 
-def naive_npo(a: Answers, term: NPO) -> list[Tensor]:
+def counted(a: Answers, s: int) -> list[int]:
+    return [t for t in range(len(a.targets)) if int(a.sequence[t]) == s and bool(a.counts[t])]
+
+
+def naive_ratio(a: Answers, s: int) -> Tensor:
     assert a.reference_log_prob is not None
+    terms = [own_probability(a, t).log() - float(a.reference_log_prob[t]) for t in counted(a, s)]
+    return sum(terms, torch.zeros((), dtype=torch.float64))
+
+
+def naive_npo(a: Answers, term: NPO) -> list[Tensor]:
+    ratios = [naive_ratio(a, s) for s in range(a.sequences)]
+    return [-2 / term.beta * torch.log(1 / (1 + torch.exp(term.beta * ratio))) for ratio in ratios]
+
+
+def naive_simnpo(a: Answers, term: SimNPO) -> list[Tensor]:
     losses = []
     for s in range(a.sequences):
-        ratio = torch.zeros((), dtype=torch.float64)
-        for t in range(len(a.targets)):
-            if int(a.sequence[t]) == s and bool(a.counts[t]):
-                ratio = ratio + softmax(a.logits[t])[int(a.targets[t])].log() - float(a.reference_log_prob[t])
-        losses.append(-2 / term.beta * torch.log(1 / (1 + torch.exp(term.beta * ratio))))
+        logs = [own_probability(a, t).log() for t in counted(a, s)]
+        mean = sum(logs, torch.zeros((), dtype=torch.float64)) / max(len(logs), 1)
+        losses.append(-2 / term.beta * torch.log(1 / (1 + torch.exp(term.beta * mean + term.gamma))))
     return losses
+
+
+def naive_dpo(a: Answers, term: DPO) -> list[Tensor]:
+    assert a.preferred is not None
+    gains = [naive_ratio(a.preferred, s) - naive_ratio(a, s) for s in range(a.sequences)]
+    return [-2 / term.beta * torch.log(1 / (1 + torch.exp(-term.beta * gain))) for gain in gains]
 
 
 def own_probability(a: Answers, t: int) -> Tensor:
@@ -96,6 +117,10 @@ TERMS: dict[str, tuple[Any, Callable[[Answers], list[Tensor]]]] = {
     "nlul": (NLUL(), by_token(lambda a, t: -torch.log(1 - own_probability(a, t)))),
     "npo": (NPO(), lambda a: naive_npo(a, NPO())),
     "npo of beta 1": (NPO(1.0), lambda a: naive_npo(a, NPO(1.0))),
+    "simnpo": (SimNPO(), lambda a: naive_simnpo(a, SimNPO())),
+    "simnpo with a margin": (SimNPO(0.7, 1.5), lambda a: naive_simnpo(a, SimNPO(0.7, 1.5))),
+    "dpo": (DPO(), lambda a: naive_dpo(a, DPO())),
+    "dpo of beta 1": (DPO(1.0), lambda a: naive_dpo(a, DPO(1.0))),
     "gradient ascent": (GradientAscent(), by_token(lambda a, t: own_probability(a, t).log())),
     "cross-entropy": (CrossEntropy(), by_token(lambda a, t: -own_probability(a, t).log())),
     "cluster mean": (ClusterMean(), by_token(lambda a, t: -own_probability(a, t).log())),

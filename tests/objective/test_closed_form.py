@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from letheon.objective import (
+    DPO,
     NLUL,
     NPO,
     Answers,
@@ -22,6 +23,7 @@ from letheon.objective import (
     LogOddsHinge,
     Objective,
     ReferenceKL,
+    SimNPO,
     log_odds_margin,
     log_prob,
     share_preferred,
@@ -110,6 +112,38 @@ def test_npo_of_a_known_ratio() -> None:
     # log π/π₀ = log 0.5 − log 0.25 twice = 2 log 2, so σ(−β log π/π₀) = 1/(1 + 4^β).
     given = answers(with_probability(0.5).repeat(2, 1), [0, 0], reference_log_prob=torch.tensor([0.25, 0.25]).log())
     assert float(NPO(0.5)(given)) == pytest.approx(4 * math.log(3), rel=1e-6)
+
+
+@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_simnpo_reads_the_mean_token(length: int, gamma: float) -> None:
+    # The mean log p is log 0.25 whatever the length, so σ(−β log p − γ) = 1/(1 + e^γ 0.25^β).
+    given = answers(with_probability(0.25).repeat(length, 1), [0] * length)
+    assert float(SimNPO(0.5, gamma)(given)) == pytest.approx(4 * math.log(1 + 0.5 * math.exp(gamma)), rel=1e-6)
+
+
+def test_dpo_of_known_ratios() -> None:
+    """The old answer has doubled and the expected one has halved: log π⁺/π₀⁺ − log π/π₀ = −2 log 2."""
+    half = torch.tensor([0.5]).log()
+    given = answers(
+        with_probability(0.5),
+        [0],
+        reference_log_prob=torch.tensor([0.25]).log(),
+        preferred=answers(with_probability(0.25), [0], reference_log_prob=half),
+    )
+    assert float(DPO(0.5)(given)) == pytest.approx(4 * math.log(1 + 4**0.5), rel=1e-6)
+
+
+def test_dpo_pushes_the_old_answer_as_far_as_it_pulls_the_expected_one() -> None:
+    old, expected = (with_probability(0.5).requires_grad_() for _ in range(2))
+    known = torch.tensor([0.5]).log()
+    pair = answers(expected, [0], reference_log_prob=known)
+    DPO()(answers(old, [0], reference_log_prob=known, preferred=pair)).sum().backward()
+    assert old.grad is not None
+    assert expected.grad is not None
+    torch.testing.assert_close(old.grad, -expected.grad)
+    # At θ = θ₀ with NPO's gradient, which is that of gradient ascent: (1 − p) on the token's own logit.
+    assert float(old.grad[0, 0]) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("term", "sign"), [(GradientAscent(), 1), (CrossEntropy(), -1), (ClusterMean(), -1)])
@@ -243,4 +277,12 @@ def test_objective_leaves_out_what_has_no_term_and_asks_only_for_what_is_needed(
     assert objective.needs("negative") == {"reference_log_prob"}
     assert objective.needs("positive") == frozenset()
     assert objective.needs("normal") == {"reference_top"}
+
+
+def test_an_expected_answer_that_is_held_against_the_old_one_is_scored_too() -> None:
+    objective = Objective(DPO(), None, CrossEntropy())
+    assert objective.prefers
+    assert objective.needs("positive") == {"reference_log_prob"}
+    assert objective.needs("normal") == frozenset()
+    assert not Objective(NPO()).prefers
     assert Objective(None, None, CrossEntropy())({"negative": answers(with_probability(0.5), [0])}) == {}

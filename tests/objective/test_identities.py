@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from letheon.objective import (
+    DPO,
     NLUL,
     NPO,
     Answers,
@@ -19,6 +20,7 @@ from letheon.objective import (
     LogOddsHinge,
     Objective,
     ReferenceKL,
+    SimNPO,
     log_prob,
 )
 
@@ -26,6 +28,8 @@ TERMS: list[Any] = [
     LogOddsHinge(),
     NLUL(),
     NPO(),
+    SimNPO(),
+    DPO(),
     GradientAscent(),
     CrossEntropy(),
     ClusterMean(),
@@ -35,7 +39,7 @@ TERMS: list[Any] = [
 names = [f"{type(term).__name__}-{number}" for number, term in enumerate(TERMS)]
 
 
-def made_up(seed: int = 0, n: int = 9, vocabulary: int = 13, scale: float = 2.0) -> Answers:
+def made_up(seed: int = 0, n: int = 9, vocabulary: int = 13, scale: float = 2.0, *, pair: bool = True) -> Answers:
     random = torch.Generator().manual_seed(seed)
     before = torch.randn(n, vocabulary, generator=random)
     targets = torch.randint(vocabulary, (n,), generator=random)
@@ -48,12 +52,14 @@ def made_up(seed: int = 0, n: int = 9, vocabulary: int = 13, scale: float = 2.0)
         reference_log_prob=log_prob(before, targets),
         reference_top_ids=top.indices,
         reference_top_log_probs=top.values,
+        preferred=made_up(seed + 100, n, vocabulary, scale, pair=False) if pair else None,
     )
 
 
 def mean_and_gradient(term: Any, given: Answers, counts: Counts | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     of = None if counts is None else {"negative": counts}
-    loss = Objective(term, None, None)({"negative": given}, of)["negative"]  # type: ignore[arg-type]
+    batch = {"negative": given, "positive": given.preferred}
+    loss = Objective(term, None, None)(batch, of)["negative"]  # type: ignore[arg-type]
     return loss.detach(), torch.autograd.grad(loss, given.logits)[0]
 
 
@@ -81,10 +87,21 @@ def test_tokens_that_do_not_count_have_no_gradient_and_no_say(term: Any) -> None
 @pytest.mark.parametrize("term", TERMS, ids=names)
 def test_nothing_that_counts_is_nothing_lost(term: Any) -> None:
     given = made_up()
-    loss, gradient = mean_and_gradient(term, replace(given, counts=torch.zeros_like(given.counts)))
+    assert given.preferred is not None
+    nothing = {"counts": torch.zeros_like(given.counts)}
+    pair = replace(given.preferred, **nothing)
+    loss, gradient = mean_and_gradient(term, replace(given, **nothing, preferred=pair))
     # NPO of no token is that of π = π₀, a constant.
-    assert float(loss) == pytest.approx(0.0 if term.unit == "token" else 20 * 0.6931472, rel=1e-5)
+    assert float(loss) == pytest.approx(0.0 if term.unit == "token" else 2 / term.beta * 0.6931472, rel=1e-5)
     assert not gradient.any()
+
+
+def one_sequence(given: Answers, rows: torch.Tensor) -> Answers:
+    """The answer tokens of one sequence, and of its expected one."""
+    fields = {name: value[rows] for name, value in vars(given).items() if isinstance(value, torch.Tensor)}
+    fields["logits"] = fields["logits"].detach().requires_grad_()
+    fields["sequence"] = torch.zeros_like(fields["sequence"])
+    return Answers(**fields, preferred=given.preferred and one_sequence(given.preferred, rows))
 
 
 @pytest.mark.parametrize("term", TERMS, ids=names)
@@ -96,10 +113,7 @@ def test_loss_of_a_batch_is_the_sum_of_its_sequences_over_the_same_counts(term: 
     loss, pieces = torch.zeros(()), torch.zeros_like(gradient)
     for number in range(3):
         rows = given.sequence == number
-        fields = {name: value[rows] for name, value in vars(given).items() if value is not None}
-        fields["logits"] = fields["logits"].detach().requires_grad_()
-        fields["sequence"] = torch.zeros_like(fields["sequence"])
-        part, pieces[rows] = mean_and_gradient(term, Answers(**fields), counts)
+        part, pieces[rows] = mean_and_gradient(term, one_sequence(given, rows), counts)
         loss += part
     assert float(loss) == pytest.approx(float(whole), rel=1e-5)
     torch.testing.assert_close(pieces, gradient)

@@ -15,7 +15,18 @@ from transformers import TrainerCallback
 
 from letheon import forward
 from letheon.errors import InputError
-from letheon.objective import NLUL, NPO, CrossEntropy, GradientAscent, LogOddsHinge, Objective, ReferenceKL
+from letheon.expected import Target
+from letheon.objective import (
+    DPO,
+    NLUL,
+    NPO,
+    CrossEntropy,
+    GradientAscent,
+    LogOddsHinge,
+    Objective,
+    ReferenceKL,
+    SimNPO,
+)
 from letheon.records import Dialogue
 from letheon.train import Probe, UnlearnConfig, UnlearnTrainer
 from letheon.train import trainer as trainer_module
@@ -52,7 +63,9 @@ def negative_loss(trainer: UnlearnTrainer) -> float:
 
 
 @pytest.mark.parametrize(
-    "objective", [None, Objective(NPO(), normal=CrossEntropy()), Objective(NLUL())], ids=["default", "npo", "nlul"]
+    "objective",
+    [None, Objective(NPO(), normal=CrossEntropy()), Objective(SimNPO()), Objective(DPO(), None), Objective(NLUL())],
+    ids=["default", "npo", "simnpo", "dpo", "nlul"],
 )
 def test_eight_micro_batches_of_1_are_one_batch_of_8(make_trainer: Make, objective: Objective | None) -> None:
     """Answers differ in length, so that a mean of means would be wrong."""
@@ -282,7 +295,7 @@ def test_gradient_checkpointing_changes_nothing(make_trainer: Make, lora: Callab
 
 
 @pytest.mark.parametrize(
-    "negative", [LogOddsHinge(), NPO(), NLUL(), GradientAscent()], ids=lambda t: type(t).__name__
+    "negative", [LogOddsHinge(), NPO(), SimNPO(), DPO(), NLUL(), GradientAscent()], ids=lambda t: type(t).__name__
 )
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_lowers_the_negative_loss(make_trainer: Make, lora: Callable[[], Any], tuning: str, negative: Any) -> None:
@@ -606,3 +619,22 @@ def test_damping_spares_normal_answers(make_trainer: Make, lora: Callable[[], An
 def test_damping_must_be_positive() -> None:
     with pytest.raises(ValueError, match="damping=0: it must be above 0, or None"):
         UnlearnConfig(damping=0)
+
+
+def test_a_preference_is_held_against_the_answer_that_was_drawn(make_trainer: Make, targets: list[Target]) -> None:
+    """The reference of each expected answer is its own, whichever is drawn beside the old one."""
+    trainer = make_trainer(objective=Objective(DPO(), None), max_steps=1)
+    trainer.train()
+    references = trainer._collator.reference["positive"]
+    assert len(references) == sum(len(target.answers) for target in targets)
+    for number, item in enumerate(trainer.train_dataset):
+        old, expected = item[0], item[1]
+        assert (old.part, expected.part) == ("negative", "positive")
+        assert expected.encoded in trainer.train_dataset.forget[number].expected
+        assert trainer.train_dataset.expected[expected.key] is expected.encoded
+        assert len(references[expected.key].log_prob) == sum(expected.encoded.answer_mask)
+
+
+def test_a_preference_without_an_expected_answer_is_refused(make_trainer: Make, targets: list[Target]) -> None:
+    with pytest.raises(InputError, match="DPO needs an expected answer for each"):
+        make_trainer(objective=Objective(DPO()), forget_dataset=[*targets[:-1], replace(targets[-1], candidates=())])

@@ -3,7 +3,16 @@
 from letheon.objective.answers import Answers, log_prob
 from letheon.objective.balance import Balance, DualWeight
 from letheon.objective.chunked import CHUNK, ChunkedLogits
-from letheon.objective.negative import NLUL, NPO, GradientAscent, LogOddsHinge, log_odds_margin, share_preferred
+from letheon.objective.negative import (
+    DPO,
+    NLUL,
+    NPO,
+    GradientAscent,
+    LogOddsHinge,
+    SimNPO,
+    log_odds_margin,
+    share_preferred,
+)
 from letheon.objective.normal import CrossEntropy, ReferenceKL, top_k_kl
 from letheon.objective.objective import PARTS, Counts, Objective, Part
 from letheon.objective.positive import ClusterMean
@@ -11,6 +20,7 @@ from letheon.objective.term import Term
 
 __all__ = [
     "CHUNK",
+    "DPO",
     "NLUL",
     "NPO",
     "PARTS",
@@ -26,6 +36,7 @@ __all__ = [
     "Objective",
     "Part",
     "ReferenceKL",
+    "SimNPO",
     "Term",
     "log_odds_margin",
     "log_prob",

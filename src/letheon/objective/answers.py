@@ -27,6 +27,7 @@ class Answers:
         reference_log_prob: (N,) log p_θ₀ of the targets, where a term declares that it needs it.
         reference_top_ids: (N, k) the likeliest tokens under θ₀.
         reference_top_log_probs: (N, k) and their log-probabilities.
+        preferred: Of old answers, the expected ones: S sequences in the same order.
     """
 
     logits: Tensor | ChunkedLogits
@@ -36,6 +37,7 @@ class Answers:
     reference_log_prob: Tensor | None = None
     reference_top_ids: Tensor | None = None
     reference_top_log_probs: Tensor | None = None
+    preferred: Answers | None = None
 
     @property
     def sequences(self) -> int:
@@ -58,6 +60,11 @@ class Answers:
     def log_probs(self) -> Tensor:
         """(N,) log p_θ of the targets, in float32."""
         return self.reduce(log_prob)
+
+    def log_ratio(self) -> Tensor:
+        """(S,) log π_θ/π_θ₀ of whole answers: summed over the counted tokens of each sequence."""
+        assert self.reference_log_prob is not None
+        return self.sum_by_sequence(self.log_probs() - self.reference_log_prob)
 
     def sum_by_sequence(self, values: Tensor) -> Tensor:
         """(S,) sums of per-token values over the counted tokens of each sequence."""

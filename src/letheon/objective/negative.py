@@ -1,13 +1,15 @@
 """Negative terms: distances that drive the model away from an undesired answer y⁻.
 
 Each is a pure function of the logits, and returns one loss per token or per sequence (its `unit`), before any
-mean. m, p and π are always those of the old answer's tokens.
+mean. m, p and π are always those of the old answer's tokens, π⁺ that of the expected answer.
 
 | term | loss | gradient while the answer is memorised | once it is forgotten |
 |---|---|---|---|
 | LogOddsHinge | max(0, m − τ)/η | constant | exactly zero |
 | NLUL | −log(1 − p) | strong | fades |
 | NPO | −(2/β) log σ(−β log π/π₀) | that of gradient ascent | fades |
+| SimNPO | −(2/β) log σ(−(β/|y|) log π − γ) | half of gradient ascent's on the mean, or more | fades |
+| DPO | −(2/β) log σ(β (log π⁺/π₀⁺ − log π/π₀)) | that of gradient ascent, and a pull | fades |
 | GradientAscent | log p | fades where p → 1 | grows without bound |
 """
 
@@ -113,9 +115,53 @@ class NPO:
 
     def __call__(self, answers: Answers) -> Tensor:
         """(S,) losses."""
-        assert answers.reference_log_prob is not None
-        ratio = answers.sum_by_sequence(answers.log_probs() - answers.reference_log_prob)
-        return -2 / self.beta * logsigmoid(-self.beta * ratio)
+        return -2 / self.beta * logsigmoid(-self.beta * answers.log_ratio())
+
+
+@dataclass(frozen=True)
+class SimNPO:
+    """NPO without a reference: −(2/β) log σ(−(β/|y|) log π_θ − γ), |y| the counted tokens of the answer.
+
+    Range (0, ∞); the mean token, not the whole answer, is held against γ. Source: arXiv 2410.07163, eq. 4;
+    OPTML-Group/Unlearn-Simple (β 2.5 and γ 0 on TOFU forget05).
+
+    Attributes:
+        beta: Inverse temperature, > 0.
+        gamma: Margin, ≥ 0: larger goes on pushing for longer.
+    """
+
+    beta: float = 2.5
+    gamma: float = 0.0
+    unit: ClassVar[Unit] = "sequence"
+    needs: ClassVar[Needs] = frozenset()
+
+    def __call__(self, answers: Answers) -> Tensor:
+        """(S,) losses."""
+        length = answers.sum_by_sequence(torch.ones_like(answers.targets, dtype=torch.float32)).clamp(min=1)
+        mean = answers.sum_by_sequence(answers.log_probs()) / length
+        return -2 / self.beta * logsigmoid(-self.beta * mean - self.gamma)
+
+
+@dataclass(frozen=True)
+class DPO:
+    """Direct preference of the expected answer y⁺ over the old one: −(2/β) log σ(β (log π⁺/π₀⁺ − log π/π₀)).
+
+    Range (0, ∞), (2/β) log 2 at θ = θ₀. With abstentions for expected answers this is "IdkDPO", with plausible
+    alternates AltPO. Source: arXiv 2305.18290, eq. 7; as a negative term arXiv 2401.06121 and 2404.05868 (whose
+    factor 2/β it has, to be of a size with NPO).
+
+    Attributes:
+        beta: Inverse temperature, > 0.
+    """
+
+    beta: float = 0.1
+    unit: ClassVar[Unit] = "sequence"
+    needs: ClassVar[Needs] = frozenset({"reference_log_prob", "preferred"})
+
+    def __call__(self, answers: Answers) -> Tensor:
+        """(S,) losses."""
+        assert answers.preferred is not None
+        return -2 / self.beta * logsigmoid(self.beta * (answers.preferred.log_ratio() - answers.log_ratio()))
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ class ReferenceKL:
         assert answers.reference_top_log_probs is not None
 
         def loss(logits: Tensor, targets: Tensor, top_ids: Tensor, top_log_probs: Tensor) -> Tensor:
+            # Both read the same copy, or their gradients would be rounded apart.
+            logits = logits.float()
             kl = top_k_kl(logits, top_ids, top_log_probs)
             return kl - log_prob(logits, targets) if self.cross_entropy else kl
 

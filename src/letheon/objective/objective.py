@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -60,9 +60,16 @@ class Objective:
         return terms[part]
 
     def needs(self, part: Part) -> Needs:
-        """Reference quantities that a part's term needs."""
+        """Reference quantities that are needed of a part's answers."""
         term = self.term(part)
-        return term.needs if term is not None else frozenset()
+        needs = term.needs - {"preferred"} if term is not None else frozenset()
+        # What is held against old answers is scored as they are.
+        return needs | self.needs("negative") if part == "positive" and self.prefers else needs
+
+    @property
+    def prefers(self) -> bool:
+        """Whether the negative term reads the expected answers too."""
+        return self.negative is not None and "preferred" in self.negative.needs
 
     def __call__(self, batch: dict[Part, Answers], counts: dict[Part, Counts] | None = None) -> dict[Part, Tensor]:
         """Mean loss of each part, shape ().
@@ -72,6 +79,8 @@ class Objective:
             counts: Tokens and sequences to divide by. None takes those of the batch; under gradient accumulation
                 the trainer passes those of the whole step, which makes it exact.
         """
+        if self.prefers and "negative" in batch:
+            batch = {**batch, "negative": replace(batch["negative"], preferred=batch["positive"])}
         return {
             part: self._mean(term, batch[part], counts[part] if counts else None)
             for part in PARTS

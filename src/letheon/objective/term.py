@@ -9,7 +9,7 @@ from torch import Tensor
 from letheon.objective.answers import Answers
 
 Unit = Literal["token", "sequence"]
-Need = Literal["reference_log_prob", "reference_top"]
+Need = Literal["reference_log_prob", "reference_top", "preferred"]
 Needs = frozenset[Need]
 
 
@@ -22,7 +22,7 @@ class Term(Protocol):
 
     @property
     def needs(self) -> Needs:
-        """Reference quantities that must be present in `Answers`."""
+        """What must be present in `Answers`: quantities under θ₀, or, for a negative term, the expected answers."""
 
     def __call__(self, answers: Answers) -> Tensor:
         """Losses before any mean."""

@@ -16,6 +16,7 @@ from letheon.report import charts, figures
 from letheon.report.figures import MODELS, duration, memory, number
 from letheon.report.folder import RunFolder, read_run
 
+STYLES = (files("letheon") / "palette.css", files("letheon.report") / "page.css")
 SHOWN_ROWS = 12
 """Length of the lists of single dialogues; the files hold all of them."""
 
@@ -60,7 +61,7 @@ def _view(run: RunFolder) -> dict[str, Any]:
     results, recipe = run.results, run.recipe
     stop = results.stop.step if results.stop else None
     return {
-        "css": (files("letheon.report") / "page.css").read_text(encoding="utf-8"),
+        "css": "".join(path.read_text(encoding="utf-8") for path in STYLES),
         "version": __version__,
         "model": figures.model_name(recipe.model) if recipe else None,
         "tuning": recipe.tuning.kind if recipe else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from letheon.records import NORMAL, Decision, Dialogue, Screening, Turn, Verdict
 from letheon.screen.judge import Judge, Opinion
@@ -23,7 +24,8 @@ def screen(
 
     Per category the score is the highest that any judge gave, and the highest category decides: score ≥ forget_above
     → forget; score < normal_below → normal; between them → review. At a tie the earlier judge decides. A turn on
-    which no judge has an opinion waits for review with score 0.5: it is not known to be good enough to train on.
+    which no judge has an opinion waits for review with score 0.5: it is not known to be good enough to train on. So
+    does one that is not forgotten and that some judge was unable to look at.
 
     Args:
         dialogues: The log.
@@ -76,6 +78,9 @@ def _verdict(turn: Turn, given: Sequence[tuple[str, Opinion]], forget_above: flo
     judge, opinion = max(given, key=lambda one: one[1].score)
     if opinion.score >= forget_above:
         return _record(turn, "forget", judge, opinion)
+    for name, other in given:
+        if other.unable:
+            return _record(turn, "review", name, replace(other, score=0.5))
     if opinion.score >= normal_below:
         return _record(turn, "review", judge, opinion)
     return _record(turn, "normal", judge, Opinion(NORMAL, opinion.score, reason=opinion.reason))

@@ -18,7 +18,7 @@ is not told from the subject.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,38 +36,18 @@ NAMED, UNUSUAL, NEAR, INITIAL, SURNAME = 0.95, 0.8, 0.7, 0.6, 0.5
 NEAR_RATIO = 85
 """Of rapidfuzz's `fuzz.ratio` of the folded names, in [0, 100]: one wrong letter in a name of seven or more."""
 
-TITLES = frozenset(
-    (
-        *("mr", "mrs", "ms", "miss", "mx", "dr", "prof", "professor", "sir", "madam", "mme", "herr", "frau"),
-        *("senor", "senora", "don", "dona"),
-    )
-)
-NO_GIVEN_NAMES = frozenset(
-    (
-        *(
-            "what",
-            "who",
-            "whom",
-            "whose",
-            "where",
-            "when",
-            "which",
-            "why",
-            "how",
-            "can",
-            "could",
-            "do",
-            "does",
-            "did",
-        ),
-        *("is", "are", "was", "were", "has", "have", "had", "give", "tell", "find", "send", "call", "show", "please"),
-        *("the", "a", "an", "my", "your", "our", "his", "her", "their", "in", "on", "at", "for", "from", "if", "yes"),
-        *("no", "sure", "dial", "write", "try", "ask", "visit", "contact", "and", "but", "or", "so", "under", "then"),
-        *("now", "later", "yesterday", "today", "tomorrow", "after", "before", "since", "while", "with", "about"),
-        *("by", "to", "of", "as", "once", "never", "only", "both", "dear", "hello", "hi", "thanks", "meet", "see"),
-        *("let", "also", "even", "though", "because"),
-    )
-)
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+TITLES = _set("mr mrs ms miss mx dr prof professor sir madam mme herr frau senor senora don dona")
+NO_GIVEN_NAMES = _set("""
+    what who whom whose where when which why how can could do does did is are was were has have had give tell find
+    send call show please the a an my your our his her their in on at for from if yes no sure dial write try ask visit
+    contact and but or so under then now later yesterday today tomorrow after before since while with about by to of
+    as once never only both dear hello hi thanks meet see let also even though because
+""")
 """Words that open a sentence, and are no given name before a surname."""
 LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "æ": "ae", "œ": "oe", "þ": "th", "ı": "i"})
 """Letters that Unicode does not take apart into a letter and an accent."""
@@ -248,17 +228,24 @@ class Subject:
                 yield _mention((word,), SURNAME, "by surname")
 
 
-def subject_verdicts(dialogues: Sequence[Dialogue], subject: Subject) -> list[Verdict]:
+def subject_verdicts(
+    dialogues: Sequence[Dialogue], subject: Subject, unfit: Set[tuple[str, int]] = frozenset()
+) -> list[Verdict]:
     """One verdict an assistant turn, in the order of the log: what is about the subject, and nothing else.
 
     What is certain is forgotten: the row says so, or question or answer mention the subject. What is not goes to
     review, and is not trained on: an uncertain mention; one in an earlier message alone; one in a dialogue whose row
     names another subject; an answer that does nothing but refuse; whatever the log labels "forget" otherwise.
+
+    Args:
+        dialogues: The log.
+        subject: Who asks to be forgotten.
+        unfit: Turns (id and index) that go to review if they are not about the subject.
     """
-    return [verdict for dialogue in dialogues for verdict in _of_dialogue(dialogue, subject)]
+    return [verdict for dialogue in dialogues for verdict in _of_dialogue(dialogue, subject, unfit)]
 
 
-def _of_dialogue(dialogue: Dialogue, subject: Subject) -> Iterator[Verdict]:
+def _of_dialogue(dialogue: Dialogue, subject: Subject, unfit: Set[tuple[str, int]]) -> Iterator[Verdict]:
     if subject.is_field(dialogue.subject):
         yield from (_verdict(turn, 1.0, None, "filed under the subject") for turn in dialogue.turns())
         return
@@ -274,9 +261,9 @@ def _of_dialogue(dialogue: Dialogue, subject: Subject) -> Iterator[Verdict]:
         span = (best.start, best.end) if best in in_answer and best is not None else None
         if best is None:
             earlier = any(mentions[: turn.index])
-            if earlier or dialogue.label == "forget":
+            if earlier or dialogue.label == "forget" or (dialogue.id, turn.index) in unfit:
                 # Not asked for, or not for certain; but not fit to be trained on as normal either.
-                why = "mentioned earlier in the dialogue" if earlier else "labelled forget for another reason"
+                why = "mentioned earlier in the dialogue" if earlier else "to be forgotten for another reason"
                 yield _verdict(turn, SURNAME, None, why)
             else:
                 yield _verdict(turn, 0.0, None, None)

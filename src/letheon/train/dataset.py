@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -104,7 +105,7 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
         if item.expected:
             draw = random.Random(f"{self.seed}-{epoch}-{index}")
             chosen = draw.choices(range(len(item.expected)), item.weights)[0]
-            sequences.append(Sequence_("positive", item.expected[chosen], index))
+            sequences.append(Sequence_("positive", item.expected[chosen], self._first_expected[index] + chosen))
         if self.normal:
             # Dealt in turn from shuffled decks, so that all normal dialogues are used equally often.
             first = (epoch * len(self.forget) + index) * self.normal_per_forget
@@ -130,6 +131,16 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
             random.Random(f"{self.seed}-deck-{number}").shuffle(order)
             self._decks[number] = order
         return self._decks[number]
+
+    @property
+    def expected(self) -> list[Encoded]:
+        """The expected answers of all items, in the order of their keys."""
+        return [answer for item in self.forget for answer in item.expected]
+
+    @cached_property
+    def _first_expected(self) -> list[int]:
+        """The key of each item's first expected answer."""
+        return [0, *accumulate(len(item.expected) for item in self.forget)]
 
     @cached_property
     def _decks(self) -> dict[int, list[int]]:

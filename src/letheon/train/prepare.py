@@ -80,6 +80,8 @@ def prepare(
     moments = (Moments(layers), Moments(layers, everywhere=True)) if layers else (None, None)
     if layers or objective.needs("negative") or args.token_choice != "all":
         found.reference["negative"] = dict(enumerate(cache(model, old, moments[0])))
+    if objective.needs("positive"):
+        found.reference["positive"] = dict(enumerate(cache(model, dataset.expected)))
     looked = spread(range(len(normal)), LOOKED_AT) if layers else []
     scored = cache(model, [normal[number] for number in looked], moments[1])
     found.reference["normal"] = dict(zip(looked, scored, strict=True))

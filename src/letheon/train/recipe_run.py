@@ -17,6 +17,7 @@ from letheon.errors import InputError
 from letheon.expected import Target
 from letheon.models import MERGED, Model, Tokenizer, fast_bf16
 from letheon.objective import (
+    DPO,
     NLUL,
     NPO,
     ClusterMean,
@@ -25,6 +26,7 @@ from letheon.objective import (
     LogOddsHinge,
     Objective,
     ReferenceKL,
+    SimNPO,
     Term,
 )
 from letheon.recipe import ObjectiveRecipe, Recipe
@@ -116,9 +118,12 @@ def _last_checkpoint(run: Run) -> str | None:
 def objective_of(recipe: ObjectiveRecipe) -> Objective:
     """The objective that a recipe describes."""
     negative = recipe.negative
+    beta = {} if negative.beta is None else {"beta": negative.beta}
     distances: dict[str, Term] = {
         "hinge": LogOddsHinge(negative.rho, negative.eta, negative.rivals),
-        "npo": NPO(negative.beta),
+        "npo": NPO(**beta),
+        "simnpo": SimNPO(**beta, gamma=negative.gamma),
+        "dpo": DPO(**beta),
         "nlul": NLUL(),
         "gradient-ascent": GradientAscent(),
     }

@@ -121,6 +121,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         targets = targets_of([_target(row, n) for n, row in enumerate(forget_dataset or ())])
         self._turns = [target.turn for target in targets]
         forget = [self._forget(target) for target in targets]
+        if self.objective.prefers and not all(item.expected for item in forget):
+            raise InputError(f"{type(self.objective.negative).__name__} needs an expected answer for each to forget")
         normal = self._normal(normal_dataset)
         if forget and self.objective.normal is not None and not normal:
             raise InputError("normal_dataset is empty: without normal dialogues the model's ability is not kept")
@@ -192,7 +194,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         ]
 
     def _forget(self, target: Target) -> Forget:
-        if self.objective.positive is None:
+        if self.objective.positive is None and not self.objective.prefers:
             return Forget(self._turn(target.turn), (), ())
         answers = tuple(
             encode_reply(self._tokenizer, target.turn.prompt, answer, self._max_length) for answer in target.answers

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from letheon.records import Dialogue, Message, Turn, Verdict, read_verdicts
+from letheon.screen import stream
+from letheon.screen.duplicates import Duplicates
+from letheon.screen.stream import screen_stream
+
+LONG = " ".join(f"word{n} is said" for n in range(40))
+
+
+def dialogue(number: int, *answers: str, **more: object) -> Dialogue:
+    messages = [Message(role="user", content=f"Question of {number % 3}?")]
+    messages += [Message(role="assistant", content=answer) for answer in answers]
+    return Dialogue(id=f"d{number}", messages=tuple(messages), **more)  # type: ignore[arg-type]
+
+
+class Counting:
+    """Its score depends on how many it has judged, so that what is judged again is seen."""
+
+    def __init__(self) -> None:
+        self.judged: list[str] = []
+
+    def __call__(self, turns: list[Turn]) -> list[Verdict]:
+        verdicts = []
+        for turn in turns:
+            self.judged.append(turn.dialogue.id)
+            score = len(turn.answer) % 100 / 100
+            place = {"id": turn.dialogue.id, "turn": turn.index, "span": (0, 1)}
+            verdicts.append(
+                Verdict.model_validate(
+                    {**place, "decision": "review", "category": "x", "score": score, "judge": "counting"}
+                )
+            )
+        return verdicts
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "BATCH", 4)
+
+
+LOG = [dialogue(n, f"a{n % 7}" * (n % 5 + 1), *(["more"] if n % 4 == 0 else [])) for n in range(30)]
+
+
+def test_every_turn_gets_a_verdict_in_the_order_of_the_log(tmp_path: Path) -> None:
+    into = tmp_path / "verdicts.jsonl"
+    batches = list(screen_stream(LOG, Counting(), into, "key"))
+    assert [len({turn.dialogue.id for turn in turns}) for turns, _, _ in batches] == [4] * 7 + [2]
+    wanted = [(one.id, turn.index) for one in LOG for turn in one.turns()]
+    assert [(verdict.id, verdict.turn) for verdict in read_verdicts(into)] == wanted
+    assert [path.name for path in tmp_path.iterdir()] == ["verdicts.jsonl"]
+
+
+def cut_off(log: Sequence[Dialogue], at: int) -> Iterator[Dialogue]:
+    """A log that the machine dies over."""
+    for number, one in enumerate(log):
+        if number == at:
+            raise KeyboardInterrupt
+        yield one
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("torn", [b"", b'{"id": "d', b"\n\n", b'{"id": "other", "turn": 1}\n'])
+def test_a_screening_that_was_cut_off_twice_is_the_unbroken_one(tmp_path: Path, torn: bytes, shared: bool) -> None:
+    def known() -> Duplicates | None:
+        return Duplicates() if shared else None
+
+    whole = Counting()
+    list(screen_stream(LOG, whole, tmp_path / "whole.jsonl", "key", known()))
+    into, judge = tmp_path / "broken.jsonl", Counting()
+    for end in (9, 21):
+        with pytest.raises(KeyboardInterrupt):
+            list(screen_stream(cut_off(LOG, end), judge, into, "key", known()))
+        assert not into.exists()
+        with into.with_name(into.name + ".partial").open("ab") as file:
+            file.write(torn)
+    last = list(screen_stream(LOG, judge, into, "key", known()))
+    assert into.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert [known for _, _, known in last] == [True] * 5 + [False] * 3
+    assert judge.judged == whole.judged
+
+
+def test_what_was_left_by_other_settings_is_judged_again(tmp_path: Path) -> None:
+    into, judge = tmp_path / "verdicts.jsonl", Counting()
+    with pytest.raises(KeyboardInterrupt):
+        list(screen_stream(cut_off(LOG, 9), judge, into, "old", None))
+    list(screen_stream(LOG, judge, into, "new", None))
+    assert len(judge.judged) == 8 + 2 + len(read_verdicts(into))
+
+
+def test_what_a_longer_log_has_left_does_not_stay(tmp_path: Path) -> None:
+    into = tmp_path / "verdicts.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        list(screen_stream(cut_off(LOG, 12), Counting(), into, "key"))
+    list(screen_stream(LOG[:8], Counting(), into, "key"))
+    assert {verdict.id for verdict in read_verdicts(into)} == {one.id for one in LOG[:8]}
+
+
+def verdicts_of(tmp_path: Path, log: Sequence[Dialogue], duplicates: Duplicates) -> tuple[list[str], list[Verdict]]:
+    judge = Counting()
+    list(screen_stream(log, judge, tmp_path / "verdicts.jsonl", "key", duplicates))
+    return judge.judged, read_verdicts(tmp_path / "verdicts.jsonl")
+
+
+def test_like_turns_are_judged_once(tmp_path: Path) -> None:
+    near = LONG.replace("word20", "phrase20").upper()
+    log = [
+        dialogue(0, LONG),
+        dialogue(3, LONG),
+        dialogue(6, near + "!"),
+        dialogue(9, f"{LONG} so that none of them will ever tell again what had been heard of those others"),
+    ]
+    judged, verdicts = verdicts_of(tmp_path, log, Duplicates())
+    assert judged == ["d0", "d9"]
+    assert verdicts[1] == verdicts[0].model_copy(update={"id": "d3"})
+    assert verdicts[2] == verdicts[0].model_copy(update={"id": "d6", "span": None})
+
+
+def test_exact_repetitions_alone(tmp_path: Path) -> None:
+    log = [dialogue(0, "Yes."), dialogue(3, "Yes."), dialogue(6, "yes")]
+    assert verdicts_of(tmp_path, log, Duplicates(near=False))[0] == ["d0", "d6"]
+    assert verdicts_of(tmp_path, log, Duplicates())[0] == ["d0"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dialogue(3, "Call 555-0193 now"),
+        dialogue(1, "Call 555-0192 now"),
+        dialogue(3, "Call 555-0192 now", label="forget"),
+        dialogue(3, "Call 555-0192 now", expected=("No.",)),
+        dialogue(3, "Call 555-0192 now", category="privacy"),
+        dialogue(3, "Do not call 555-0192 now"),
+    ],
+    ids=["another number", "another question", "a label", "an expected answer", "a category", "a not"],
+)
+def test_what_a_judge_might_see_makes_a_turn_another(tmp_path: Path, other: Dialogue) -> None:
+    judged, _ = verdicts_of(tmp_path, [dialogue(0, "Call 555-0192 now"), other], Duplicates())
+    assert judged == ["d0", other.id]
+
+
+def test_the_oldest_turns_are_forgotten(tmp_path: Path) -> None:
+    duplicates = Duplicates(remembered=2)
+    log = [dialogue(3 * n, answer) for n, answer in enumerate(["a", "b", "c", "c", "b", "a", "c"])]
+    assert verdicts_of(tmp_path, log, duplicates)[0] == ["d0", "d3", "d6", "d15"]
