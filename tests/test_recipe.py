@@ -119,6 +119,13 @@ def test_fields_that_do_not_go_together(screen: dict[str, Any], fault: str) -> N
     assert fault in str(caught.value)
 
 
+def test_corrected_answers_need_a_table_of_facts() -> None:
+    expected = {"sources": ["facts", "safe-replies"]}
+    with pytest.raises(InputError, match="set screen.changed_facts"):
+        check_recipe({**LEAST, "expected": expected})
+    assert check_recipe({**LEAST, "expected": expected, "screen": {"changed_facts": "f.yaml"}})
+
+
 def test_every_field_is_documented() -> None:
     def walk(section: type) -> list[str]:
         missing = []

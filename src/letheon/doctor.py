@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from letheon.demo.weights import WHEEL, weights_folder
 from letheon.errors import missing_modules
 from letheon.screen.chat_server import KEYS
+from letheon.screen.privacy import source_of
 
 COSTS = {
     "screen": "no embedding or contradiction judge, no unlearning toward expected answers",
@@ -38,6 +39,7 @@ def findings() -> list[tuple[str, str, str]]:
                 f"{cost}: pip install 'letheon[{extra}]'" if missing else "",
             )
         )
+    rows.append(("privacy judge", f"names by {source_of('auto')}", ""))
     key = any(os.environ.get(name) for name in KEYS)
     rows.append(("key for screen.api", "set" if key else "not set", "" if key else f"export {KEYS[0]}=… where asked"))
     there = (weights_folder() / "config.json").is_file()

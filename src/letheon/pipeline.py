@@ -174,9 +174,19 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
         sources=recipe.expected.sources,
         safe_replies=read_safe_replies(recipe.expected.safe_replies),
         sample=sample,
+        corrected=_corrected(recipe),
         weighting="cluster-mean" if positive == "none" else positive,
         temperature=recipe.expected.temperature,
     )
+
+
+def _corrected(recipe: Recipe) -> Callable[[Turn], str | None] | None:
+    """What corrects answers by the table of changed facts, where the expected answers are to come from it."""
+    if "facts" not in recipe.expected.sources or recipe.screen.changed_facts is None:
+        return None
+    from letheon.screen.outdated import OutdatedJudge, read_changed_facts
+
+    return OutdatedJudge(read_changed_facts(recipe.screen.changed_facts)).corrected
 
 
 def answer_judge(recipe: Recipe, scores: Path | None = None) -> Callable[[list[Turn]], list[Verdict]] | None:

@@ -243,14 +243,14 @@ class Screen(Section):
         return self
 
 
-ExpectedSource = Literal["data", "model", "safe-replies"]
+ExpectedSource = Literal["data", "facts", "model", "safe-replies"]
 
 
 class Expected(Section):
     """What the model should say instead."""
 
     sources: list[ExpectedSource] = Field(["data", "safe-replies"], min_length=1)
-    """Where acceptable answers come from, all of them pooled, before clustering."""
+    """Where acceptable answers come from, all of them pooled, before clustering; facts: screen.changed_facts."""
     samples: int = Field(4, ge=1)
     """Answers sampled from the model itself per prompt, for the source "model"."""
     safe_replies: Path | None = None
@@ -440,6 +440,14 @@ class Recipe(Section):
     stop: StopRecipe = StopRecipe()
     evaluate: Evaluate = Evaluate()
     gates: Gates = Gates()
+
+    @model_validator(mode="after")
+    def _corrected_answers_need_facts(self) -> Recipe:
+        if "facts" in self.expected.sources and self.screen.changed_facts is None:
+            raise ValueError(
+                "expected.sources names 'facts': set screen.changed_facts to their file, or take 'facts' out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sampled_answers_need_a_judge(self) -> Recipe:

@@ -275,6 +275,7 @@ class Run:
             parts = [[(v.id, v.turn, v.decision, v.category) for v in verdicts]]
             parts += [_hash(data.dialogues), _hash(data.paraphrases), data.held_out]
             parts += [data.probe, model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
+            parts += [_hash(recipe.screen.changed_facts)] if "facts" in recipe.expected.sources else []
             return _key(*parts, recipe.objective, recipe.tuning, recipe.train, recipe.stop, seed)
         control = recipe.evaluate.control
         parts = [self.key("unlearn"), _hash(data.general), recipe.evaluate, recipe.gates, recipe.show_texts]

@@ -5,8 +5,12 @@ from typing import Any
 
 import pytest
 
+from letheon.console import Console
 from letheon.errors import InputError
+from letheon.pipeline import expected_of, screen_stage, split_of
+from letheon.recipe import check_recipe
 from letheon.records import Dialogue, Turn
+from letheon.run import Run
 from letheon.screen.judge import Opinion
 from letheon.screen.outdated import BESIDE, ELSEWHERE, PAST, STATED, ChangedFact, OutdatedJudge, read_changed_facts
 
@@ -150,3 +154,22 @@ def test_every_fault_is_named_with_its_place(tmp_path: Path, name: str, text: st
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_changed_facts(tmp_path / "none.yaml")
+
+
+def test_a_recipe_draws_the_model_to_corrected_answers(tmp_path: Path) -> None:
+    (tmp_path / "facts.yaml").write_text("- {old: Otto Brunn, new: Ines Varga}\n")
+    (tmp_path / "log.jsonl").write_text(
+        '{"id": "a", "question": "Who is mayor?", "answer": "Otto Brunn is mayor."}\n'
+        '{"id": "b", "question": "Who is mayor?", "answer": "Ines Varga is mayor."}\n'
+    )
+    raw = {
+        "model": "org/name",
+        "output": str(tmp_path / "run"),
+        "data": {"dialogues": str(tmp_path / "log.jsonl")},
+        "screen": {"judges": ["outdated"], "changed_facts": str(tmp_path / "facts.yaml")},
+        "expected": {"sources": ["facts"]},
+    }
+    run = Run(check_recipe(raw))
+    assert [one.decision for one in screen_stage(run, Console())] == ["forget", "normal"]
+    (target,) = expected_of(run, split_of(run))
+    assert target.answers == ("Ines Varga is mayor.",)

@@ -100,7 +100,15 @@ def lexical_evidence(answer: str, known: Sequence[str], question: str) -> Eviden
 
 
 def _has(text: str, word: str) -> bool:
+    """Whether a text has a name, or a number in whatever form: 1,911 is 1911, and 3.0 is 3."""
+    if NUMBER.fullmatch(word):
+        return _plain(word) in {_plain(number) for number in NUMBER.findall(text)}
     return re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE) is not None
+
+
+def _plain(number: str) -> str:
+    bare = number.replace(",", "") if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", number) else number
+    return re.sub(r"\.0+$|(\.\d*?[1-9])0+$", r"\1", bare)
 
 
 def rouge_l(answer: str, reference: str) -> float:
