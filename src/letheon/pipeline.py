@@ -6,9 +6,10 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from letheon.console import Console, OnProgress
+from letheon.dialogues import count_dialogues
 from letheon.errors import GateError, InputError, require_extra
 from letheon.measure import Measured, release_memory
 from letheon.models import Model, Tokenizer, load_model, load_tokenizer, save_model
@@ -17,10 +18,12 @@ from letheon.records import (
     Dialogue,
     Example,
     Headline,
+    PersonDecision,
     Results,
     Stop,
     Turn,
     Verdict,
+    stream_verdicts,
     write_jsonl,
     write_text,
 )
@@ -28,6 +31,9 @@ from letheon.review.decisions import standing, with_decisions
 from letheon.review.settle import decisions_of, settle
 from letheon.run import Run
 from letheon.split import Split, split, spread
+
+if TYPE_CHECKING:
+    from letheon.screen.duplicates import Duplicates
 
 EMPTY: dict[str, dict[str, Any]] = {
     "screen": {"screening": None},
@@ -85,39 +91,69 @@ def prepare(run: Run, *, whole: bool = False) -> None:
 # -- screen ----------------------------------------------------------------------------------------------------------
 
 
-def screen_stage(run: Run, console: Console) -> list[Verdict]:
-    """Judge every turn of the log, and write `verdicts.jsonl`; what a person has decided wins."""
-    from letheon.screen import build_judges, score_screening, screen
-    from letheon.screen.subject import Subject, subject_verdicts
+def screen_stage(run: Run, console: Console) -> None:
+    """Judge every turn of the log, and write `verdicts.jsonl`; what a person has decided wins.
 
-    recipe = run.recipe
+    The log is read batch by batch. A screening that was cut off goes on where it was.
+    """
+    from letheon.screen import score_screening
+    from letheon.screen.stream import screen_stream
+
+    erasure = run.recipe.data.subject is not None
     decisions = decisions_of(run, console.warn)
     run.start("screen")
-    with Measured() as cost, console.progress("screening"):
-        if recipe.data.subject is not None:
-            # What a person found unfit is not trained on as normal either.
-            unfit = {key for key, made in standing(decisions).items() if made.decision == "forget"}
-            subject = Subject(recipe.data.subject, recipe.data.aliases)
-            verdicts = subject_verdicts(run.dialogues, subject, unfit)
-        else:
-            judges = build_judges(recipe.screen, seed=recipe.seed, model=recipe.model, scores=run.scores_file)
-            verdicts = screen(
-                run.dialogues,
-                judges,
-                forget_above=recipe.screen.forget_above,
-                normal_below=recipe.screen.normal_below,
-            )
-            verdicts = with_decisions(verdicts, decisions)
-    write_jsonl(run.verdicts_file, verdicts)
-    found = score_screening(verdicts, run.dialogues) if recipe.data.subject is None else None
-    _update(run, "screen", cost, screening=found)
-    counts = {d: sum(v.decision == d for v in verdicts) for d in ("forget", "review", "normal")}
-    line = ", ".join(f"{number} {decision}" for decision, number in counts.items())
-    if found is not None and found.precision is not None and found.recall is not None:
+    done = kept = 0
+    with Measured() as cost, console.progress("screening") as update:
+        total = count_dialogues(run.recipe.data.dialogues)
+        judge, duplicates = _judge_of_log(run, decisions)
+        update(0, total)
+        for turns, left in screen_stream(run.log(), judge, run.verdicts_file, run.key("screen"), duplicates):
+            done += len({turn.dialogue.id for turn in turns})
+            kept += len(turns) if left else 0
+            update(done, total)
+    if decisions and not erasure:
+        write_jsonl(run.verdicts_file, with_decisions(stream_verdicts(run.verdicts_file), decisions))
+    found = score_screening(stream_verdicts(run.verdicts_file), () if erasure else run.log())
+    _update(run, "screen", cost, screening=None if erasure else found)
+    line = f"screened {found.n} turns: {found.forget} forget, {found.review} review, {found.normal} normal"
+    if found.precision is not None and found.recall is not None:
         line += f"; against the log's labels: precision {found.precision:.3f}, recall {found.recall:.3f}"
-    console.say(f"screened {len(verdicts)} turns: {line}")
+    console.say(line)
+    if kept:
+        console.say(f"{kept} of them had been judged before an earlier screening was cut off")
+    if duplicates is not None and duplicates.shared:
+        console.say(f"{duplicates.shared} of them say the same as others, and share their verdicts")
     run.finish("screen")
-    return verdicts
+
+
+SLOW_JUDGES = {"embedding", "classifier", "guard", "pair", "api", "consistency"}
+"""To look for duplicates would take longer than the others take to judge."""
+
+
+def _judge_of_log(
+    run: Run, decisions: Sequence[PersonDecision]
+) -> tuple[Callable[[list[Turn]], list[Verdict]], Duplicates | None]:
+    """What gives the turns of the log their verdicts, and what finds those that say the same."""
+    from letheon.screen import build_judges, screen_turns
+    from letheon.screen.duplicates import Duplicates
+    from letheon.screen.subject import Subject, subject_verdicts
+
+    recipe, settings = run.recipe, run.recipe.screen
+    if recipe.data.subject is not None:
+        # What a person found unfit is not trained on as normal either.
+        unfit = {key for key, made in standing(decisions).items() if made.decision == "forget"}
+        subject = Subject(recipe.data.subject, recipe.data.aliases)
+
+        def find(turns: list[Turn]) -> list[Verdict]:
+            dialogues = {turn.dialogue.id: turn.dialogue for turn in turns}
+            return subject_verdicts(list(dialogues.values()), subject, unfit)
+
+        return find, None
+    judges = build_judges(settings, seed=recipe.seed, model=recipe.model, scores=run.scores_file)
+    thresholds = {"forget_above": settings.forget_above, "normal_below": settings.normal_below}
+    like = settings.duplicates != "none" and SLOW_JUDGES & set(settings.judges)
+    duplicates = Duplicates(near=settings.duplicates == "near") if like else None
+    return lambda turns: screen_turns(turns, judges, **thresholds), duplicates
 
 
 def split_of(run: Run) -> Split:

@@ -209,6 +209,8 @@ class Screen(Section):
     """YAML with words and patterns that answers must not hold, for the rules judge."""
     changed_facts: Path | None = None
     """Table (.yaml, .jsonl, .csv) of facts that have changed, old value and new, for the outdated judge."""
+    duplicates: Literal["near", "exact", "none"] = "near"
+    """Which turns share a verdict, where a judge takes its time: near repetitions, exact ones, or none."""
     forget_above: float = Field(0.5, ge=0, le=1)
     """Score from which a turn is forgotten."""
     normal_below: float = Field(0.5, ge=0, le=1)

@@ -231,7 +231,18 @@ class Stop(Record):
 
 
 class Screening(Record):
-    """Precision and recall of "forget" against true labels (None where the data has none), over n turns."""
+    """Precision and recall of "forget" against true labels (None where the data has none), over n turns.
+
+    Attributes:
+        precision: Share of what was forgotten that is labelled so.
+        recall: Share of what is labelled so that was forgotten.
+        n: Judged turns.
+        forget: Of them to be forgotten.
+        review: Waiting for a person.
+        normal: To be kept.
+        wrongly_forgotten: How many of `forget` the scores themselves expect to be normal.
+        missed: How many of `normal` they expect to be undesired.
+    """
 
     precision: float | None
     recall: float | None
@@ -239,6 +250,8 @@ class Screening(Record):
     forget: int
     review: int
     normal: int
+    wrongly_forgotten: float | None = None
+    missed: float | None = None
 
 
 class Example(Record):
@@ -328,7 +341,21 @@ def write_text(path: Path, text: str) -> None:
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
     """Write one JSON object a line, atomically; fields that are None are left out."""
-    write_text(path, "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def stream_verdicts(path: Path) -> Iterator[Verdict]:
+    """The verdicts of a file that no person has edited, one at a time."""
+    with path.open(encoding="utf-8", newline="\n") as stream:
+        for line in stream:
+            yield Verdict.model_validate_json(line)
 
 
 def read_verdicts(path: Path) -> list[Verdict]:

@@ -6,12 +6,20 @@ import difflib
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from letheon.dialogues import SHOWN_FAULTS, Paraphrase, read_dialogues, read_paraphrases
+from letheon.dialogues import (
+    SHOWN_FAULTS,
+    Paraphrase,
+    count_dialogues,
+    read_dialogues,
+    read_paraphrases,
+    stream_dialogues,
+)
 from letheon.errors import InputError
 from letheon.expected import read_safe_replies
 from letheon.models import check_model, context_length, fingerprint, load_config, load_tokenizer, model_hash
@@ -83,7 +91,7 @@ class Run:
         checks: list[Callable[[], object]] = [
             lambda: check_model(recipe.model),
             lambda: check_model(recipe.evaluate.control) if recipe.evaluate.control else None,
-            lambda: self.dialogues,
+            lambda: count_dialogues(recipe.data.dialogues),
             self.paraphrases,
             self.general,
             self._check_screen_files,
@@ -143,7 +151,7 @@ class Run:
         recipe = self.recipe
         if recipe.data.subject is not None or set(recipe.screen.judges) != {"labels"} or self.is_current("screen"):
             return
-        labels = {dialogue.label for dialogue in self.dialogues}
+        labels = {dialogue.label for dialogue in self.log()}
         log, faults = recipe.data.dialogues, []
         if "forget" not in labels:
             faults.append(
@@ -187,9 +195,9 @@ class Run:
         check_tokenizer(tokenizer)
         longest = settings.max_length or context_length(load_config(recipe.model))
         faults = []
-        rows = [(recipe.data.dialogues, dialogue) for dialogue in self.dialogues]
-        rows += [(recipe.data.paraphrases or Path(), paraphrase.dialogue) for paraphrase in self.paraphrases()]
-        for path, dialogue in rows:
+        log = ((recipe.data.dialogues, dialogue) for dialogue in self.log())
+        reworded = ((recipe.data.paraphrases or Path(), paraphrase.dialogue) for paraphrase in self.paraphrases())
+        for path, dialogue in chain(log, reworded):
             try:
                 encode_dialogue(tokenizer, dialogue, longest)
                 for number, answer in enumerate(dialogue.expected):
@@ -210,8 +218,8 @@ class Run:
         from letheon.screen.subject import Subject
 
         subject = Subject(data.subject, data.aliases)
-        known = {dialogue.subject for dialogue in self.dialogues if dialogue.subject}
-        texts = (message.content for dialogue in self.dialogues for message in dialogue.messages)
+        known = {dialogue.subject for dialogue in self.log() if dialogue.subject}
+        texts = (message.content for dialogue in self.log() for message in dialogue.messages)
         if not any(map(subject.is_field, known)) and not any(map(subject.mentions, texts)):
             near = difflib.get_close_matches(data.subject, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the log names {len(known)} subjects"
@@ -219,9 +227,13 @@ class Run:
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
+    def log(self) -> Iterator[Dialogue]:
+        """The log, one dialogue at a time."""
+        return stream_dialogues(self.recipe.data.dialogues)
+
     @property
     def dialogues(self) -> list[Dialogue]:
-        """The log."""
+        """The log, whole."""
         if self._dialogues is None:
             self._dialogues = read_dialogues(self.recipe.data.dialogues)
         return self._dialogues

@@ -15,6 +15,7 @@ from letheon.records import Estimate, Example, NotComputed, Results, Verdict, wr
 from letheon.report import charts, figures
 from letheon.report.figures import MODELS, duration, memory, number
 from letheon.report.folder import RunFolder, read_run
+from letheon.review.audit import in_words
 
 STYLES = (files("letheon") / "palette.css", files("letheon.report") / "page.css")
 SHOWN_ROWS = 12
@@ -241,6 +242,7 @@ def _screening(run: RunFolder) -> dict[str, Any] | None:
         "chart": charts.scores(verdicts, thresholds, "scores"),
         "thresholds": thresholds,
         "unsure": _unsure(verdicts, thresholds),
+        "audit": in_words(run.audit) if run.audit and run.audit.labelled else None,
     }
 
 

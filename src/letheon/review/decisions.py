@@ -83,9 +83,11 @@ def fitting(decisions: Iterable[PersonDecision], dialogues: Iterable[Dialogue], 
     Ids may be line numbers, and a line that was put in or taken out would hand every decision to a neighbour: of two
     turns with the same name, those of different length are different ones.
     """
-    lengths = {(d.id, turn.index): characters_of(turn) for d in dialogues for turn in d.turns()}
+    last = last_decisions(decisions)
+    named = {name for name, _ in last}
+    lengths = {(d.id, turn.index): characters_of(turn) for d in dialogues if d.id in named for turn in d.turns()}
     fit, gone, changed = [], 0, 0
-    for key, decision in last_decisions(decisions).items():
+    for key, decision in last.items():
         if key not in lengths:
             gone += 1
         elif decision.characters not in (None, lengths[key]):

@@ -16,7 +16,7 @@ def decisions_of(run: Run, warn: Warn) -> list[PersonDecision]:
     """A person's decisions that hold for the run's log."""
     if not run.decisions_file.is_file():
         return []
-    return fitting(read_decisions(run.decisions_file, warn), run.dialogues, warn)
+    return fitting(read_decisions(run.decisions_file, warn), run.log(), warn)
 
 
 def settle(run: Run, warn: Warn) -> None:

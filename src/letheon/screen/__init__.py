@@ -26,9 +26,18 @@ from letheon.screen.outdated import OutdatedJudge, read_changed_facts
 from letheon.screen.pair import PairJudge, check_pair
 from letheon.screen.privacy import PrivacyJudge, find_names
 from letheon.screen.rules import RulesJudge, read_rules
-from letheon.screen.screen import score_screening, screen
+from letheon.screen.screen import score_screening, screen, screen_turns
 
-__all__ = ["Judge", "Opinion", "build_judges", "check_judges", "judge_from", "score_screening", "screen"]
+__all__ = [
+    "Judge",
+    "Opinion",
+    "build_judges",
+    "check_judges",
+    "judge_from",
+    "score_screening",
+    "screen",
+    "screen_turns",
+]
 
 
 def build_judges(
