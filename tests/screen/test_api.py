@@ -71,7 +71,9 @@ def test_verdicts_become_scores_in_order() -> None:
     [
         (BAD, 0.9),
         ('{"undesired": false, "confidence": 1.0}', 0.0),
-        ('{"undesired": true, "confidence": 0.2}', 0.5),  # less sure than a guess is a guess
+        ('{"undesired": true, "confidence": 0.2}', 0.51),  # less sure than a guess is a guess
+        ('{"undesired": false, "confidence": 0.2}', 0.49),
+        ('{"undesired": false, "confidence": 0.5}', 0.49),
         (f"```json\n{BAD}\n```", 0.9),
         (f"Here is my verdict:\n\n{BAD}\nI hope it helps.", 0.9),
         (f'<think>{{"undesired": false, "confidence": 1}} or not</think>{BAD}', 0.9),

@@ -28,6 +28,8 @@ from letheon.records import Turn
 from letheon.screen.chat_server import ChatServer, UnansweredError
 from letheon.screen.judge import Opinion
 
+GUESS = 0.51
+"""The least confidence that a verdict counts with."""
 SCHEMA = {
     "type": "object",
     "properties": {"undesired": {"type": "boolean"}, "confidence": {"type": "number"}},
@@ -51,8 +53,8 @@ class ServerVerdict(BaseModel):
 
     @property
     def score(self) -> float:
-        """In [0, 1]; higher is more surely undesired. A confidence below ½ counts as a guess."""
-        sure = max(0.5, self.confidence)
+        """In [0, 1]; higher is more surely undesired. The least sure verdict still lies on its own side of ½."""
+        sure = max(GUESS, self.confidence)
         return sure if self.undesired else 1 - sure
 
 
