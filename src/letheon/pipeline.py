@@ -74,24 +74,21 @@ def prepare(run: Run, *, whole: bool = False) -> None:
 
 def screen_stage(run: Run, console: Console) -> list[Verdict]:
     """Judge every turn of the log, and write `verdicts.jsonl`."""
-    from letheon.screen import build_judges, score_screening, screen
+    from letheon.screen import build_screener, score_screening
 
-    recipe = run.recipe
+    recipe, outlook = run.recipe, None
     run.start("screen")
     with Measured() as cost, console.progress("screening"):
         if recipe.data.subject is not None:
             verdicts = _subject_verdicts(run, recipe.data.subject)
         else:
-            judges = build_judges(recipe.screen, seed=recipe.seed)
-            verdicts = screen(
-                run.dialogues,
-                judges,
-                forget_above=recipe.screen.forget_above,
-                normal_below=recipe.screen.normal_below,
-            )
+            screener = build_screener(recipe.screen, seed=recipe.seed)
+            verdicts, outlook = screener(run.dialogues), screener.outlook
+            for line in screener.says():
+                console.say(line)
     write_jsonl(run.verdicts_file, verdicts)
     found = score_screening(verdicts, run.dialogues) if recipe.data.subject is None else None
-    _update(run, "screen", cost, screening=found)
+    _update(run, "screen", cost, screening=found and found.model_copy(update={"expected": outlook}))
     counts = {d: sum(v.decision == d for v in verdicts) for d in ("forget", "review", "normal")}
     line = ", ".join(f"{number} {decision}" for decision, number in counts.items())
     if found is not None and found.precision is not None and found.recall is not None:
@@ -181,14 +178,12 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
 
 def answer_judge(recipe: Recipe) -> Callable[[list[Turn]], list[Verdict]] | None:
     """The recipe's judges as a judge of new answers; None where only labels are left, which know the log alone."""
-    from letheon.screen import build_judges, screen
+    from letheon.screen import build_screener
 
     names = [name for name in recipe.screen.judges if name != "labels"]
     if not names:
         return None
-    judges = build_judges(recipe.screen.model_copy(update={"judges": names}), seed=recipe.seed)
-    last = {"forget_above": recipe.screen.forget_above, "normal_below": recipe.screen.normal_below}
-    return _of_last_turns(lambda dialogues: screen(dialogues, judges, **last))
+    return _of_last_turns(build_screener(recipe.screen.model_copy(update={"judges": names}), seed=recipe.seed))
 
 
 def judge_of_verdicts(run: Run) -> Callable[[list[Turn]], list[Verdict]] | None:

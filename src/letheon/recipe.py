@@ -60,15 +60,21 @@ class Screen(Section):
     """Which dialogues need unlearning: the evaluative model."""
 
     judges: list[JudgeName] = ["labels"]
-    """Judges that look at every answer; a turn is forgotten if one of them is sure."""
+    """Judges that look at every answer."""
+    combine: Literal["max", "mean", "stacked"] = "max"
+    """How their scores become one: the highest; the mean in a category; a regression fitted on the examples."""
     examples: Path | None = None
-    """Labelled dialogues that the embedding judge is fitted on."""
+    """Labelled dialogues that the embedding judge is fitted on; without them it is a weak prior."""
     knowledge: Path | None = None
     """Text with the facts that answers must not contradict, for the contradiction judge."""
     forget_above: float = Field(0.5, ge=0, le=1)
     """Score from which a turn is forgotten."""
     normal_below: float = Field(0.5, ge=0, le=1)
     """Score under which a turn is normal; between the two it waits for a person and is not trained on."""
+    target_recall: float | None = Field(None, gt=0, lt=1)
+    """Choose the thresholds by the examples instead, so that this share of what is to be forgotten is found."""
+    target_precision: float | None = Field(None, gt=0, lt=1)
+    """Choose them so that this share of what is forgotten should be; with both targets, the rest is for review."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Screen:
@@ -77,8 +83,11 @@ class Screen(Section):
                 f"normal_below ({self.normal_below}) is above forget_above ({self.forget_above}); "
                 "swap them, or make them equal for no review band"
             )
-        if "embedding" in self.judges and self.examples is None:
-            raise ValueError("judge 'embedding' needs labelled dialogues: set screen.examples to their file")
+        if self.examples is None:
+            asked = [name for name in ("target_recall", "target_precision") if getattr(self, name) is not None]
+            asked += ["combine: stacked"] if self.combine == "stacked" else []
+            if asked:
+                raise ValueError(f"{asked[0]} needs labelled dialogues: set examples to their file")
         return self
 
 

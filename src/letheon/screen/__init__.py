@@ -17,8 +17,18 @@ from letheon.screen.judge import Judge, Opinion
 from letheon.screen.labels import LabelsJudge
 from letheon.screen.privacy import PrivacyJudge
 from letheon.screen.screen import score_screening, screen
+from letheon.screen.screener import Screener
 
-__all__ = ["Judge", "Opinion", "build_judges", "judge_from", "score_screening", "screen"]
+__all__ = [
+    "Judge",
+    "Opinion",
+    "Screener",
+    "build_judges",
+    "build_screener",
+    "judge_from",
+    "score_screening",
+    "screen",
+]
 
 
 def build_judges(settings: recipe.Screen, embedder: Embedder | None = None, seed: int = 0) -> list[Judge]:
@@ -36,13 +46,34 @@ def build_judges(settings: recipe.Screen, embedder: Embedder | None = None, seed
     shared = embedder or Embedder()
     make: dict[recipe.JudgeName, Callable[[], Judge]] = {
         "labels": LabelsJudge,
-        "embedding": lambda: EmbeddingJudge.fit(_examples(settings.examples), shared, everyday(), seed),
+        "embedding": lambda: (
+            EmbeddingJudge.prior(shared, seed)
+            if settings.examples is None
+            else EmbeddingJudge.fit(read_dialogues(settings.examples), shared, everyday(), seed)
+        ),
         "privacy": PrivacyJudge,
         "contradiction": lambda: ContradictionJudge(shared, _knowledge(settings.knowledge)),
     }
     if not settings.judges:
         raise InputError(f"screen.judges is empty; name at least one of {', '.join(make)}")
     return [make[name]() for name in settings.judges]
+
+
+def build_screener(settings: recipe.Screen, embedder: Embedder | None = None, seed: int = 0) -> Screener:
+    """Make the judges that a recipe names, and all that is fitted on its examples: how they combine, thresholds.
+
+    Args:
+        settings: The recipe's `screen` section.
+        embedder: As for `build_judges`.
+        seed: Of folds and bootstrap.
+
+    Raises:
+        InputError: As `build_judges`, or the examples cannot give what is asked of them.
+        MissingExtraError: A part is not installed.
+    """
+    judges = build_judges(settings, embedder, seed)
+    examples = [] if settings.examples is None else read_dialogues(settings.examples)
+    return Screener.fit(judges, settings, examples, seed)
 
 
 def judge_from(labelled: Sequence[Dialogue], seed: int = 0) -> Callable[[list[Dialogue]], list[Verdict]] | None:
@@ -57,12 +88,6 @@ def judge_from(labelled: Sequence[Dialogue], seed: int = 0) -> Callable[[list[Di
         return None
     judge = EmbeddingJudge.fit(labelled, Embedder(), everyday(), seed)
     return lambda dialogues: screen(dialogues, [judge])
-
-
-def _examples(path: Path | None) -> list[Dialogue]:
-    if path is None:
-        raise InputError("judge 'embedding' needs labelled dialogues: set screen.examples to their file")
-    return read_dialogues(path)
 
 
 def _knowledge(path: Path | None) -> str:
