@@ -35,7 +35,7 @@ from letheon.screen.embedding import EmbeddingJudge, everyday
 from letheon.screen.thresholds import auroc, calibration_error, choose_thresholds, with_interval
 
 LABELS = (100, 300, 1000, 2000)
-TESTED = 500
+TESTED = 1000
 RARE = 10
 
 
@@ -109,6 +109,7 @@ class Remembering(Embedder):
                 self._known = dict(zip(kept["keys"].tolist(), kept["states"], strict=True))
 
     def encode_layers(self, texts: Sequence[str], layers: Sequence[int]) -> Any:
+        """Layers 2 and 4, as the judge asks for them."""
         keys = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
         if new:
@@ -198,6 +199,8 @@ def held_to(judge: EmbeddingJudge, scores: Any, test: Sequence[Dialogue]) -> dic
     """What targets of .95 recall and .9 precision, set on the training labels, give on the test dialogues."""
     seen = np.array([opinion.score for opinion in judge.held_out])
     labels, found = truth(judge.labelled), truth(test)
+    if labels.sum() < 19:
+        return {"expected_auroc": round(auroc(seen, labels), 4)}
     cut = choose_thresholds(seen.tolist(), labels.tolist(), target_recall=0.95).forget_above
     decided = scores >= cut
     return {

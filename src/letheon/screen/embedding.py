@@ -31,7 +31,7 @@ class EmbeddingJudge:
     categories and "normal": score = 1 − P(normal), category = the likeliest but normal.
 
     Attributes:
-        categories: Their names, "normal" among them.
+        categories: Their names, "normal" first.
         form: "MiniLM", or "TF-IDF" where no embedder is installed.
         labelled: The examples that it learnt from.
         held_out: What it thinks of each of them, by a fit that did not see it (nor another answer to its question).
@@ -78,8 +78,9 @@ class EmbeddingJudge:
         labelled = [dialogue for dialogue in examples if dialogue.label is not None]
         targets = [_category(dialogue) for dialogue in labelled]
         _check(targets)
-        known = sorted(set(targets))
-        folds = make_folds(targets, [dialogue.last_turn.question for dialogue in labelled], seed)
+        known = [NORMAL, *sorted(set(targets) - {NORMAL})]
+        questions = [dialogue.last_turn.question for dialogue in labelled]
+        folds = make_folds([dialogue.label == "forget" for dialogue in labelled], questions, seed)
         pairs = [_pair(dialogue.last_turn) for dialogue in labelled]
         owners = list(range(len(labelled)))
         for number, dialogue in enumerate(labelled):
@@ -100,7 +101,7 @@ class EmbeddingJudge:
         Its reasons say so. It has no `held_out`: how well it does on a log, only labels of that log can tell.
         """
         with as_file(files("letheon")) as folder:
-            own = [folder / "screen" / "undesired.jsonl", folder / "demo" / "data" / "screen_examples.jsonl"]
+            own = [folder / "screen" / "written.jsonl", folder / "demo" / "data" / "screen_examples.jsonl"]
             examples = [dialogue for path in own for dialogue in read_dialogues(path)]
         judge = cls.fit([*examples, *everyday()], embedder, seed=seed)
         return cls(judge._features, judge._head, judge.categories, source="written examples (a weak prior)")
@@ -120,10 +121,8 @@ class EmbeddingJudge:
         return np.asarray(rows) if isinstance(rows, np.ndarray) else np.asarray(rows.toarray())
 
     def _opinion(self, probabilities: Matrix) -> Opinion:
-        normal = self.categories.index(NORMAL)
-        undesired = np.where(np.arange(len(self.categories)) == normal, -1.0, probabilities)
-        category = self.categories[int(undesired.argmax())]
-        score = float(np.clip(1 - probabilities[normal], 0, 1))
+        category = self.categories[1 + int(probabilities[1:].argmax())]
+        score = float(np.clip(1 - probabilities[0], 0, 1))
         return Opinion(category, score, reason=f"of the {self._source}, closest to {category!r} besides normal")
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from letheon.errors import MissingExtraError
 
 Matrix = NDArray[np.float64]
 Ints = NDArray[np.int_]
+Bools = NDArray[np.bool_]
 Fold = tuple[Ints, Ints]
 """Train and test examples."""
 
@@ -25,11 +24,9 @@ RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Values of λ that it chooses from."""
 FOLDS = 5
 BACKGROUND = -1
-SHARPNESS = 6.0
-"""Where the calibration's a starts: a score of 1 against 0 is then a probability of 0.998."""
-
-LOOSE = 0.1
-"""Standard deviation of the calibration's prior on b."""
+TEMPERATURES = np.geomspace(0.02, 2, 61)
+USUAL = 1 / 6
+"""Temperature that few labels leave it at: a score of 1 against 0 is then a probability of 0.998."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Data:
 
     Attributes:
         rows: (n, d) features, an array or a sparse matrix.
-        targets: (n,) indices of categories.
+        targets: (n,) indices of categories; 0 is normal.
         owners: (n,) which labelled example a row is of (rows of one example stay in the same fold), or BACKGROUND.
         categories: Their names.
     """
@@ -54,28 +51,26 @@ class Head:
     """Scores f(x) = Ȳ + k(x, X) (K + λI)⁻¹ (Y − Ȳ) over K categories, and their probabilities.
 
     k(x, x') = exp(−γ ‖x − x'‖²), X are the fitted rows, Y their categories as one-hot rows, Ȳ its mean.
-    P = softmax(a · f(x) + b), with one a and a b for each category.
+    P = softmax(f(x) / T).
 
     Attributes:
         rows: X, (n, d).
         weights: (K + λI)⁻¹ (Y − Ȳ), (n, categories).
         mean: Ȳ, (categories,).
         gamma: γ > 0; larger is less smooth.
-        sharpness: a > 0.
-        offset: b, (categories,).
+        temperature: T > 0.
     """
 
     rows: Any
     weights: Matrix
     mean: Matrix
     gamma: float
-    sharpness: float
-    offset: Matrix
+    temperature: float
 
     def probabilities(self, rows: Any) -> Matrix:
         """(m, categories), each row sums to 1."""
         kernel = np.exp(-self.gamma * squared_distances(rows, self.rows))
-        return softmax(self.sharpness * (kernel @ self.weights + self.mean) + self.offset)
+        return softmax((kernel @ self.weights + self.mean) / self.temperature)
 
 
 def fit_head(data: Data, folds: Sequence[Fold]) -> tuple[Head, Matrix]:
@@ -92,8 +87,8 @@ def fit_head(data: Data, folds: Sequence[Fold]) -> tuple[Head, Matrix]:
     truth = np.eye(len(data.categories))[data.targets]
     squared = squared_distances(data.rows, data.rows)
     labelled = sum(len(test) for _, test in folds)
-    columns = data.targets[:labelled]
-    best: tuple[float, float, float, float, Matrix, Matrix] | None = None
+    undesired = data.targets[:labelled] != 0
+    best: tuple[float, float, float, float, Matrix] | None = None
     for gamma in GAMMAS:
         kernel = np.exp(-gamma * squared)
         scores = np.zeros((len(RIDGES), labelled, len(data.categories)))
@@ -101,16 +96,16 @@ def fit_head(data: Data, folds: Sequence[Fold]) -> tuple[Head, Matrix]:
             known = np.flatnonzero(np.isin(data.owners, [*train, BACKGROUND]))
             scores[:, test] = _ridge_path(kernel[np.ix_(known, known)], truth[known], kernel[np.ix_(test, known)])
         for ridge, own in zip(RIDGES, scores, strict=True):
-            sharpness, offset = calibrate(own, columns)
-            probabilities = softmax(sharpness * own + offset)
-            loss = float(log_losses(probabilities, columns).mean())
+            temperature = calibrate(own, undesired)
+            probabilities = softmax(own / temperature)
+            loss = float(log_losses(probabilities, undesired).mean())
             if best is None or loss < best[0]:
-                best = (loss, gamma, ridge, sharpness, offset, probabilities)
+                best = (loss, gamma, ridge, temperature, probabilities)
     assert best is not None
-    _, gamma, ridge, sharpness, offset, held_out = best
+    _, gamma, ridge, temperature, held_out = best
     mean = truth.mean(axis=0)
     weights = np.linalg.solve(np.exp(-gamma * squared) + ridge * np.eye(len(truth)), truth - mean)
-    return Head(data.rows, weights, mean, gamma, sharpness, offset), held_out
+    return Head(data.rows, weights, mean, gamma, temperature), held_out
 
 
 def _ridge_path(kernel: Matrix, truth: Matrix, towards: Matrix) -> Matrix:
@@ -122,35 +117,25 @@ def _ridge_path(kernel: Matrix, truth: Matrix, towards: Matrix) -> Matrix:
     return np.stack([outside @ (inside / (values + ridge)[:, None]) + mean for ridge in RIDGES])
 
 
-def calibrate(scores: Matrix, columns: Ints) -> tuple[float, Matrix]:
-    """The a and b of P = softmax(a · f + b) that minimise the log-loss, with normal priors on log a and b.
+def calibrate(scores: Matrix, undesired: Bools) -> float:
+    """The temperature T of P = softmax(f / T) of least log-loss of P(normal), with a prior log T ~ N(log 1/6, 1).
 
-    The priors are log a ~ N(log 6, 1), b ~ N(0, 0.1): few labels leave the categories' balance as it is, since files
-    of labelled dialogues are richer in bad answers than logs are; thousands correct it. (A looser prior on b gives
-    the same AUROC and calibration error on BeaverTails and HaluEval, and more false alarms in the demo.) One a, and
-    not a curve for each category, keeps the probabilities coherent: they sum to 1.
+    The log-loss of the category would serve what nobody decides by: with the fourteen categories of BeaverTails,
+    that of P(normal) lowers the calibration error from .070 to .046 at the same AUROC. One parameter, rather than a
+    curve or an offset for each category, because it keeps their balance as it is: files of labelled dialogues are
+    richer in bad answers than logs are. Offsets gave the same calibration error on BeaverTails and HaluEval, and
+    more false alarms in the demo. The prior counts as much as an example.
 
     Args:
         scores: f, (n, categories), out of fold.
-        columns: (n,) the true categories.
+        undesired: (n,) whether the truth is another category than normal.
     """
-    n, categories = scores.shape
-    truth = np.eye(categories)[columns]
 
-    def loss(parameters: Matrix) -> tuple[float, Matrix]:
-        a, b = np.exp(parameters[0]), parameters[1:]
-        probabilities = softmax(a * scores + b)
-        wrong = (probabilities - truth) / n  # gradient with respect to the logits
-        drift = parameters[0] - np.log(SHARPNESS)
-        value = float(log_losses(probabilities, columns).mean()) + float(drift**2 + b @ b / LOOSE**2) / (2 * n)
-        slope = np.concatenate(
-            [[a * float((wrong * scores).sum()) + drift / n], wrong.sum(axis=0) + b / LOOSE**2 / n]
-        )
-        return value, slope
+    def loss(temperature: float) -> float:
+        own = float(log_losses(softmax(scores / temperature), undesired).sum())
+        return own + float(np.log(temperature / USUAL)) ** 2 / 2
 
-    start = np.concatenate([[np.log(SHARPNESS)], np.zeros(categories)])
-    found = np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B").x)
-    return float(np.exp(found[0])), found[1:]
+    return min(TEMPERATURES.tolist(), key=loss)
 
 
 def squared_distances(left: Any, right: Any) -> Matrix:
@@ -172,26 +157,27 @@ def softmax(logits: Matrix) -> Matrix:
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
-def log_losses(probabilities: Matrix, columns: Ints) -> Matrix:
-    """−log P[true column] of each row, in nats, ≥ 0; lower is better."""
-    return np.asarray(-np.log(np.maximum(probabilities[np.arange(len(columns)), columns], 1e-12)))
+def log_losses(probabilities: Matrix, undesired: Bools) -> Matrix:
+    """−log P(normal), or −log(1 − P(normal)) where undesired, of each row, in nats, ≥ 0; lower is better."""
+    normal = probabilities[:, 0]
+    return np.asarray(-np.log(np.maximum(np.where(undesired, 1 - normal, normal), 1e-12)))
 
 
-def make_folds(categories: Sequence[str], questions: Sequence[str], seed: int) -> list[Fold]:
-    """Train and test examples of each fold, stratified by category; answers to one question stay together.
+def make_folds(undesired: Sequence[bool], questions: Sequence[str], seed: int) -> list[Fold]:
+    """Train and test examples of each fold, stratified; answers to one question stay together.
 
-    Where a category has fewer questions than there are folds, keeping them together would leave a fold without it;
-    then they are not.
+    Where a label has fewer questions than there are folds, keeping them together would leave a fold without it; then
+    they are not.
     """
-    number = min(FOLDS, *Counter(categories).values())
-    asked = {category: set[str]() for category in categories}
-    for category, question in zip(categories, questions, strict=True):
-        asked[category].add(question)
+    number = min(FOLDS, *(list(undesired).count(label) for label in (True, False)))
+    asked = {
+        label: {q for q, own in zip(questions, undesired, strict=True) if own == label} for label in (True, False)
+    }
     try:
         selection = importlib.import_module("sklearn.model_selection")
     except ImportError:
         raise MissingExtraError("The judge 'embedding'", "screen") from None
-    together = min(len(own) for own in asked.values()) >= number
-    kind = selection.StratifiedGroupKFold if together else selection.StratifiedKFold
-    splitter = kind(number, shuffle=True, random_state=seed)
-    return list(splitter.split(categories, categories, questions))
+    if min(map(len, asked.values())) >= number:
+        splitter = selection.StratifiedGroupKFold(number, shuffle=True, random_state=seed)
+        return list(splitter.split(undesired, undesired, questions))
+    return list(selection.StratifiedKFold(number, shuffle=True, random_state=seed).split(undesired, undesired))
