@@ -288,7 +288,8 @@ def active(
             for number in (40, 60, 80, 100, 250):
                 judge = EmbeddingJudge.fit(pool[:number], embedder, everyday(), seed)
                 add(set=name, judge="random labels", labels=number, seed=seed, **measured(score(judge, test), test))
-            chosen = list(range(20))
+            # The first that hold two of either label.
+            chosen = list(range(next(n for n in (20, 40, 60) if 1 < truth(pool[:n]).sum() < n - 1)))
             while len(chosen) < 100:
                 judge = EmbeddingJudge.fit([pool[n] for n in chosen], embedder, everyday(), seed)
                 rest = sorted(set(range(len(pool))) - set(chosen))

@@ -6,9 +6,11 @@ from letheon.screen.active import pick
 
 
 def test_it_asks_for_what_is_in_doubt() -> None:
+    """Twenty of two hundred are in doubt; by chance one of ten would be among them."""
     features = np.random.default_rng(0).normal(size=(200, 5))
     scores = np.where(np.arange(200) < 20, 0.5, 0.001)
-    assert sum(number < 20 for number in pick(scores.tolist(), features, 10, seed=1)) >= 7
+    found = [sum(number < 20 for number in pick(scores.tolist(), features, 10, seed=seed)) for seed in range(20)]
+    assert np.mean(found) > 4
 
 
 def test_it_asks_for_different_things() -> None:

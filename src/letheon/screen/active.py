@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 def pick(scores: Sequence[float], features: NDArray[np.float64], n: int, seed: int = 0) -> list[int]:
     """Choose doubtful turns that differ from each other.
 
-    k-means++ seeding with weights: the first is drawn with probability ∝ u, each further one ∝ u · D², where
+    k-means++ seeding with weights: the first is drawn with probability ∝ √u, each further one ∝ √u · D², where
     u = 1 − |2 · score − 1| is the doubt and D the distance to the nearest one that was chosen before. Doubt alone
-    would ask about one thing many times.
+    would ask about one thing many times. Chosen on one half of BeaverTails (AUROC with 100 labels, 20 at a time, four
+    seeds): random .741, doubt alone .736, distance alone .759, u · D² .755, √u · D² .761; 250 random ones .800.
 
     Args:
         scores: In [0, 1], one a turn.
@@ -26,7 +27,7 @@ def pick(scores: Sequence[float], features: NDArray[np.float64], n: int, seed: i
     """
     draw = np.random.default_rng(seed)
     # A turn that the judge is sure of keeps a small chance: it may be sure and wrong.
-    doubt = np.maximum(1 - np.abs(2 * np.asarray(scores, dtype=np.float64) - 1), 0.01)
+    doubt = np.sqrt(np.maximum(1 - np.abs(2 * np.asarray(scores, dtype=np.float64) - 1), 0.01))
     nearest = np.ones(len(doubt))
     chosen: list[int] = []
     for _ in range(min(n, len(doubt))):
