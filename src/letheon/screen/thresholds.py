@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import binom, rankdata
 
 from letheon.errors import InputError
 from letheon.records import Interval
@@ -17,6 +17,8 @@ Bools = NDArray[np.bool_]
 
 RESAMPLES = 1000
 COVERAGE = 0.95
+CONFIDENCE = 0.9
+"""That a wanted recall is really had."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,9 @@ def choose_thresholds(
 ) -> Thresholds:
     """Choose thresholds by scores that were given without sight of the labels.
 
-    For a recall r: the k-th smallest score of the n examples to forget, k = ⌊(n + 1)(1 − r)⌋. A further one like them
-    scores at least that with probability ≥ r (split conformal prediction), so the recall to expect is ≥ r.
+    For a recall r: the k-th smallest score of the n examples to forget, with the largest k for which
+    P(Binomial(n, 1 − r) ≥ k) ≥ 0.9. The recall on further ones like them is then ≥ r with 90% confidence: it is
+    distributed as Beta(n + 1 − k, k) whatever the scores are (split conformal prediction).
 
     For a precision p: the lowest threshold with (false alarms + 1) / decided ≤ 1 − p: one more is counted than was
     seen. It holds for logs with as large a share to forget as the examples have.
@@ -86,10 +89,10 @@ def choose_thresholds(
 
 def _for_recall(scores: Floats, labels: Bools, recall: float) -> float:
     own = np.sort(scores[labels])
-    # The small number keeps 0.05 · 20 from being 0.9999….
-    rank = int((len(own) + 1) * (1 - recall) + 1e-9)
+    # ppf(q) is the least k with P(X ≤ k) ≥ q, so that P(X ≥ k) ≥ 1 − q.
+    rank = int(binom.ppf(1 - CONFIDENCE, len(own), 1 - recall)) if len(own) else 0
     if rank < 1:
-        least = int(np.ceil(1 / (1 - recall) - 1 - 1e-9))
+        least = int(np.ceil(np.log(1 - CONFIDENCE) / np.log(recall)))
         raise InputError(
             f"target recall {recall} needs at least {least} examples labelled forget, there are {len(own)}; "
             "label more, or lower it"
