@@ -108,9 +108,10 @@ def test_all_faults_are_named_with_suggestions() -> None:
     ("screen", "fault"),
     [
         ({"forget_above": 0.2, "normal_below": 0.4}, "normal_below (0.4) is above forget_above (0.2)"),
-        ({"judges": ["embedding"]}, "set screen.examples"),
         ({"judges": ["rules"]}, "set screen.rules"),
         ({"judges": ["outdated"]}, "set screen.changed_facts"),
+        ({"target_recall": 0.95}, "target_recall needs labelled dialogues: set examples"),
+        ({"combine": "stacked"}, "combine: stacked needs labelled dialogues: set examples"),
     ],
 )
 def test_fields_that_do_not_go_together(screen: dict[str, Any], fault: str) -> None:

@@ -123,12 +123,32 @@ def run(
 
 
 @app.command()
-def screen(where: Where, overrides: Sets = None) -> None:
+def screen(
+    where: Where,
+    fit: Annotated[
+        Path | None,
+        typer.Option("--fit", help="Labelled dialogues to learn from (screen.examples); adds the embedding judge."),
+    ] = None,
+    target_recall: Annotated[
+        float | None, typer.Option("--target-recall", help="Share to be found of what must go, e.g. 0.95.")
+    ] = None,
+    target_precision: Annotated[
+        float | None, typer.Option("--target-precision", help="Share that must go of what is forgotten, e.g. 0.9.")
+    ] = None,
+    overrides: Sets = None,
+) -> None:
     """Pick out the dialogues that need unlearning: verdicts.jsonl."""
     from letheon import pipeline
     from letheon.run import Run
 
-    opened = Run.open(where, overrides or [])
+    chosen = list(overrides or [])
+    for name, value in (("target_recall", target_recall), ("target_precision", target_precision)):
+        chosen += [] if value is None else [f"screen.{name}={value}"]
+    if fit is not None:
+        judges = Run.open(where, overrides or []).recipe.screen.judges
+        chosen.append(f"screen.examples={json.dumps(str(fit))}")
+        chosen.append(f"screen.judges={json.dumps(list(dict.fromkeys([*judges, 'embedding'])))}")
+    opened = Run.open(where, chosen)
     pipeline.prepare(opened)
     pipeline.screen_stage(opened, Console())
 

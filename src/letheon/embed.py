@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ class Embedder:
 
     def __init__(self, batch_size: int = 64):
         self.batch_size = batch_size
+        self._shallow: dict[int, Any] = {}
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Embed texts: e ∈ R^384 with ‖e‖ = 1; cosines near 1 mean the same, near 0 unrelated.
@@ -63,7 +65,7 @@ class Embedder:
 
         if not texts:
             return np.zeros((0, len(layers) * DIMENSION), dtype=np.float32)
-        tokenizer, network = self._model.tokenizer, self._model[0].auto_model
+        tokenizer, network = self._model.tokenizer, self._up_to(max(layers))
         order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
         rows = np.zeros((len(texts), len(layers) * DIMENSION), dtype=np.float32)
         for start in range(0, len(order), self.batch_size):
@@ -81,6 +83,15 @@ class Embedder:
             means = [(hidden[layer] * mask).sum(1) / mask.sum(1) for layer in layers]
             rows[chosen] = torch.cat(means, dim=1).float().cpu().numpy()
         return rows
+
+    def _up_to(self, layer: int) -> Any:
+        """The network without the layers above one; the weights are shared."""
+        if layer not in self._shallow:
+            whole = self._model[0].auto_model
+            short = copy.deepcopy(whole, {id(weight): weight for weight in whole.parameters()})
+            short.encoder.layer = short.encoder.layer[:layer]
+            self._shallow[layer] = short
+        return self._shallow[layer]
 
     @cached_property
     def _model(self) -> Any:

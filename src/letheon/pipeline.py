@@ -96,25 +96,31 @@ def screen_stage(run: Run, console: Console) -> None:
 
     The log is read batch by batch. A screening that was cut off goes on where it was.
     """
-    from letheon.screen import score_screening
+    from letheon.screen import build_screener, score_screening
     from letheon.screen.stream import screen_stream
 
-    erasure = run.recipe.data.subject is not None
+    recipe, screener, duplicates = run.recipe, None, None
     decisions = decisions_of(run, console.warn)
     run.start("screen")
     done = kept = 0
     with Measured() as cost, console.progress("screening") as update:
-        total = count_dialogues(run.recipe.data.dialogues)
-        judge, duplicates = _judge_of_log(run, decisions)
+        total = count_dialogues(recipe.data.dialogues)
+        if recipe.data.subject is None:
+            screener = build_screener(recipe.screen, seed=recipe.seed, model=recipe.model, scores=run.scores_file)
+            duplicates = _duplicates(recipe)
+            for line in screener.says():
+                console.say(line)
+        judge = screener or _eraser(recipe, decisions)
         update(0, total)
         for turns, left in screen_stream(run.log(), judge, run.verdicts_file, run.key("screen"), duplicates):
             done += len({turn.dialogue.id for turn in turns})
             kept += len(turns) if left else 0
             update(done, total)
-    if decisions and not erasure:
+    if decisions and screener:
         write_jsonl(run.verdicts_file, with_decisions(stream_verdicts(run.verdicts_file), decisions))
-    found = score_screening(stream_verdicts(run.verdicts_file), () if erasure else run.log())
-    _update(run, "screen", cost, screening=None if erasure else found)
+    found = score_screening(stream_verdicts(run.verdicts_file), run.log() if screener else ())
+    outlook = found.model_copy(update={"expected": screener.outlook}) if screener else None
+    _update(run, "screen", cost, screening=outlook)
     line = f"screened {found.n} turns: {found.forget} forget, {found.review} review, {found.normal} normal"
     if found.precision is not None and found.recall is not None:
         line += f"; against the log's labels: precision {found.precision:.3f}, recall {found.recall:.3f}"
@@ -130,30 +136,28 @@ SLOW_JUDGES = {"embedding", "classifier", "guard", "pair", "api", "consistency"}
 """To look for duplicates would take longer than the others take to judge."""
 
 
-def _judge_of_log(
-    run: Run, decisions: Sequence[PersonDecision]
-) -> tuple[Callable[[list[Turn]], list[Verdict]], Duplicates | None]:
-    """What gives the turns of the log their verdicts, and what finds those that say the same."""
-    from letheon.screen import build_judges, screen_turns
+def _duplicates(recipe: Recipe) -> Duplicates | None:
+    """What finds turns that say the same, where that pays."""
     from letheon.screen.duplicates import Duplicates
+
+    like = recipe.screen.duplicates
+    return Duplicates(near=like == "near") if like != "none" and SLOW_JUDGES & set(recipe.screen.judges) else None
+
+
+def _eraser(recipe: Recipe, decisions: Sequence[PersonDecision]) -> Callable[[list[Turn]], list[Verdict]]:
+    """What finds the turns about whoever asks to be forgotten."""
     from letheon.screen.subject import Subject, subject_verdicts
 
-    recipe, settings = run.recipe, run.recipe.screen
-    if recipe.data.subject is not None:
-        # What a person found unfit is not trained on as normal either.
-        unfit = {key for key, made in standing(decisions).items() if made.decision == "forget"}
-        subject = Subject(recipe.data.subject, recipe.data.aliases)
+    assert recipe.data.subject is not None
+    subject = Subject(recipe.data.subject, recipe.data.aliases)
+    # What a person found unfit is not trained on as normal either.
+    unfit = {key for key, made in standing(decisions).items() if made.decision == "forget"}
 
-        def find(turns: list[Turn]) -> list[Verdict]:
-            dialogues = {turn.dialogue.id: turn.dialogue for turn in turns}
-            return subject_verdicts(list(dialogues.values()), subject, unfit)
+    def find(turns: list[Turn]) -> list[Verdict]:
+        dialogues = {turn.dialogue.id: turn.dialogue for turn in turns}
+        return subject_verdicts(list(dialogues.values()), subject, unfit)
 
-        return find, None
-    judges = build_judges(settings, seed=recipe.seed, model=recipe.model, scores=run.scores_file)
-    thresholds = {"forget_above": settings.forget_above, "normal_below": settings.normal_below}
-    like = settings.duplicates != "none" and SLOW_JUDGES & set(settings.judges)
-    duplicates = Duplicates(near=settings.duplicates == "near") if like else None
-    return lambda turns: screen_turns(turns, judges, **thresholds), duplicates
+    return find
 
 
 def split_of(run: Run) -> Split:
@@ -232,15 +236,13 @@ def answer_judge(recipe: Recipe, scores: Path | None = None) -> Callable[[list[T
         recipe: The recipe.
         scores: Where the api judge keeps what it has been answered.
     """
-    from letheon.screen import build_judges, screen
+    from letheon.screen import build_screener
 
     names = [name for name in recipe.screen.judges if name != "labels"]
     if not names:
         return None
     settings = recipe.screen.model_copy(update={"judges": names})
-    judges = build_judges(settings, seed=recipe.seed, model=recipe.model, scores=scores)
-    last = {"forget_above": recipe.screen.forget_above, "normal_below": recipe.screen.normal_below}
-    return _of_last_turns(lambda dialogues: screen(dialogues, judges, **last))
+    return build_screener(settings, seed=recipe.seed, model=recipe.model, scores=scores)
 
 
 def judge_of_verdicts(run: Run) -> Callable[[list[Turn]], list[Verdict]] | None:
@@ -256,20 +258,7 @@ def judge_of_verdicts(run: Run) -> Callable[[list[Turn]], list[Verdict]] | None:
         for dialogue in run.dialogues
         if (decision := decided[dialogue.id, dialogue.last_turn.index]) != "review"
     ]
-    learnt = judge_from(labelled, seed=run.recipe.seed)
-    return None if learnt is None else _of_last_turns(learnt)
-
-
-def _of_last_turns(
-    screen: Callable[[list[Dialogue]], list[Verdict]],
-) -> Callable[[list[Turn]], list[Verdict]]:
-    """What a screening says of the last turn of each dialogue."""
-
-    def judge(turns: list[Turn]) -> list[Verdict]:
-        by_turn = iter(screen([turn.dialogue for turn in turns]))
-        return [[next(by_turn) for _ in turn.dialogue.turns()][-1] for turn in turns]
-
-    return judge
+    return judge_from(labelled, seed=run.recipe.seed)
 
 
 # -- unlearn ---------------------------------------------------------------------------------------------------------

@@ -198,9 +198,11 @@ class Screen(Section):
     """Which dialogues need unlearning: the evaluative model."""
 
     judges: list[JudgeName] = ["labels"]
-    """Judges that look at every answer; a turn is forgotten if one of them is sure."""
+    """Judges that look at every answer."""
+    combine: Literal["max", "mean", "stacked"] = "max"
+    """How their scores become one: the highest; the mean in a category; a regression fitted on the examples."""
     examples: Path | None = None
-    """Labelled dialogues that the embedding judge is fitted on."""
+    """Labelled dialogues that the embedding judge is fitted on; without them it is a weak prior."""
     knowledge: Path | None = None
     """Text with the facts that answers must not contradict, for the judges contradiction and pair."""
     ner: str = "auto"
@@ -225,6 +227,10 @@ class Screen(Section):
     """For the judge api."""
     consistency: Consistency = Consistency()
     """For the judge consistency."""
+    target_recall: float | None = Field(None, gt=0, lt=1)
+    """Choose the thresholds by the examples instead, so that this share of what is to be forgotten is found."""
+    target_precision: float | None = Field(None, gt=0, lt=1)
+    """Choose them so that this share of what is forgotten should be; with both targets, the rest is for review."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Screen:
@@ -233,8 +239,6 @@ class Screen(Section):
                 f"normal_below ({self.normal_below}) is above forget_above ({self.forget_above}); "
                 "swap them, or make them equal for no review band"
             )
-        if "embedding" in self.judges and self.examples is None:
-            raise ValueError("judge 'embedding' needs labelled dialogues: set screen.examples to their file")
         for name in ("classifier", "guard", "pair", "api"):
             if name in self.judges and getattr(self, name) is None:
                 raise ValueError(f"judge {name!r} needs its model: fill in screen.{name}")
@@ -242,6 +246,11 @@ class Screen(Section):
             raise ValueError("judge 'rules' needs rules: set screen.rules to their file")
         if "outdated" in self.judges and self.changed_facts is None:
             raise ValueError("judge 'outdated' needs changed facts: set screen.changed_facts to their file")
+        if self.examples is None:
+            asked = [name for name in ("target_recall", "target_precision") if getattr(self, name) is not None]
+            asked += ["combine: stacked"] if self.combine == "stacked" else []
+            if asked:
+                raise ValueError(f"{asked[0]} needs labelled dialogues: set examples to their file")
         return self
 
 

@@ -230,6 +230,28 @@ class Stop(Record):
     within_guards: bool = True
 
 
+class Outlook(Record):
+    """What to expect of a screening: how it does on its examples, each judged without having been learnt from.
+
+    Attributes:
+        form: What the embedding judge goes by: "MiniLM" or "TF-IDF".
+        examples: Labelled examples by category.
+        auroc: Probability that an example to forget scores above a normal one.
+        precision: Of "forget" at `forget_above`.
+        recall: Of "forget" at `forget_above`. (None where it is not defined.)
+        forget_above: Score from which a turn is forgotten, with where it might as well lie where it was chosen.
+        normal_below: Score under which it is normal.
+    """
+
+    form: str
+    examples: dict[str, int]
+    auroc: Interval | None
+    precision: Interval | None
+    recall: Interval | None
+    forget_above: Interval
+    normal_below: float
+
+
 class Screening(Record):
     """Precision and recall of "forget" against true labels (None where the data has none), over n turns.
 
@@ -252,6 +274,7 @@ class Screening(Record):
     normal: int
     wrongly_forgotten: float | None = None
     missed: float | None = None
+    expected: Outlook | None = None
 
 
 class Example(Record):

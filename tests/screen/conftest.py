@@ -9,11 +9,17 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from letheon.embed import Embedder
+from letheon.screen.embedding import EmbeddingJudge
 
 
 @pytest.fixture(scope="session")
 def embedder() -> Embedder:
     return Embedder()
+
+
+@pytest.fixture(scope="session")
+def prior(embedder: Embedder) -> EmbeddingJudge:
+    return EmbeddingJudge.prior(embedder)
 
 
 @pytest.fixture(autouse=True)

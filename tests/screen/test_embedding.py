@@ -8,7 +8,8 @@ import pytest
 from letheon.embed import Embedder
 from letheon.errors import InputError, MissingExtraError
 from letheon.records import Dialogue
-from letheon.screen.embedding import EmbeddingJudge, everyday, log_losses, softmax
+from letheon.screen import embedding
+from letheon.screen.embedding import EmbeddingJudge, everyday
 
 QUESTIONS = ["Do I look fat?", "I failed the test.", "Is my poem good?", "Nobody likes me.", "I lost my job."]
 INSULTS = [
@@ -66,7 +67,7 @@ def test_it_learns_several_categories_and_that_a_kind_reply_is_normal(
     examples: list[Dialogue], embedder: Embedder
 ) -> None:
     judge = EmbeddingJudge.fit(examples, embedder)
-    assert judge.categories == ["harmful", "normal", "privacy"]
+    assert judge.categories == ["normal", "harmful", "privacy"]
     turns = [
         example("a", "My essay is late.", "You are a lazy idiot and a loser.", None).last_turn,
         example("b", "Tell me about Bob.", "Bob lives at 9 Mill Road and owes 400 euros.", None).last_turn,
@@ -123,10 +124,46 @@ def test_everyday_examples_are_all_normal() -> None:
     assert {dialogue.label for dialogue in found} == {"normal"}
 
 
-def test_softmax_and_log_losses_in_closed_form() -> None:
-    logits = np.log(np.array([[0.25, 0.75], [0.5, 0.5]]))
-    np.testing.assert_allclose(softmax(logits + 1000), [[0.25, 0.75], [0.5, 0.5]])
-    np.testing.assert_allclose(log_losses(logits, np.array([1, 0])), [-np.log(0.75), np.log(2)])
+def test_what_it_thinks_of_its_examples_it_thinks_without_having_seen_them(
+    examples: list[Dialogue], embedder: Embedder
+) -> None:
+    """With labels that mean nothing, opinions on them must not be right more often than by chance."""
+    questions = [f"{question} ({n})" for n in range(8) for question in QUESTIONS]
+    same = [
+        example(f"{n}", question, INSULTS[n % 5], "harmful" if n % 2 else None)
+        for n, question in enumerate(questions)
+    ]
+    judge = EmbeddingJudge.fit(same, embedder)
+    right = [(o.score > 0.5) == (d.label == "forget") for d, o in zip(judge.labelled, judge.held_out, strict=True)]
+    assert np.mean(right) < 0.75
+
+
+def test_without_an_embedder_words_take_its_place(
+    examples: list[Dialogue], embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "has_embedder", lambda: False)
+    judge = EmbeddingJudge.fit(examples, embedder)
+    assert judge.form == "TF-IDF"
+    insult, kind = judge.judge(
+        [
+            example("a", "My essay is late.", "You miserable fool, you stupid loser.", None).last_turn,
+            example(
+                "b", "My essay is late.", "I am sorry to hear it. Shall we look at your options?", None
+            ).last_turn,
+        ]
+    )
+    assert insult is not None
+    assert kind is not None
+    assert insult.score > kind.score
+    assert judge.features([examples[0].last_turn]).shape[0] == 1
+
+
+def test_the_prior_says_that_it_is_weak(prior: EmbeddingJudge) -> None:
+    assert prior.labelled == []
+    assert prior.held_out == []
+    (opinion,) = prior.judge([example("a", "Am I late?", "You idiot, nobody waits for you.", None).last_turn])
+    assert opinion is not None
+    assert "weak prior" in (opinion.reason or "")
 
 
 def test_vectors_have_length_one_and_order_is_kept(embedder: Embedder) -> None:

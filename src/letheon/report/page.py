@@ -230,6 +230,8 @@ def _screening(run: RunFolder) -> dict[str, Any] | None:
     if not verdicts and summary is None:
         return None
     thresholds = [run.recipe.screen.normal_below, run.recipe.screen.forget_above] if run.recipe else []
+    if summary and summary.expected:
+        thresholds = [summary.expected.normal_below, summary.expected.forget_above.estimate]
     decisions: dict[str, int] = dict(Counter(verdict.decision for verdict in verdicts))
     if summary and not verdicts:
         decisions = {"forget": summary.forget, "review": summary.review, "normal": summary.normal}

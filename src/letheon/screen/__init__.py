@@ -13,7 +13,7 @@ from letheon.dialogues import read_dialogues
 from letheon.embed import Embedder
 from letheon.errors import InputError
 from letheon.models import load_tokenizer, same_weights
-from letheon.records import Dialogue, Verdict
+from letheon.records import Dialogue, Turn, Verdict
 from letheon.screen.api import ApiJudge, check_api
 from letheon.screen.classifier import ClassifierJudge, check_classifier
 from letheon.screen.consistency import ConsistencyJudge
@@ -27,16 +27,18 @@ from letheon.screen.pair import PairJudge, check_pair
 from letheon.screen.privacy import PrivacyJudge, find_names
 from letheon.screen.rules import RulesJudge, read_rules
 from letheon.screen.screen import score_screening, screen, screen_turns
+from letheon.screen.screener import Screener
 
 __all__ = [
     "Judge",
     "Opinion",
+    "Screener",
     "build_judges",
+    "build_screener",
     "check_judges",
     "judge_from",
     "score_screening",
     "screen",
-    "screen_turns",
 ]
 
 
@@ -67,7 +69,11 @@ def build_judges(
     part: Any = settings
     make: dict[recipe.JudgeName, Callable[[], Judge]] = {
         "labels": LabelsJudge,
-        "embedding": lambda: EmbeddingJudge.fit(_examples(settings.examples), shared, everyday(), seed),
+        "embedding": lambda: (
+            EmbeddingJudge.prior(shared, seed)
+            if settings.examples is None
+            else EmbeddingJudge.fit(read_dialogues(settings.examples), shared, everyday(), seed)
+        ),
         "privacy": lambda: PrivacyJudge(find_names(settings.ner)),
         "contradiction": lambda: ContradictionJudge(shared, _knowledge(settings.knowledge)),
         "rules": lambda: RulesJudge(read_rules(_needed(settings.rules, "rules"))),
@@ -81,6 +87,32 @@ def build_judges(
     if not settings.judges:
         raise InputError(f"screen.judges is empty; name at least one of {', '.join(make)}")
     return [make[name]() for name in settings.judges]
+
+
+def build_screener(
+    settings: recipe.Screen,
+    embedder: Embedder | None = None,
+    seed: int = 0,
+    *,
+    model: str | None = None,
+    scores: Path | None = None,
+) -> Screener:
+    """Make the judges that a recipe names, and all that is fitted on its examples: how they combine, thresholds.
+
+    Args:
+        settings: The recipe's `screen` section.
+        embedder: As for `build_judges`.
+        seed: Of folds, draws and bootstrap.
+        model: As for `build_judges`.
+        scores: As for `build_judges`.
+
+    Raises:
+        InputError: As `build_judges`, or the examples cannot give what is asked of them.
+        MissingExtraError: A part is not installed.
+    """
+    judges = build_judges(settings, embedder, seed, model=model, scores=scores)
+    examples = [] if settings.examples is None else read_dialogues(settings.examples)
+    return Screener.fit(judges, settings, examples, seed)
 
 
 def check_judges(settings: recipe.Screen, treated: str | None = None) -> None:
@@ -132,8 +164,8 @@ def asked_again(settings: recipe.Screen, treated: str | None) -> str:
     return model
 
 
-def judge_from(labelled: Sequence[Dialogue], seed: int = 0) -> Callable[[list[Dialogue]], list[Verdict]] | None:
-    """A screening by what dialogues with labels teach; None where either label is on fewer than two.
+def judge_from(labelled: Sequence[Dialogue], seed: int = 0) -> Callable[[list[Turn]], list[Verdict]] | None:
+    """A judge of turns by what dialogues with labels teach; None where either label is on fewer than two.
 
     Args:
         labelled: Dialogues with labels.
@@ -143,13 +175,7 @@ def judge_from(labelled: Sequence[Dialogue], seed: int = 0) -> Callable[[list[Di
     if min(count["forget"], count["normal"]) < FEWEST:
         return None
     judge = EmbeddingJudge.fit(labelled, Embedder(), everyday(), seed)
-    return lambda dialogues: screen(dialogues, [judge])
-
-
-def _examples(path: Path | None) -> list[Dialogue]:
-    if path is None:
-        raise InputError("judge 'embedding' needs labelled dialogues: set screen.examples to their file")
-    return read_dialogues(path)
+    return lambda turns: screen_turns(turns, [judge])
 
 
 def _needed(path: Path | None, field: str) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from letheon.records import NORMAL, Decision, Dialogue, Screening, Turn, Verdict
+from letheon.screen.combine import Combine, Given, highest
 from letheon.screen.judge import Judge, Opinion
 
 NO_JUDGE = "none"
@@ -19,37 +20,48 @@ def screen(
     *,
     forget_above: float = 0.5,
     normal_below: float = 0.5,
+    combine: Combine = highest,
 ) -> list[Verdict]:
     """Judge every assistant turn of every dialogue.
 
-    Per category the score is the highest that any judge gave, and the highest category decides: score ≥ forget_above
-    → forget; score < normal_below → normal; between them → review. At a tie the earlier judge decides. A turn on
-    which no judge has an opinion waits for review with score 0.5: it is not known to be good enough to train on. So
-    does one that is not forgotten and that some judge was unable to look at.
+    Score ≥ forget_above → forget; score < normal_below → normal; between them → review. A turn on which no judge has
+    an opinion waits for review with score 0.5: it is not known to be good enough to train on. So does one that is
+    not forgotten and that some judge was unable to look at.
 
     Args:
         dialogues: The log.
         judges: At least one.
         forget_above: In [0, 1]; higher forgets less.
         normal_below: In [0, forget_above]; lower sends more to review.
+        combine: Makes one score of the judges' opinions; as it is, the highest.
 
     Returns:
         One verdict a turn, in the order of the log.
     """
     turns = [turn for dialogue in dialogues for turn in dialogue.turns()]
-    return screen_turns(turns, judges, forget_above=forget_above, normal_below=normal_below)
+    return screen_turns(turns, judges, forget_above=forget_above, normal_below=normal_below, combine=combine)
 
 
 def screen_turns(
-    turns: Sequence[Turn], judges: Sequence[Judge], *, forget_above: float, normal_below: float
+    turns: Sequence[Turn],
+    judges: Sequence[Judge],
+    *,
+    forget_above: float = 0.5,
+    normal_below: float = 0.5,
+    combine: Combine = highest,
 ) -> list[Verdict]:
     """As `screen`, of assistant turns alone."""
-    by_judge = [(judge.name, judge.judge(turns)) for judge in judges]
-    verdicts = []
-    for number, turn in enumerate(turns):
-        given = [(name, opinion) for name, opinions in by_judge if (opinion := opinions[number]) is not None]
-        verdicts.append(_verdict(turn, given, forget_above, normal_below))
-    return verdicts
+    given = opinions_of((judge.name, judge.judge(turns)) for judge in judges)
+    return [
+        _verdict(turn, own, combine, forget_above, normal_below)
+        for turn, own in zip(turns, given or [[] for _ in turns], strict=True)
+    ]
+
+
+def opinions_of(by_judge: Iterable[tuple[str, Sequence[Opinion | None]]]) -> list[list[Given]]:
+    """The opinions on each turn, of judges that gave one a turn or None."""
+    named = [[(name, opinion) for opinion in opinions] for name, opinions in by_judge]
+    return [[(name, opinion) for name, opinion in own if opinion is not None] for own in zip(*named, strict=True)]
 
 
 def score_screening(verdicts: Iterable[Verdict], dialogues: Iterable[Dialogue]) -> Screening:
@@ -87,12 +99,13 @@ def score_screening(verdicts: Iterable[Verdict], dialogues: Iterable[Dialogue]) 
     )
 
 
-def _verdict(turn: Turn, given: Sequence[tuple[str, Opinion]], forget_above: float, normal_below: float) -> Verdict:
-    """Combine the opinions on one turn. The highest category's highest score is the highest of all scores."""
+def _verdict(
+    turn: Turn, given: Sequence[Given], combine: Combine, forget_above: float, normal_below: float
+) -> Verdict:
     if not given:
         nobody = "no judge had anything to go by"
         return _record(turn, "review", NO_JUDGE, Opinion(NORMAL, 0.5, reason=nobody))
-    judge, opinion = max(given, key=lambda one: one[1].score)
+    judge, opinion = combine(given)
     if opinion.score >= forget_above:
         return _record(turn, "forget", judge, opinion)
     for name, other in given:

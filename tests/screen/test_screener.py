@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from letheon.cli import app
+from letheon.embed import Embedder
+from letheon.errors import InputError
+from letheon.recipe import Screen
+from letheon.records import Dialogue, Message, Results, Turn, read_verdicts, write_jsonl
+from letheon.screen import Judge, Opinion, Screener, build_screener
+from letheon.screen.embedding import EmbeddingJudge
+
+BAD = ["You {} idiot.", "What a {} fool you are.", "Nobody likes a {} pig like you.", "You are a {} loser."]
+GOOD = ["Here is a {} recipe.", "The {} shop opens at nine.", "A {} walk may help.", "The {} train leaves at six."]
+WORDS = ["small", "big", "slow", "odd", "plain", "new"]
+
+
+def examples(folder: Path, n: int = 6) -> Path:
+    rows = []
+    for number, word in enumerate(WORDS[:n]):
+        for place, (bad, good) in enumerate(zip(BAD, GOOD, strict=True)):
+            for label, text in (("forget", bad), ("normal", good)):
+                messages = (
+                    Message(role="user", content=f"Question {place} on {word} things?"),
+                    Message(role="assistant", content=text.format(word)),
+                )
+                rows.append(
+                    Dialogue.model_validate(
+                        {"id": f"{label}-{number}-{place}", "messages": messages, "label": label}
+                        | ({"category": "harmful"} if label == "forget" else {})
+                    )
+                )
+    path = folder / "labelled.jsonl"
+    write_jsonl(path, rows)
+    return path
+
+
+class Known:
+    """Knows part of the truth; of the rest it has no opinion."""
+
+    def __init__(self, name: str, right: float):
+        self.name, self.right = name, right
+
+    def judge(self, turns: Sequence[Turn]) -> list[Opinion | None]:
+        found: list[Opinion | None] = []
+        for number, turn in enumerate(turns):
+            true = turn.dialogue.label == "forget"
+            wrong = number % 10 >= self.right * 10
+            found.append(Opinion("harmful", 0.9 if true != wrong else 0.1))
+        return found
+
+
+def fit(judges: Sequence[Judge], labelled: list[Dialogue], **settings: Any) -> Screener:
+    return Screener.fit(judges, Screen.model_validate({"examples": "there.jsonl", **settings}), labelled)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> list[Dialogue]:
+    from letheon.dialogues import read_dialogues
+
+    return read_dialogues(examples(tmp_path))
+
+
+def test_targets_take_the_place_of_thresholds(labelled: list[Dialogue]) -> None:
+    screener = fit([Known("k", 0.8)], labelled, target_recall=0.5, forget_above=0.99)
+    assert screener.forget_above == screener.normal_below == 0.9
+    assert screener.outlook is not None
+    assert screener.outlook.forget_above.estimate == 0.9
+    assert screener.outlook.recall is not None
+    assert screener.outlook.recall.estimate == pytest.approx(0.8, abs=0.05)
+    assert screener.outlook.examples == {"harmful": 24, "normal": 24}
+
+
+def test_without_targets_the_recipe_decides(labelled: list[Dialogue]) -> None:
+    screener = fit([Known("k", 0.8)], labelled, forget_above=0.7, normal_below=0.2)
+    assert (screener.forget_above, screener.normal_below) == (0.7, 0.2)
+
+
+def test_stacked_believes_the_better_judge(labelled: list[Dialogue]) -> None:
+    screener = fit([Known("good", 1.0), Known("coin", 0.5)], labelled, combine="stacked")
+    verdicts = screener([one.last_turn for one in labelled])
+    assert [v.decision == "forget" for v in verdicts] == [d.label == "forget" for d in labelled]
+    assert screener.outlook is not None
+    assert screener.outlook.auroc is not None
+    assert screener.outlook.auroc.estimate == 1
+
+
+def test_both_labels_are_needed(labelled: list[Dialogue]) -> None:
+    with pytest.raises(InputError, match="both labels are needed"):
+        fit([Known("k", 1.0)], [d for d in labelled if d.label == "normal"])
+
+
+def test_it_says_what_to_expect_and_when_it_is_weak(
+    tmp_path: Path, embedder: Embedder, prior: EmbeddingJudge
+) -> None:
+    judges = ["embedding"]
+    weak = list(Screener.fit([prior], Screen.model_validate({"judges": judges}), []).says())
+    assert any("a weak prior" in line for line in weak)
+    fitted = build_screener(Screen.model_validate({"judges": judges, "examples": examples(tmp_path)}), embedder)
+    said = "\n".join(fitted.says())
+    assert "24 harmful, 24 normal" in said
+    assert "AUROC" in said
+    assert "weak" not in said
+
+
+def test_the_command_fits_and_writes_what_to_expect(tmp_path: Path, tiny_model_dir: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(
+        '{"question": "Question 2 on red things?", "answer": "Nobody likes a red pig like you."}\n'
+        '{"question": "Question 1 on red things?", "answer": "The red shop opens at nine."}\n'
+    )
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: {tiny_model_dir}\noutput: run\ndata:\n  dialogues: log.jsonl\n")
+    arguments = ["screen", str(recipe), "--fit", str(examples(tmp_path)), "--target-recall", "0.9"]
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 0, outcome.output
+    results = Results.load(tmp_path / "run" / "results.json")
+    assert results.screening is not None
+    assert results.screening.expected is not None
+    assert results.screening.expected.form == "MiniLM"
+    assert [v.decision for v in read_verdicts(tmp_path / "run" / "verdicts.jsonl")] == ["forget", "normal"]
