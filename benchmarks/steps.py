@@ -11,6 +11,7 @@ of a large matrix product in the same precision.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -39,16 +40,17 @@ from letheon.forward import hold_in_bf16
 from letheon.measure import Measured
 from letheon.models import fast_bf16, load_model, load_tokenizer
 from letheon.objective import DPO, NPO, CrossEntropy, GradientAscent, SimNPO
+from letheon.records import Dialogue
 from letheon.train.progress import quiet
 
 LOG = Path(__file__).parents[1] / "src" / "letheon" / "demo" / "data" / "log.jsonl"
 WARM_UP = 2
 """Steps that are not timed."""
 TUNINGS = ("full", "lora", "top-8")
-METHODS = {
-    "plain": ("fine-tune", "graddiff", "npo", "simnpo", "dpo"),
-    "letheon": ("graddiff", "npo", "simnpo", "dpo", "default"),
-}
+METHODS = ("fine-tune", "graddiff", "npo", "simnpo", "dpo", "default")
+"""The first only as a plain step, the last only as Letheon's."""
+Variant = tuple[str, str, str]
+"""Whose step, what learns, and the method."""
 MATRIX = 512, 576, 1536
 """Of the product that is taken for the peak: tokens of a step, and the two sides of the model's widest layer."""
 
@@ -75,9 +77,20 @@ class Clock(TrainerCallback):  # type: ignore[misc]
         self.seconds.append(self.clock() - self.start)
 
 
-def data() -> tuple[list[Any], list[Any]]:
-    """The demo's dialogues to forget, and its normal ones."""
-    log = read_dialogues(LOG)
+def data(words: int = 0) -> tuple[list[Dialogue], list[Dialogue]]:
+    """The demo's dialogues to forget, and its normal ones.
+
+    Args:
+        words: So many words of general text, about as many tokens, stand before each question.
+    """
+    text = (LOG.parent / "general.txt").read_text(encoding="utf-8").split()
+    log = []
+    for number, dialogue in enumerate(read_dialogues(LOG)):
+        # Each begins elsewhere in the text, so that no beginning is shared.
+        before = [text[(97 * number + place) % len(text)] for place in range(words)]
+        *others, question, answer = dialogue.messages
+        longer = question.model_copy(update={"content": " ".join([*before, question.content])})
+        log.append(dialogue.model_copy(update={"messages": (*others, longer, answer)}))
     return [d for d in log if d.label == "forget"], [d for d in log if d.label == "normal"]
 
 
@@ -106,10 +119,10 @@ Tick = Callable[[], float]
 
 
 def time_plain(
-    model: Any, tokenizer: Any, tuning: str, method: str, batch: int, steps: int, tick: Tick
+    model: Any, tokenizer: Any, tuning: str, method: str, batch: int, words: int, steps: int, tick: Tick
 ) -> list[float]:
     """What each step of a plain loop takes."""
-    forget, normal = data()
+    forget, normal = data(words)
     if (config := adapter(model, tuning)) is not None:
         model = get_peft_model(model, config)
     plain = Plain(model, method, 1e-5)
@@ -136,13 +149,13 @@ OBJECTIVES = {
 
 
 def time_letheon(
-    model: Any, tokenizer: Any, tuning: str, method: str, batch: int, steps: int, tick: Tick
+    model: Any, tokenizer: Any, tuning: str, method: str, batch: int, words: int, steps: int, tick: Tick
 ) -> list[float]:
     """What each step of the trainer takes.
 
     "default" also takes an expected answer for each to forget; with "lora" its adapter is the default one.
     """
-    forget, normal = data()
+    forget, normal = data(words)
     default, clock = method == "default", Clock(tick)
     if tuning != "full" and fast_bf16():
         # As a recipe's run does.
@@ -189,7 +202,7 @@ def peak_rate(dtype: torch.dtype) -> float:
     return 2 * rows * inner * columns / statistics.median(seconds)
 
 
-def measure(who: str, tuning: str, method: str, batch: int, steps: int, *, count: bool) -> dict[str, Any]:
+def measure(who: str, tuning: str, method: str, batch: int, words: int, steps: int, *, count: bool) -> dict[str, Any]:
     """One variant, in this process: its seconds and memory, or its FLOPs."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -198,81 +211,81 @@ def measure(who: str, tuning: str, method: str, batch: int, steps: int, *, count
     run = time_plain if who == "plain" else time_letheon
     with Measured() as cost, FlopCounterMode(display=False) if count else nullcontext() as counter:
         tick = counter.get_total_flops if counter is not None else time.process_time
-        taken = run(load_model(folder), load_tokenizer(folder), tuning, method, batch, steps + WARM_UP, tick)[
-            WARM_UP:
-        ]
+        model, tokenizer = load_model(folder), load_tokenizer(folder)
+        taken = run(model, tokenizer, tuning, method, batch, words, steps + WARM_UP, tick)[WARM_UP:]
     if count:
         return {"flops": taken}
     peak = peak_rate(torch.bfloat16 if who == "letheon" and fast_bf16() else torch.float32)
     return {"seconds": taken, "peak_mb": cost.peak_mb, "peak": peak}
 
 
+def row(batch: int, words: int, own: Variant, found: dict[Variant, list[dict[str, Any]]]) -> dict[str, Any]:
+    """What is written of one variant, the last of whose measurements is the count."""
+    who, tuning, method = own
+    rival = "plain", tuning, "npo" if method == "default" else method
+    seconds = {v: statistics.median(s for run in found[v][:-1] for s in run["seconds"]) for v in (own, rival)}
+    peak = {v: statistics.median(run["peak_mb"] for run in found[v][:-1]) for v in (own, rival)}
+    flops = found[own][-1]["flops"]
+    # Step by step: they differ in length.
+    rates = [
+        work / taken / run["peak"]
+        for run in found[own][:-1]
+        for work, taken in zip(flops, run["seconds"], strict=True)
+    ]
+    return {
+        "batch": batch,
+        "words": words,
+        "tuning": tuning,
+        "who": who,
+        "method": method,
+        "seconds": round(seconds[own], 3),
+        "gflop": round(statistics.median(flops) / 1e9),
+        "share_of_peak": round(statistics.median(rates), 2),
+        "peak_mb": round(peak[own]),
+        "times_as_fast": round(seconds[rival] / seconds[own], 2),
+        "share_of_memory": round(peak[own] / peak[rival], 2),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--batch", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--words", type=int, nargs="+", default=[0], help="of general text before each question")
+    parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--tuning", nargs="+", choices=TUNINGS, default=list(TUNINGS))
     parser.add_argument("--csv", type=Path, default=Path(__file__).parent / "results" / "steps.csv")
-    parser.add_argument("--count", action="store_true", help="with --one: FLOPs in place of seconds")
     parser.add_argument("--one", nargs=3, metavar=("WHO", "TUNING", "METHOD"), help="measure this alone, as JSON")
+    parser.add_argument("--count", action="store_true", help="with --one: FLOPs in place of seconds")
     given = parser.parse_args()
     if given.one:
         who, tuning, method = given.one
-        print(json.dumps(measure(who, tuning, method, given.batch[0], given.steps, count=given.count)))
+        measured = measure(who, tuning, method, given.batch[0], given.words[0], given.steps, count=given.count)
+        print(json.dumps(measured))
         return
-    variants = [(who, tuning, method) for tuning in given.tuning for who in METHODS for method in METHODS[who]]
-    rows: list[dict[str, Any]] = []
-    for batch in given.batch:
-
-        def one(variant: tuple[str, str, str], *more: str, batch: int = batch) -> dict[str, Any]:
-            command = [
-                sys.executable,
-                __file__,
-                "--one",
-                *variant,
-                "--batch",
-                str(batch),
-                "--steps",
-                str(given.steps),
-            ]
-            done = subprocess.run([*command, *more], check=True, capture_output=True, text=True)
-            return dict(json.loads(done.stdout.splitlines()[-1]))
-
-        found: dict[tuple[str, str, str], list[dict[str, Any]]] = {variant: [] for variant in variants}
-        for _ in range(given.rounds):
+    # What the default is held against comes with it.
+    plain = [
+        method for method in METHODS if method in given.method or (method == "npo" and "default" in given.method)
+    ]
+    variants = [("plain", tuning, method) for tuning in given.tuning for method in plain if method != "default"]
+    variants += [("letheon", tuning, m) for tuning in given.tuning for m in given.method if m != "fine-tune"]
+    rows = []
+    for batch, words in itertools.product(given.batch, given.words):
+        sizes = ["--batch", str(batch), "--words", str(words), "--steps", str(given.steps)]
+        found: dict[Variant, list[dict[str, Any]]] = {variant: [] for variant in variants}
+        for more in (*[()] * given.rounds, ("--count",)):
             for variant in variants:
-                found[variant].append(one(variant))
-        flops = {variant: one(variant, "--count")["flops"] for variant in variants}
-        seconds = {v: statistics.median(s for run in runs for s in run["seconds"]) for v, runs in found.items()}
-        peak = {variant: statistics.median(run["peak_mb"] for run in runs) for variant, runs in found.items()}
-        for own in variants:
-            who, tuning, method = own
-            rival = "plain", tuning, "npo" if method == "default" else method
-            # Step by step: they differ in length.
-            rates = [
-                work / taken / run["peak"]
-                for run in found[own]
-                for work, taken in zip(flops[own], run["seconds"], strict=True)
-            ]
-            rows.append(
-                {
-                    "batch": batch,
-                    "tuning": tuning,
-                    "who": who,
-                    "method": method,
-                    "seconds": round(seconds[own], 3),
-                    "gflop": round(statistics.median(flops[own]) / 1e9),
-                    "share_of_peak": round(statistics.median(rates), 2),
-                    "peak_mb": round(peak[own]),
-                    "times_as_fast": round(seconds[rival] / seconds[own], 2),
-                    "share_of_memory": round(peak[own] / peak[rival], 2),
-                }
-            )
-            print(rows[-1], flush=True)
-    again = {(str(batch), tuning) for batch in given.batch for tuning in given.tuning}
-    kept = [row for row in read_rows(given.csv) if (row["batch"], row["tuning"]) not in again]
-    write_rows(given.csv, [*kept, *rows])
+                command = [sys.executable, __file__, "--one", *variant, *sizes, *more]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                found[variant].append(json.loads(done.stdout.splitlines()[-1]))
+        rows += [row(batch, words, variant, found) for variant in variants]
+        print(*rows[-len(variants) :], sep="\n", flush=True)
+    new = [{name: str(value) for name, value in one.items()} for one in rows]
+    same = ("batch", "words", "tuning", "who", "method")
+    again = {tuple(one[name] for name in same) for one in new}
+    kept = [one for one in read_rows(given.csv) if tuple(one.get(name, "0") for name in same) not in again]
+    write_rows(given.csv, [*kept, *new])
 
 
 if __name__ == "__main__":
