@@ -28,8 +28,8 @@ from letheon.screen.thresholds import (
 )
 
 WEAK = (
-    "the embedding judge has no examples of yours, only a few hundred that come with Letheon: a weak prior, no better "
-    "than chance on public logs of other kinds; label some dialogues and give them with --fit"
+    "the embedding judge has no examples of yours, only some that come with Letheon: a weak prior, which was "
+    "no better than chance on public logs of other kinds; label some dialogues and give them with --fit"
 )
 
 
