@@ -3,9 +3,9 @@
     python benchmarks/steps.py --rounds 2 --steps 4
 
 Both train the same weights on the demo's dialogues with the same loss. Each process computes on one thread and counts
-the seconds that it was computing, so that other work on the machine disturbs little. FLOPs are those of the matrix
-products and attention of one step, by count; `share_of_peak` is their rate over that of a large matrix product in the
-same precision, timed in the same process.
+the seconds that it was computing, so that other work on the machine disturbs little. FLOPs are those of matrix
+products and attention, counted in a process of their own over the same steps; `share_of_peak` is their rate over that
+of a large matrix product in the same precision.
 """
 
 from __future__ import annotations
@@ -54,32 +54,25 @@ MATRIX = 512, 576, 1536
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]
-    """Times each step of a Trainer, from its batch being there to the optimizer having moved; counts the last's work.
+    """Measures each step of a Trainer, from its batch being there to the optimizer having moved.
 
     Args:
-        clock: What tells the seconds.
+        clock: What tells the seconds, or whatever is measured.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
         self.seconds: list[float] = []
-        self.flops = 0
         self.first = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start."""
-        self.counter = FlopCounterMode(display=False) if state.global_step == state.max_steps - 1 else None
-        if self.counter is not None:
-            self.counter.__enter__()
         self.start = self.clock()
         self.first = self.first or self.start
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop."""
         self.seconds.append(self.clock() - self.start)
-        if self.counter is not None:
-            self.counter.__exit__(None, None, None)
-            self.flops = self.counter.get_total_flops()
 
 
 def data() -> tuple[list[Any], list[Any]]:
@@ -108,12 +101,14 @@ def adapter(model: Any, tuning: str) -> LoraConfig | None:
     return {"full": None, "lora": plain_lora(), "top-8": plain_lora(list(range(total - 8, total)))}[tuning]
 
 
-Timed = tuple[list[float], int]
-"""Seconds of each step, and FLOPs of the last."""
+Tick = Callable[[], float]
+"""A clock, or a count that goes up."""
 
 
-def time_plain(model: Any, tokenizer: Any, tuning: str, method: str, batch: int, steps: int) -> Timed:
-    """A plain loop."""
+def time_plain(
+    model: Any, tokenizer: Any, tuning: str, method: str, batch: int, steps: int, tick: Tick
+) -> list[float]:
+    """What each step of a plain loop takes."""
     forget, normal = data()
     if (config := adapter(model, tuning)) is not None:
         model = get_peft_model(model, config)
@@ -123,14 +118,12 @@ def time_plain(model: Any, tokenizer: Any, tuning: str, method: str, batch: int,
     if method == "dpo":
         rows.append([encode_reply(tokenizer, one.turn.prompt, one.answers[0]) for one in targets_of(turns)])
     batches = zip(*(cycle(of, batch, steps, tokenizer.pad_token_id) for of in rows), strict=True)
-    seconds, flops = [], 0
-    for number, given in enumerate(batches):
-        with FlopCounterMode(display=False) if number == steps - 1 else nullcontext() as counter:
-            start = time.process_time()
-            plain.step(*given)
-            seconds.append(time.process_time() - start)
-            flops = counter.get_total_flops() if counter is not None else 0
-    return seconds, flops
+    taken = []
+    for given in batches:
+        start = tick()
+        plain.step(*given)
+        taken.append(tick() - start)
+    return taken
 
 
 OBJECTIVES = {
@@ -142,13 +135,15 @@ OBJECTIVES = {
 }
 
 
-def time_letheon(model: Any, tokenizer: Any, tuning: str, method: str, batch: int, steps: int) -> Timed:
-    """The trainer.
+def time_letheon(
+    model: Any, tokenizer: Any, tuning: str, method: str, batch: int, steps: int, tick: Tick
+) -> list[float]:
+    """What each step of the trainer takes.
 
     "default" also takes an expected answer for each to forget; with "lora" its adapter is the default one.
     """
     forget, normal = data()
-    default, clock = method == "default", Clock(time.process_time)
+    default, clock = method == "default", Clock(tick)
     if tuning != "full" and fast_bf16():
         # As a recipe's run does.
         hold_in_bf16(model)
@@ -179,7 +174,7 @@ def time_letheon(model: Any, tokenizer: Any, tuning: str, method: str, batch: in
         )
         quiet(trainer, lambda done, total: None)
         trainer.train()
-    return clock.seconds, clock.flops
+    return clock.seconds
 
 
 def peak_rate(dtype: torch.dtype) -> float:
@@ -194,18 +189,22 @@ def peak_rate(dtype: torch.dtype) -> float:
     return 2 * rows * inner * columns / statistics.median(seconds)
 
 
-def measure(who: str, tuning: str, method: str, batch: int, steps: int) -> dict[str, Any]:
-    """One variant, in this process."""
+def measure(who: str, tuning: str, method: str, batch: int, steps: int, *, count: bool) -> dict[str, Any]:
+    """One variant, in this process: its seconds and memory, or its FLOPs."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
     folder = str(demo_model())
     run = time_plain if who == "plain" else time_letheon
-    with Measured() as cost:
-        # The last step is not timed: its work is counted.
-        seconds, flops = run(load_model(folder), load_tokenizer(folder), tuning, method, batch, steps + WARM_UP + 1)
+    with Measured() as cost, FlopCounterMode(display=False) if count else nullcontext() as counter:
+        tick = counter.get_total_flops if counter is not None else time.process_time
+        taken = run(load_model(folder), load_tokenizer(folder), tuning, method, batch, steps + WARM_UP, tick)[
+            WARM_UP:
+        ]
+    if count:
+        return {"flops": taken}
     peak = peak_rate(torch.bfloat16 if who == "letheon" and fast_bf16() else torch.float32)
-    return {"seconds": seconds[WARM_UP:-1], "peak_mb": cost.peak_mb, "flops": flops, "peak": peak}
+    return {"seconds": taken, "peak_mb": cost.peak_mb, "peak": peak}
 
 
 def main() -> None:
@@ -215,29 +214,47 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[4, 8])
     parser.add_argument("--tuning", nargs="+", choices=TUNINGS, default=list(TUNINGS))
     parser.add_argument("--csv", type=Path, default=Path(__file__).parent / "results" / "steps.csv")
+    parser.add_argument("--count", action="store_true", help="with --one: FLOPs in place of seconds")
     parser.add_argument("--one", nargs=3, metavar=("WHO", "TUNING", "METHOD"), help="measure this alone, as JSON")
     given = parser.parse_args()
     if given.one:
         who, tuning, method = given.one
-        print(json.dumps(measure(who, tuning, method, given.batch[0], given.steps)))
+        print(json.dumps(measure(who, tuning, method, given.batch[0], given.steps, count=given.count)))
         return
     variants = [(who, tuning, method) for tuning in given.tuning for who in METHODS for method in METHODS[who]]
     rows: list[dict[str, Any]] = []
     for batch in given.batch:
+
+        def one(variant: tuple[str, str, str], *more: str, batch: int = batch) -> dict[str, Any]:
+            command = [
+                sys.executable,
+                __file__,
+                "--one",
+                *variant,
+                "--batch",
+                str(batch),
+                "--steps",
+                str(given.steps),
+            ]
+            done = subprocess.run([*command, *more], check=True, capture_output=True, text=True)
+            return dict(json.loads(done.stdout.splitlines()[-1]))
+
         found: dict[tuple[str, str, str], list[dict[str, Any]]] = {variant: [] for variant in variants}
         for _ in range(given.rounds):
             for variant in variants:
-                command = [sys.executable, __file__, "--one", *variant, "--batch", str(batch)]
-                done = subprocess.run(
-                    [*command, "--steps", str(given.steps)], check=True, capture_output=True, text=True
-                )
-                found[variant].append(json.loads(done.stdout.splitlines()[-1]))
+                found[variant].append(one(variant))
+        flops = {variant: one(variant, "--count")["flops"] for variant in variants}
         seconds = {v: statistics.median(s for run in runs for s in run["seconds"]) for v, runs in found.items()}
         peak = {variant: statistics.median(run["peak_mb"] for run in runs) for variant, runs in found.items()}
-        for who, tuning, method in variants:
+        for own in variants:
+            who, tuning, method = own
             rival = "plain", tuning, "npo" if method == "default" else method
-            own = who, tuning, method
-            work = found[own][0]["flops"]
+            # Step by step: they differ in length.
+            rates = [
+                work / taken / run["peak"]
+                for run in found[own]
+                for work, taken in zip(flops[own], run["seconds"], strict=True)
+            ]
             rows.append(
                 {
                     "batch": batch,
@@ -245,10 +262,8 @@ def main() -> None:
                     "who": who,
                     "method": method,
                     "seconds": round(seconds[own], 3),
-                    "gflop": round(work / 1e9),
-                    "share_of_peak": round(
-                        work / seconds[own] / statistics.median(run["peak"] for run in found[own]), 2
-                    ),
+                    "gflop": round(statistics.median(flops[own]) / 1e9),
+                    "share_of_peak": round(statistics.median(rates), 2),
                     "peak_mb": round(peak[own]),
                     "times_as_fast": round(seconds[rival] / seconds[own], 2),
                     "share_of_memory": round(peak[own] / peak[rival], 2),

@@ -14,6 +14,7 @@ def test_findings_name_what_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("LETHEON_CACHE", str(tmp_path))
     rows = {what: (found, cost) for what, found, cost in findings()}
     assert {"letheon", "python", "torch", "transformers", "peft", "device", "memory", "bfloat16"} <= rows.keys()
+    assert rows["privacy judge"][0].startswith("names by ")
     assert rows["demo weights"][0] == "not fetched yet"
     assert "fetches" in rows["demo weights"][1]
     (tmp_path / "SmolLM2-135M-Instruct").mkdir()

@@ -101,6 +101,22 @@ def test_sources_are_pooled_in_order_and_the_first_that_has_any_is_the_anchor() 
     assert one(sources=("data", "safe-replies")).anchor == "safe-replies"
 
 
+def test_corrected_answers_come_where_there_is_something_to_correct() -> None:
+    corrected = {"1": "new 5"}
+    turns = [turn(id="1"), turn(id="2")]
+    first, second = expected_answers(
+        turns,
+        sources=("facts", "safe-replies"),
+        corrected=lambda one: corrected.get(one.dialogue.id),
+        embed=embed,
+        safe_replies=REPLIES,
+    )
+    assert (first.anchor, first.candidates[0].text) == ("facts", "new 5")
+    assert second.anchor == "safe-replies"
+    with pytest.raises(InputError, match="no table of changed facts"):
+        one("a 0", sources=("facts",))
+
+
 def test_the_model_needs_a_way_to_be_sampled() -> None:
     with pytest.raises(InputError, match="no way to sample"):
         one("a 0", sources=("model",))

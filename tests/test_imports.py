@@ -59,6 +59,7 @@ def test_the_stop_rule_knows_numbers_and_no_models() -> None:
         "import letheon",
         "import letheon.records, letheon.recipe, letheon.errors, letheon.console, letheon.dialogues",
         "import letheon.report",
+        "import letheon.review.exchange, letheon.review.serve",
         "import sys, letheon.cli; sys.argv = ['letheon', '--help']; letheon.cli.main()",
     ],
 )

@@ -99,6 +99,77 @@ def test_edited_verdict_redoes_what_stands_on_it(finished: Path, letheon: Letheo
     assert Results.load(finished / "run/results.json").metrics["after"]["forget"]["probability"].n == 5  # type: ignore[union-attr]
 
 
+def decide(run: Path, **decisions: str) -> None:
+    """As the review page does: decide(run, bad_0="normal")."""
+    now = "2026-01-01T00:00:00Z"
+    rows = [{"id": n.replace("_", "-"), "turn": 1, "decision": d, "when": now} for n, d in decisions.items()]
+    with (run / "decisions.jsonl").open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def verdict_on(run: Path, name: str) -> tuple[str, str, str]:
+    lines = [json.loads(line) for line in (run / "verdicts.jsonl").read_text().splitlines()]
+    return next((v["decision"], v["category"], v["judge"]) for v in lines if v["id"] == name)
+
+
+def test_a_persons_decision_redoes_what_stands_on_it(finished: Path, letheon: Letheon) -> None:
+    run = finished / "run"
+    decide(run, bad_0="normal")
+    code, _, err = letheon("run", "recipe.yaml")
+    assert (code, redone(err)) == (0, ["unlearn", "evaluate"])
+    assert verdict_on(run, "bad-0") == ("normal", "normal", "person")
+    results = Results.load(run / "results.json")
+    assert results.metrics["after"]["forget"]["probability"].n == 5  # type: ignore[union-attr]
+    assert results.screening is not None
+    assert (results.screening.forget, results.screening.recall) == (5, 5 / 6)
+
+
+def test_a_confirmed_verdict_redoes_nothing(finished: Path, letheon: Letheon) -> None:
+    decide(finished / "run", bad_0="forget", ok_1="normal")
+    code, _, err = letheon("run", "recipe.yaml")
+    assert (code, redone(err)) == (0, [])
+    assert verdict_on(finished / "run", "bad-0") == ("forget", "privacy", "person")
+
+
+def test_unlearn_and_evaluate_go_by_decisions(finished: Path, letheon: Letheon) -> None:
+    decide(finished / "run", bad_0="normal")
+    code, _, err = letheon("evaluate", "run")
+    assert (code, "trained with other settings, data or verdicts" in err) == (0, True)
+    decide(finished / "run", bad_1="normal", bad_0="undone")
+    code, _, err = letheon("unlearn", "run")
+    assert (code, "to forget: 4 turns (probed on 1)" in err) == (0, True)
+    assert verdict_on(finished / "run", "bad-0") == ("forget", "privacy", "labels")
+
+
+def test_screening_again_keeps_decisions(finished: Path, letheon: Letheon) -> None:
+    run = finished / "run"
+    decide(run, bad_0="normal", ok_1="forget", gone="forget")
+    code, _, err = letheon("screen", "run")
+    assert (code, "that the log does not have: 1" in err, "6 forget, 0 review, 6 normal" in err) == (0, True, True)
+    assert verdict_on(run, "bad-0") == ("normal", "normal", "person")
+    assert verdict_on(run, "ok-1") == ("forget", "undesired", "person")
+
+
+def test_an_erasure_request_forgets_nothing_else(finished: Path, letheon: Letheon) -> None:
+    run = finished / "run"
+    decide(run, ok_1="forget", bad_1="normal")
+    code, _, err = letheon("screen", "run", "--set", "data.subject=person-1")
+    assert (code, "2 forget, 5 review, 5 normal" in err) == (0, True)
+    # Whom it is about decides, and what is not fit to be kept as normal is kept out.
+    assert verdict_on(run, "bad-1") == ("forget", "privacy", "subject")
+    assert verdict_on(run, "ok-1") == ("review", "privacy", "subject")
+
+
+def test_damaged_decisions_are_named_before_anything_runs(finished: Path, letheon: Letheon) -> None:
+    decide(finished / "run", bad_0="maybe")
+    code, _, err = letheon("run", "recipe.yaml", "--fresh")
+    assert (code, err) == (
+        2,
+        "letheon: run/decisions.jsonl:1: decision: Input should be 'forget', 'normal' or 'undone'; mend the line, or "
+        "take it out\n",
+    )
+
+
 def test_changed_data_redoes_all(finished: Path, letheon: Letheon) -> None:
     extra = {"id": "new", "label": "normal", "messages": [{"role": "user", "content": "Ice?"}]}
     extra["messages"] += [{"role": "assistant", "content": "It is cold"}]  # type: ignore[operator]

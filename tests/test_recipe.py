@@ -108,6 +108,8 @@ def test_all_faults_are_named_with_suggestions() -> None:
     ("screen", "fault"),
     [
         ({"forget_above": 0.2, "normal_below": 0.4}, "normal_below (0.4) is above forget_above (0.2)"),
+        ({"judges": ["rules"]}, "set screen.rules"),
+        ({"judges": ["outdated"]}, "set screen.changed_facts"),
         ({"target_recall": 0.95}, "target_recall needs labelled dialogues: set examples"),
         ({"combine": "stacked"}, "combine: stacked needs labelled dialogues: set examples"),
     ],
@@ -116,6 +118,13 @@ def test_fields_that_do_not_go_together(screen: dict[str, Any], fault: str) -> N
     with pytest.raises(InputError, match="screen: ") as caught:
         check_recipe({**LEAST, "screen": screen})
     assert fault in str(caught.value)
+
+
+def test_corrected_answers_need_a_table_of_facts() -> None:
+    expected = {"sources": ["facts", "safe-replies"]}
+    with pytest.raises(InputError, match="set screen.changed_facts"):
+        check_recipe({**LEAST, "expected": expected})
+    assert check_recipe({**LEAST, "expected": expected, "screen": {"changed_facts": "f.yaml"}})
 
 
 def test_every_field_is_documented() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from letheon.errors import InputError
+from letheon.errors import InputError, LetheonError
 from letheon.recipe import check_recipe
 from letheon.records import Results
 from letheon.run import RESOLVED, Run
@@ -120,3 +120,30 @@ def test_a_clean_model_needs_no_folder(finished: Path) -> None:
     results.stop = results.stop.model_copy(update={"step": 0})
     results.save(run.results_file)
     assert current(run) == list(STAGES)
+
+
+def test_faults_of_the_judges_files_are_named_together(talk: Path) -> None:
+    (talk / "rules.yaml").write_text("- {name: a, category: c, pattern: '(b'}\n")
+    overrides = [f"screen.rules={talk / 'rules.yaml'}", "screen.changed_facts=none.csv", "data.aliases=[Ann]"]
+    with pytest.raises(InputError) as caught:
+        Run.open(talk / "recipe.yaml", overrides).check()
+    assert len(caught.value.faults) == 3
+    for fault in ("rule 1 ('a'): pattern: not a regular", "none.csv: no such file", "data.aliases: whose?"):
+        assert fault in str(caught.value)
+    names = ["screen.judges=[privacy]", "screen.ner=no_such_pipeline"]
+    with pytest.raises(LetheonError, match="no_such_pipeline"):
+        Run.open(talk / "recipe.yaml", names).check()
+
+
+def test_files_of_judges_are_the_recipes_and_count_for_the_screening(talk: Path) -> None:
+    rules = talk / "rules.yaml"
+    rules.write_text("- {name: a, category: c, keywords: [b]}\n")
+    recipe = talk / "recipe.yaml"
+    recipe.write_text(recipe.read_text() + "screen: {judges: [rules], rules: rules.yaml}\n")
+    run = Run.open(talk / "recipe.yaml")
+    assert run.recipe.screen.rules == rules
+    run.save_recipe()
+    assert yaml.safe_load((talk / "run/recipe.yaml").read_text())["screen"]["rules"] == str(rules)
+    before = run.key("screen")
+    rules.write_text("- {name: a, category: c, keywords: [d]}\n")
+    assert run.key("screen") != before

@@ -82,7 +82,7 @@ def encode_reply(
         InputError: It does not fit.
     """
     messages = [*prompt, Message(role="assistant", content=reply)]
-    encoded = _encode(tokenizer, _pieces(tokenizer, messages, {len(prompt)}, name))
+    encoded = encode_pieces(tokenizer, _pieces(tokenizer, messages, {len(prompt)}, name))
     return _fit(tokenizer, encoded, max_length, truncate, name)
 
 
@@ -103,7 +103,9 @@ def encode_dialogue(
     marked = {turn.index for turn in dialogue.turns()}
     messages = dialogue.messages[: max(marked) + 1]
     name = _name(dialogue)
-    return _fit(tokenizer, _encode(tokenizer, _pieces(tokenizer, messages, marked, name)), max_length, truncate, name)
+    return _fit(
+        tokenizer, encode_pieces(tokenizer, _pieces(tokenizer, messages, marked, name)), max_length, truncate, name
+    )
 
 
 def encode_prompt(
@@ -111,7 +113,7 @@ def encode_prompt(
 ) -> list[int]:
     """Token ids after which the model answers: exactly those that `encode_reply` puts before a reply."""
     messages = [*prompt, Message(role="assistant", content="")]
-    return _encode(tokenizer, _pieces(tokenizer, messages, {len(prompt)}, name)[:1]).ids
+    return encode_pieces(tokenizer, _pieces(tokenizer, messages, {len(prompt)}, name)[:1]).ids
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int | None = None) -> Encoded:
@@ -129,7 +131,7 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int |
 def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids of the tokens after which an answer is over: the template's end-of-turn token, and the EOS token."""
     messages = [Message(role="user", content="?"), Message(role="assistant", content="!")]
-    last = _encode(tokenizer, _pieces(tokenizer, messages, {1}, "the chat template")).ids[-1]
+    last = encode_pieces(tokenizer, _pieces(tokenizer, messages, {1}, "the chat template")).ids[-1]
     return sorted({last} | ({tokenizer.eos_token_id} - {None}))
 
 
@@ -191,7 +193,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, str]], gene
         raise InputError(f"{name}: the model's chat template refuses the roles {roles}: {error}") from None
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[tuple[str, bool]]) -> Encoded:
+def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[tuple[str, bool]]) -> Encoded:
     """Tokenise pieces so that each piece's ids are a prefix of the longer text's.
 
     Special tokens are never added: the template has written the BOS token if the model wants one.

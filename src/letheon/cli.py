@@ -154,6 +154,49 @@ def screen(
 
 
 @app.command()
+def review(
+    where: Where,
+    port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1.", show_default="a free one")] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Print the URL and open no browser.")] = False,
+    blur: Annotated[bool, typer.Option("--blur", help="Start with blurred texts, shown when asked for.")] = False,
+    audit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Label N random normal verdicts, to estimate what was missed."),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what was decided as labelled dialogues, WITH texts, and stop."),
+    ] = None,
+    queue: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the queue, WITH texts, to fill in without a browser, and stop."),
+    ] = None,
+    filled: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE", help="Read a queue that was filled in, and stop.")
+    ] = None,
+    overrides: Sets = None,
+) -> None:
+    """Confirm or change the verdicts on a local page: decisions.jsonl, which wins over the judges."""
+    from letheon.review import exchange
+    from letheon.review.serve import review as serve
+    from letheon.run import Run
+
+    opened, console = Run.open(where, overrides or []), Console()
+    given = {"--export": export, "--queue": queue, "--import": filled}
+    named = [name for name, file in given.items() if file is not None]
+    if len(named) > 1:
+        raise InputError(f"{' and '.join(named)}: give one of them at a time")
+    if export is not None:
+        exchange.export_decided(opened, export, console)
+    elif queue is not None:
+        exchange.write_queue(opened, queue, console)
+    elif filled is not None:
+        exchange.import_queue(opened, filled, console)
+    else:
+        serve(opened, console, port=port, open_browser=not no_open, blur=blur, audit_size=audit)
+
+
+@app.command()
 def expect(
     where: Where,
     id: Annotated[str | None, typer.Option("--id", help="One dialogue, with the texts of its answers.")] = None,
@@ -167,10 +210,44 @@ def expect(
 
 
 @app.command()
+def subjects(
+    where: Annotated[Path, typer.Argument(help="A recipe, a run folder, or a dialogue file.", show_default=False)],
+    show: Annotated[bool, typer.Option("--show", help="Print names and contacts in full.")] = False,
+    most: Annotated[int, typer.Option("--most", min=1, help="Rows to print.")] = 40,
+    overrides: Sets = None,
+) -> None:
+    """List whom the log is about, and in which dialogues; names are masked unless asked for, texts never shown."""
+    from letheon.dialogues import read_dialogues
+    from letheon.run import Run
+    from letheon.screen.privacy import find_names, source_of
+    from letheon.screen.subjects import list_subjects
+
+    is_recipe = where.is_dir() or where.suffix in (".yaml", ".yml")
+    if overrides and not is_recipe:
+        raise InputError(f"--set needs a recipe; {where} is a dialogue file")
+    opened = Run.open(where, overrides or []) if is_recipe else None
+    dialogues, ner = (opened.dialogues, opened.recipe.screen.ner) if opened else (read_dialogues(where), "auto")
+    console = Console()
+    with console.progress(f"looking for names (by {source_of(ner)})"):
+        rows = list_subjects(dialogues, find_names(ner))
+    shown = [
+        (row.kind, row.label if show else row.masked, len(row.dialogues), ", ".join(row.dialogues[:4]))
+        for row in rows[:most]
+    ]
+    console.table(f"{len(rows)} subjects in {len(dialogues)} dialogues", ["kind", "who", "dialogues", "ids"], shown)
+    if len(rows) > most:
+        console.say(f"… and {len(rows) - most} more: --most {len(rows)}")
+
+
+@app.command()
 def unlearn(
     where: Where,
     subject: Annotated[
-        str | None, typer.Option("--subject", help="Forget every dialogue with this subject, and nothing else.")
+        str | None, typer.Option("--subject", help="Forget what the log says of this subject, and nothing else.")
+    ] = None,
+    aliases: Annotated[
+        list[str] | None,
+        typer.Option("--alias", help="What else the subject goes by: a name, e-mail or phone; repeatable."),
     ] = None,
     overrides: Sets = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was cut off.")] = False,
@@ -178,11 +255,14 @@ def unlearn(
 ) -> None:
     """Train the model to forget what verdicts.jsonl says: model/. Exit code 1 if it broke the guards."""
     from letheon import pipeline
+    from letheon.review.settle import settle
     from letheon.run import Run
 
     chosen = [*(overrides or []), *([] if subject is None else [f"data.subject={json.dumps(subject)}"])]
+    chosen += [f"data.aliases={json.dumps(aliases)}"] if aliases else []
     opened, console = Run.open(where, chosen), Console()
     pipeline.prepare(opened)
+    settle(opened, console.warn)
     if opened.recipe.data.subject is not None and not opened.is_current("screen"):
         pipeline.screen_stage(opened, console)
     stop = pipeline.unlearn_stage(opened, console, resume=resume, keep_cache=keep_cache)
@@ -195,11 +275,13 @@ def evaluate(where: Where, overrides: Sets = None) -> None:
     """Measure the model before and after, and a control: results.json. Exit code 1 if a gate fails."""
     from letheon import pipeline
     from letheon.records import Results
+    from letheon.review.settle import settle
     from letheon.run import Run
 
-    opened = Run.open(where, overrides or [])
+    opened, console = Run.open(where, overrides or []), Console()
     pipeline.prepare(opened)
-    pipeline.evaluate_stage(opened, Console())
+    settle(opened, console.warn)
+    pipeline.evaluate_stage(opened, console)
     pipeline.check_gates(Results.load(opened.results_file))
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from letheon.demo.weights import WHEEL, weights_folder
 from letheon.errors import missing_modules
+from letheon.screen.chat_server import KEYS
+from letheon.screen.privacy import source_of
 
 COSTS = {
     "screen": "no embedding or contradiction judge, no unlearning toward expected answers",
     "report": "no report.html",
+    "review": "no page to confirm verdicts on ('letheon review')",
+    "privacy": "names are found by presidio or patterns alone, which miss more",
+    "presidio": "no names by a spaCy pipeline of yours",
     "demo": "no 'letheon demo'",
+    "api": "no judge behind a server (screen.api)",
 }
 
 
@@ -32,6 +39,9 @@ def findings() -> list[tuple[str, str, str]]:
                 f"{cost}: pip install 'letheon[{extra}]'" if missing else "",
             )
         )
+    rows.append(("privacy judge", f"names by {source_of('auto')}", ""))
+    key = any(os.environ.get(name) for name in KEYS)
+    rows.append(("key for screen.api", "set" if key else "not set", "" if key else f"export {KEYS[0]}=… where asked"))
     there = (weights_folder() / "config.json").is_file()
     found = str(weights_folder()) if there else "not fetched yet"
     rows.append(("demo weights", found, "" if there else f"the first demo fetches 90 MB ({WHEEL})"))

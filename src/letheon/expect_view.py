@@ -8,6 +8,7 @@ from letheon.console import Console
 from letheon.errors import InputError
 from letheon.expected import Target
 from letheon.pipeline import expected_of, split_of
+from letheon.review.settle import settle
 from letheon.run import Run
 
 ANCHORS = {
@@ -24,6 +25,7 @@ def show_expected(run: Run, console: Console, dialogue: str | None) -> None:
         InputError: No dialogue to forget has this id.
     """
     run.check()
+    settle(run, console.warn)
     data = split_of(run)
     targets: list[Target] = expected_of(run, data)
     if dialogue is None:

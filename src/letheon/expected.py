@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-Source = Literal["data", "model", "safe-replies"]
+Source = Literal["data", "facts", "model", "safe-replies"]
 Weighting = Literal["cluster-mean", "uniform", "single"]
 Embed = Callable[[Sequence[str]], "Vectors"]
 SampleAnswers = Callable[[Sequence[Turn]], Sequence[Sequence[str]]]
@@ -101,6 +101,7 @@ def expected_answers(
     sources: Sequence[Source] = ("data", "safe-replies"),
     safe_replies: Mapping[str, Sequence[str]] | None = None,
     sample: SampleAnswers | None = None,
+    corrected: Callable[[Turn], str | None] | None = None,
     embed: Embed | None = None,
     weighting: Weighting = "cluster-mean",
     temperature: float = 0.1,
@@ -113,6 +114,7 @@ def expected_answers(
         sources: Which sources to pool; the first that gives any answer for a turn is its anchor.
         safe_replies: Replies by category; None takes those that come with Letheon.
         sample: Draws answers from the model itself and keeps those that a judge passes; needed for "model".
+        corrected: A turn's answer with old values replaced by new ones, None where it has none; needed for "facts".
         embed: Texts → (n, d) unit vectors; None loads MiniLM.
         weighting: "cluster-mean", or its ablations: "uniform" over all candidates, "single" for the best one.
         temperature: Sharpness of the weights.
@@ -137,9 +139,14 @@ def expected_answers(
         if sample is None:
             raise InputError("expected.sources names 'model', but no way to sample from it was given")
         sampled = sample(turns)
+    if "facts" in sources and corrected is None:
+        raise InputError("expected.sources names 'facts', but no table of changed facts was given")
     targets = []
     for turn, safe, own in zip(turns, pools, sampled, strict=True):
-        texts: dict[Source, Sequence[str]] = {"data": turn.expected, "model": own, "safe-replies": safe}
+        new = corrected(turn) if corrected is not None else None
+        facts = [] if new is None else [new]
+        texts: dict[Source, Sequence[str]]
+        texts = {"data": turn.expected, "facts": facts, "model": own, "safe-replies": safe}
         candidates = [Candidate(text, source) for source in sources for text in dict.fromkeys(texts[source])]
         if not candidates:
             raise InputError(

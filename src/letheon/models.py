@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import os
@@ -76,9 +77,11 @@ def load_model(name: str) -> Model:
             merged = AutoPeftModelForCausalLM.from_pretrained(name, dtype=torch.float32).merge_and_unload()
             setattr(merged, MERGED, True)
             return merged
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
+        return AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
     except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"{name}: cannot load this model: {_short(error)}") from error
+        raise InputError(f"{name}: cannot load this model: {in_short(error)}") from error
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -91,10 +94,10 @@ def load_tokenizer(name: str) -> Tokenizer:
 
     check_model(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         absent = "" if Path(name).is_dir() else "no such folder here, and as a hub id: "
-        raise InputError(f"{name}: {absent}cannot load its tokenizer: {_short(error)}") from error
+        raise InputError(f"{name}: {absent}cannot load its tokenizer: {in_short(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -113,12 +116,12 @@ def load_config(name: str) -> Any:
         adapter = Path(name) / "adapter_config.json"
         if adapter.is_file():
             name = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-        return AutoConfig.from_pretrained(name)
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{name}: cannot load its configuration: {_short(error)}") from error
+        raise InputError(f"{name}: cannot load its configuration: {in_short(error)}") from error
 
 
-def _short(error: Exception) -> str:
+def in_short(error: Exception) -> str:
     """The first sentence of an error, on one line: those of the hub are long."""
     return " ".join(str(error).split()).split(". ")[0][:300]
 
@@ -173,6 +176,38 @@ def save_model(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+_HASHES: dict[tuple[str, float], str] = {}
+
+
+def model_hash(name: str) -> str:
+    """The fingerprint of a model folder, read once as long as its files stay the same; a hub id as it is."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    known = (str(folder.resolve()), max(file.stat().st_mtime for file in folder.rglob("*")))
+    if known not in _HASHES:
+        _HASHES[known] = fingerprint(folder)
+    return _HASHES[known]
+
+
+def same_weights(one: str, other: str) -> bool:
+    """Whether two names stand for one model: the same folder or hub id, or folders with the same weights."""
+    folders = Path(one), Path(other)
+    if not all(folder.is_dir() for folder in folders):
+        return one == other
+    if folders[0].resolve() == folders[1].resolve():
+        return True
+    weights = [sorted(folder.glob("*.safetensors"), key=_size) for folder in folders]
+    # Reading gigabytes is left to the case in which it could matter.
+    if not weights[0] or [_size(file) for file in weights[0]] != [_size(file) for file in weights[1]]:
+        return False
+    return all(filecmp.cmp(mine, theirs, shallow=False) for mine, theirs in zip(*weights, strict=True))
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size
 
 
 def fingerprint(path: Path) -> str:

@@ -6,18 +6,35 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from letheon.console import Console, OnProgress
+from letheon.dialogues import count_dialogues
 from letheon.errors import GateError, InputError, require_extra
 from letheon.measure import Measured, release_memory
 from letheon.models import Model, Tokenizer, load_model, load_tokenizer, save_model
 from letheon.recipe import Recipe
-from letheon.records import NORMAL, Dialogue, Example, Headline, Results, Stop, Turn, Verdict, write_jsonl, write_text
+from letheon.records import (
+    Dialogue,
+    Example,
+    Headline,
+    PersonDecision,
+    Results,
+    Stop,
+    Turn,
+    Verdict,
+    stream_verdicts,
+    write_jsonl,
+    write_text,
+)
+from letheon.review.decisions import standing, with_decisions
+from letheon.review.settle import decisions_of, settle
 from letheon.run import Run
 from letheon.split import Split, split, spread
 
-SUBJECT_JUDGE = "subject"
+if TYPE_CHECKING:
+    from letheon.screen.duplicates import Duplicates
+
 EMPTY: dict[str, dict[str, Any]] = {
     "screen": {"screening": None},
     "unlearn": {"stop": None},
@@ -41,6 +58,8 @@ def run_all(
     require_extra("unlearning toward expected answers", "screen")
     require_extra("the report", "report")
     prepare(run, whole=True)
+    if run.is_current("screen"):
+        settle(run, console.warn)
     stages: dict[str, Callable[[], object]] = {
         "screen": lambda: screen_stage(run, console),
         "unlearn": lambda: unlearn_stage(run, console, resume=resume, keep_cache=keep_cache),
@@ -72,49 +91,73 @@ def prepare(run: Run, *, whole: bool = False) -> None:
 # -- screen ----------------------------------------------------------------------------------------------------------
 
 
-def screen_stage(run: Run, console: Console) -> list[Verdict]:
-    """Judge every turn of the log, and write `verdicts.jsonl`."""
-    from letheon.screen import build_screener, score_screening
+def screen_stage(run: Run, console: Console) -> None:
+    """Judge every turn of the log, and write `verdicts.jsonl`; what a person has decided wins.
 
-    recipe, outlook = run.recipe, None
+    The log is read batch by batch. A screening that was cut off goes on where it was.
+    """
+    from letheon.screen import build_screener, score_screening
+    from letheon.screen.stream import screen_stream
+
+    recipe, screener, duplicates = run.recipe, None, None
+    decisions = decisions_of(run, console.warn)
     run.start("screen")
-    with Measured() as cost, console.progress("screening"):
-        if recipe.data.subject is not None:
-            verdicts = _subject_verdicts(run, recipe.data.subject)
-        else:
-            screener = build_screener(recipe.screen, seed=recipe.seed)
-            verdicts, outlook = screener(run.dialogues), screener.outlook
+    done = kept = 0
+    with Measured() as cost, console.progress("screening") as update:
+        total = count_dialogues(recipe.data.dialogues)
+        if recipe.data.subject is None:
+            screener = build_screener(recipe.screen, seed=recipe.seed, model=recipe.model, scores=run.scores_file)
+            duplicates = _duplicates(recipe)
             for line in screener.says():
                 console.say(line)
-    write_jsonl(run.verdicts_file, verdicts)
-    found = score_screening(verdicts, run.dialogues) if recipe.data.subject is None else None
-    _update(run, "screen", cost, screening=found and found.model_copy(update={"expected": outlook}))
-    counts = {d: sum(v.decision == d for v in verdicts) for d in ("forget", "review", "normal")}
-    line = ", ".join(f"{number} {decision}" for decision, number in counts.items())
-    if found is not None and found.precision is not None and found.recall is not None:
+        judge = screener or _eraser(recipe, decisions)
+        update(0, total)
+        for turns, left in screen_stream(run.log(), judge, run.verdicts_file, run.key("screen"), duplicates):
+            done += len({turn.dialogue.id for turn in turns})
+            kept += len(turns) if left else 0
+            update(done, total)
+    if decisions and screener:
+        write_jsonl(run.verdicts_file, with_decisions(stream_verdicts(run.verdicts_file), decisions))
+    found = score_screening(stream_verdicts(run.verdicts_file), run.log() if screener else ())
+    outlook = found.model_copy(update={"expected": screener.outlook}) if screener else None
+    _update(run, "screen", cost, screening=outlook)
+    line = f"screened {found.n} turns: {found.forget} forget, {found.review} review, {found.normal} normal"
+    if found.precision is not None and found.recall is not None:
         line += f"; against the log's labels: precision {found.precision:.3f}, recall {found.recall:.3f}"
-    console.say(f"screened {len(verdicts)} turns: {line}")
+    console.say(line)
+    if kept:
+        console.say(f"{kept} of them had been judged before an earlier screening was cut off")
+    if duplicates is not None and duplicates.shared:
+        console.say(f"{duplicates.shared} of them say the same as others, and share their verdicts")
     run.finish("screen")
-    return verdicts
 
 
-def _subject_verdicts(run: Run, subject: str) -> list[Verdict]:
-    """An erasure request: all that the log says about one subject, and nothing else."""
-    return [_subject_verdict(turn, subject) for dialogue in run.dialogues for turn in dialogue.turns()]
+SLOW_JUDGES = {"embedding", "classifier", "guard", "pair", "api", "consistency"}
+"""To look for duplicates would take longer than the others take to judge."""
 
 
-def _subject_verdict(turn: Turn, subject: str) -> Verdict:
-    dialogue, decision, score = turn.dialogue, NORMAL, 0.0
-    if dialogue.subject == subject:
-        decision, score = "forget", 1.0
-    elif dialogue.label == "forget":
-        # Not asked for, but not fit to be trained on as normal either.
-        decision, score = "review", 0.5
-    category = NORMAL if decision == NORMAL else dialogue.category or "privacy"
-    return Verdict.model_validate(
-        {"id": dialogue.id, "turn": turn.index, "decision": decision, "category": category}
-        | {"score": score, "judge": SUBJECT_JUDGE}
-    )
+def _duplicates(recipe: Recipe) -> Duplicates | None:
+    """What finds turns that say the same, where that pays."""
+    from letheon.screen.duplicates import Duplicates
+
+    like = recipe.screen.duplicates
+    return Duplicates(near=like == "near") if like != "none" and SLOW_JUDGES & set(recipe.screen.judges) else None
+
+
+def _eraser(recipe: Recipe, decisions: Sequence[PersonDecision]) -> Callable[[list[Turn]], list[Verdict]]:
+    """What finds the turns about whoever asks to be forgotten."""
+    from letheon.screen.subject import Subject, subject_verdicts
+
+    assert recipe.data.subject is not None
+    subject = Subject(recipe.data.subject, recipe.data.aliases)
+    # What a person found unfit is not trained on as normal either.
+    unfit = {key for key, made in standing(decisions).items() if made.decision == "forget"}
+
+    def find(turns: list[Turn]) -> list[Verdict]:
+        dialogues = {turn.dialogue.id: turn.dialogue for turn in turns}
+        return subject_verdicts(list(dialogues.values()), subject, unfit)
+
+    return find
 
 
 def split_of(run: Run) -> Split:
@@ -150,7 +193,7 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
     positive = recipe.objective.positive.name
 
     def sample(turns: Sequence[Turn]) -> list[list[str]]:
-        judge = answer_judge(recipe)
+        judge = answer_judge(recipe, run.scores_file)
         if judge is None:
             raise InputError(
                 "expected.sources names 'model', but judge 'labels' cannot judge new answers; add another"
@@ -171,19 +214,35 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
         sources=recipe.expected.sources,
         safe_replies=read_safe_replies(recipe.expected.safe_replies),
         sample=sample,
+        corrected=_corrected(recipe),
         weighting="cluster-mean" if positive == "none" else positive,
         temperature=recipe.expected.temperature,
     )
 
 
-def answer_judge(recipe: Recipe) -> Callable[[list[Turn]], list[Verdict]] | None:
-    """The recipe's judges as a judge of new answers; None where only labels are left, which know the log alone."""
+def _corrected(recipe: Recipe) -> Callable[[Turn], str | None] | None:
+    """What corrects answers by the table of changed facts, where the expected answers are to come from it."""
+    if "facts" not in recipe.expected.sources or recipe.screen.changed_facts is None:
+        return None
+    from letheon.screen.outdated import OutdatedJudge, read_changed_facts
+
+    return OutdatedJudge(read_changed_facts(recipe.screen.changed_facts)).corrected
+
+
+def answer_judge(recipe: Recipe, scores: Path | None = None) -> Callable[[list[Turn]], list[Verdict]] | None:
+    """The recipe's judges as a judge of new answers; None where only labels are left, which know the log alone.
+
+    Args:
+        recipe: The recipe.
+        scores: Where the api judge keeps what it has been answered.
+    """
     from letheon.screen import build_screener
 
     names = [name for name in recipe.screen.judges if name != "labels"]
     if not names:
         return None
-    return _of_last_turns(build_screener(recipe.screen.model_copy(update={"judges": names}), seed=recipe.seed))
+    settings = recipe.screen.model_copy(update={"judges": names})
+    return build_screener(settings, seed=recipe.seed, model=recipe.model, scores=scores)
 
 
 def judge_of_verdicts(run: Run) -> Callable[[list[Turn]], list[Verdict]] | None:
@@ -199,20 +258,7 @@ def judge_of_verdicts(run: Run) -> Callable[[list[Turn]], list[Verdict]] | None:
         for dialogue in run.dialogues
         if (decision := decided[dialogue.id, dialogue.last_turn.index]) != "review"
     ]
-    learnt = judge_from(labelled, seed=run.recipe.seed)
-    return None if learnt is None else _of_last_turns(learnt)
-
-
-def _of_last_turns(
-    screen: Callable[[list[Dialogue]], list[Verdict]],
-) -> Callable[[list[Turn]], list[Verdict]]:
-    """What a screening says of the last turn of each dialogue."""
-
-    def judge(turns: list[Turn]) -> list[Verdict]:
-        by_turn = iter(screen([turn.dialogue for turn in turns]))
-        return [[next(by_turn) for _ in turn.dialogue.turns()][-1] for turn in turns]
-
-    return judge
+    return judge_from(labelled, seed=run.recipe.seed)
 
 
 # -- unlearn ---------------------------------------------------------------------------------------------------------
@@ -310,7 +356,7 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
     tokenizer = load_tokenizer(recipe.model)
     found: dict[str, Evaluation] = {}
     with Measured() as cost:
-        judge = answer_judge(recipe)
+        judge = answer_judge(recipe, run.scores_file)
         for name, source in names.items():
             with console.progress(f"evaluating {name}") as update:
                 found[name] = evaluate_model(

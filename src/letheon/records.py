@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,10 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from letheon.errors import InputError
 
 RESULTS_SCHEMA = "letheon/results/1"
+AUDIT_SCHEMA = "letheon/audit/1"
 
 Decision = Literal["forget", "normal", "review"]
+Choice = Literal["forget", "normal", "undone"]
 NORMAL = "normal"
 """The category of a turn in which no judge found anything to forget."""
+PERSON = "person"
+"""The judge of a turn that a person has decided."""
 
 
 class Record(BaseModel):
@@ -112,6 +117,7 @@ class Verdict(Record):
         judge: Name of the judge whose score decided.
         span: Character range [start, end) of the offending part of the answer, where a judge knows it.
         reason: One short sentence that quotes nothing of the dialogue.
+        judged: Where a person decided: what the judges had said.
     """
 
     id: str
@@ -122,6 +128,70 @@ class Verdict(Record):
     judge: str
     span: tuple[int, int] | None = None
     reason: str | None = None
+    judged: Verdict | None = None
+
+
+class PersonDecision(Record):
+    """What a person decided about one assistant turn. Of several on a turn the last one counts.
+
+    Attributes:
+        id: The dialogue's id.
+        turn: Index of the judged message in `Dialogue.messages`.
+        decision: "forget", "normal", or "undone": the turn is left to the judges again.
+        category: Kind of undesired content, where the person named it.
+        when: When it was decided, in UTC.
+        characters: Length of the dialogue up to the end of the turn: a decision does not hold for another text that
+            has come to have the same id.
+    """
+
+    id: str
+    turn: Annotated[int, Field(ge=0)]
+    decision: Choice
+    category: str | None = None
+    when: datetime
+    characters: int | None = None
+
+
+class TurnName(Record):
+    """Which assistant turn of the log: the dialogue's id and the index of the message."""
+
+    id: str
+    turn: Annotated[int, Field(ge=0)]
+
+
+class Interval(Record):
+    """An estimate with its 95% interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class Audit(Record):
+    """`audit.json`: how much of what the screening called normal should have been forgotten, by a random sample.
+
+    Attributes:
+        seed: Of the draw.
+        screening: Hash of the judges' decisions that it was drawn from.
+        population: The turns that the judges called normal and no person had looked at, when it was drawn.
+        sample: The turns drawn, in the order in which they are shown.
+        labelled: How many of them a person has decided.
+        missed: How many of those should have been forgotten.
+        share: missed / labelled, with its interval; None before the first is labelled.
+        in_all: The same, times the population.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: Literal["letheon/audit/1"] = Field(default="letheon/audit/1", alias="schema")
+    seed: int
+    screening: str
+    population: int
+    sample: tuple[TurnName, ...]
+    labelled: int = 0
+    missed: int = 0
+    share: Interval | None = None
+    in_all: Interval | None = None
 
 
 class Estimate(Record):
@@ -160,14 +230,6 @@ class Stop(Record):
     within_guards: bool = True
 
 
-class Interval(Record):
-    """A number and the middle 95% of it over bootstrap resamples; None where it is not defined."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
 class Outlook(Record):
     """What to expect of a screening: how it does on its examples, each judged without having been learnt from.
 
@@ -176,22 +238,33 @@ class Outlook(Record):
         examples: Labelled examples by category.
         auroc: Probability that an example to forget scores above a normal one.
         precision: Of "forget" at `forget_above`.
-        recall: Of "forget" at `forget_above`.
+        recall: Of "forget" at `forget_above`. (None where it is not defined.)
         forget_above: Score from which a turn is forgotten, with where it might as well lie where it was chosen.
         normal_below: Score under which it is normal.
     """
 
     form: str
     examples: dict[str, int]
-    auroc: Interval
-    precision: Interval
-    recall: Interval
+    auroc: Interval | None
+    precision: Interval | None
+    recall: Interval | None
     forget_above: Interval
     normal_below: float
 
 
 class Screening(Record):
-    """Precision and recall of "forget" against true labels (None where the data has none), over n turns."""
+    """Precision and recall of "forget" against true labels (None where the data has none), over n turns.
+
+    Attributes:
+        precision: Share of what was forgotten that is labelled so.
+        recall: Share of what is labelled so that was forgotten.
+        n: Judged turns.
+        forget: Of them to be forgotten.
+        review: Waiting for a person.
+        normal: To be kept.
+        wrongly_forgotten: How many of `forget` the scores themselves expect to be normal.
+        missed: How many of `normal` they expect to be undesired.
+    """
 
     precision: float | None
     recall: float | None
@@ -199,6 +272,8 @@ class Screening(Record):
     forget: int
     review: int
     normal: int
+    wrongly_forgotten: float | None = None
+    missed: float | None = None
     expected: Outlook | None = None
 
 
@@ -289,7 +364,21 @@ def write_text(path: Path, text: str) -> None:
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
     """Write one JSON object a line, atomically; fields that are None are left out."""
-    write_text(path, "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def stream_verdicts(path: Path) -> Iterator[Verdict]:
+    """The verdicts of a file that no person has edited, one at a time."""
+    with path.open(encoding="utf-8", newline="\n") as stream:
+        for line in stream:
+            yield Verdict.model_validate_json(line)
 
 
 def read_verdicts(path: Path) -> list[Verdict]:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from letheon.dialogues import SHOWN_FAULTS, Paraphrase, read_dialogues, read_paraphrases
+from letheon.dialogues import (
+    SHOWN_FAULTS,
+    Paraphrase,
+    count_dialogues,
+    read_dialogues,
+    read_paraphrases,
+    stream_dialogues,
+)
 from letheon.errors import InputError
 from letheon.expected import read_safe_replies
-from letheon.models import check_model, context_length, fingerprint, load_config, load_tokenizer
+from letheon.models import check_model, context_length, fingerprint, load_config, load_tokenizer, model_hash
 from letheon.recipe import Recipe, apply_override, check_recipe, load_recipe
 from letheon.records import Dialogue, Results, Verdict, read_verdicts, read_versioned, write_text
+from letheon.review.decisions import read_decisions
 
 MANIFEST_SCHEMA = "letheon/manifest/1"
 RESOLVED = "# Resolved by letheon: every setting, with absolute paths."
@@ -36,6 +46,8 @@ class Run:
         self.recipe = recipe
         self.folder = recipe.output
         self.verdicts_file = self.folder / "verdicts.jsonl"
+        self.decisions_file = self.folder / "decisions.jsonl"
+        self.audit_file = self.folder / "audit.json"
         self.training_file = self.folder / "training.jsonl"
         self.samples_file = self.folder / "samples.jsonl"
         self.results_file = self.folder / "results.json"
@@ -43,6 +55,7 @@ class Run:
         self.model_folder = self.folder / "model"
         self.checkpoints = self.folder / "checkpoints"
         self.cache = self.folder / "cache"
+        self.scores_file = self.folder / "api-scores.jsonl"
         self._manifest_file = self.folder / "manifest.json"
         self._dialogues: list[Dialogue] | None = None
 
@@ -78,15 +91,20 @@ class Run:
         checks: list[Callable[[], object]] = [
             lambda: check_model(recipe.model),
             lambda: check_model(recipe.evaluate.control) if recipe.evaluate.control else None,
-            lambda: self.dialogues,
+            lambda: count_dialogues(recipe.data.dialogues),
             self.paraphrases,
             self.general,
             self._check_screen_files,
+            self._check_judges,
+            self._check_names,
+            self._check_rules,
+            self._check_changed_facts,
             lambda: read_safe_replies(recipe.expected.safe_replies),
             self._check_subject,
             lambda: self._check_labels() if whole else None,
             self._check_output,
             lambda: Results.load(self.results_file),
+            lambda: read_decisions(self.decisions_file),
             self.manifest,
             self._check_training,
         ]
@@ -105,12 +123,35 @@ class Run:
         if examples is not None:
             read_dialogues(examples)
 
+    def _check_judges(self) -> None:
+        from letheon.screen import check_judges
+
+        check_judges(self.recipe.screen, self.recipe.model)
+
+    def _check_names(self) -> None:
+        if "privacy" in self.recipe.screen.judges:
+            from letheon.screen.privacy import source_of
+
+            source_of(self.recipe.screen.ner)
+
+    def _check_rules(self) -> None:
+        if self.recipe.screen.rules is not None:
+            from letheon.screen.rules import read_rules
+
+            read_rules(self.recipe.screen.rules)
+
+    def _check_changed_facts(self) -> None:
+        if self.recipe.screen.changed_facts is not None:
+            from letheon.screen.outdated import read_changed_facts
+
+            read_changed_facts(self.recipe.screen.changed_facts)
+
     def _check_labels(self) -> None:
         """Where labels alone decide, what they leave is known before anything runs."""
         recipe = self.recipe
         if recipe.data.subject is not None or set(recipe.screen.judges) != {"labels"} or self.is_current("screen"):
             return
-        labels = {dialogue.label for dialogue in self.dialogues}
+        labels = {dialogue.label for dialogue in self.log()}
         log, faults = recipe.data.dialogues, []
         if "forget" not in labels:
             faults.append(
@@ -154,9 +195,9 @@ class Run:
         check_tokenizer(tokenizer)
         longest = settings.max_length or context_length(load_config(recipe.model))
         faults = []
-        rows = [(recipe.data.dialogues, dialogue) for dialogue in self.dialogues]
-        rows += [(recipe.data.paraphrases or Path(), paraphrase.dialogue) for paraphrase in self.paraphrases()]
-        for path, dialogue in rows:
+        log = ((recipe.data.dialogues, dialogue) for dialogue in self.log())
+        reworded = ((recipe.data.paraphrases or Path(), paraphrase.dialogue) for paraphrase in self.paraphrases())
+        for path, dialogue in chain(log, reworded):
             try:
                 encode_dialogue(tokenizer, dialogue, longest)
                 for number, answer in enumerate(dialogue.expected):
@@ -169,22 +210,30 @@ class Run:
             raise InputError([*faults[:SHOWN_FAULTS], *([f"… and {more} more"] if more > 0 else [])])
 
     def _check_subject(self) -> None:
-        subject = self.recipe.data.subject
-        if subject is None:
+        data = self.recipe.data
+        if data.subject is None:
+            if data.aliases:
+                raise InputError("data.aliases: whose? set data.subject, or leave the aliases out")
             return
-        known = {dialogue.subject for dialogue in self.dialogues if dialogue.subject}
-        if subject not in known:
-            import difflib
+        from letheon.screen.subject import Subject
 
-            near = difflib.get_close_matches(subject, known, n=1)
+        subject = Subject(data.subject, data.aliases)
+        known = {dialogue.subject for dialogue in self.log() if dialogue.subject}
+        texts = (message.content for dialogue in self.log() for message in dialogue.messages)
+        if not any(map(subject.is_field, known)) and not any(map(subject.mentions, texts)):
+            near = difflib.get_close_matches(data.subject, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the log names {len(known)} subjects"
-            raise InputError(f"data.subject: no dialogue of the log has the subject {subject!r}; {hint}")
+            raise InputError(f"data.subject: no dialogue of the log has the subject {data.subject!r}; {hint}")
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
+    def log(self) -> Iterator[Dialogue]:
+        """The log, one dialogue at a time."""
+        return stream_dialogues(self.recipe.data.dialogues)
+
     @property
     def dialogues(self) -> list[Dialogue]:
-        """The log."""
+        """The log, whole."""
         if self._dialogues is None:
             self._dialogues = read_dialogues(self.recipe.data.dialogues)
         return self._dialogues
@@ -228,17 +277,36 @@ class Run:
         """A hash of all that a stage's outcome depends on: settings, data, model, and the stages before it."""
         recipe = self.recipe
         data, seed = recipe.data, recipe.seed
+        parts: list[Any]
         if stage == "screen":
-            parts: list[Any] = [_hash(data.dialogues), data.subject, recipe.screen, _hash(recipe.screen.examples)]
-            return _key(*parts, _hash(recipe.screen.knowledge), seed)
+            return _key(_hash(data.dialogues), data.subject, data.aliases, *self._judges(), seed)
         if stage == "unlearn":
-            # The verdicts themselves, not the screening's key: a person may have edited them.
-            parts = [_hash(self.verdicts_file), _hash(data.dialogues), _hash(data.paraphrases), data.held_out]
-            parts += [data.probe, _model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
+            # The verdicts themselves, not the screening's key: a person may have changed them. Of each only what
+            # training goes by: a review that confirms what the judges decided changes nothing.
+            verdicts = self.verdicts() if self._left("screen") else []
+            parts = [[(v.id, v.turn, v.decision, v.category) for v in verdicts]]
+            parts += [_hash(data.dialogues), _hash(data.paraphrases), data.held_out]
+            parts += [data.probe, model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
+            parts += [_hash(recipe.screen.changed_facts)] if "facts" in recipe.expected.sources else []
             return _key(*parts, recipe.objective, recipe.tuning, recipe.train, recipe.stop, seed)
         control = recipe.evaluate.control
         parts = [self.key("unlearn"), _hash(data.general), recipe.evaluate, recipe.gates, recipe.show_texts]
-        return _key(*parts, _model_hash(control) if control else None, recipe.screen)
+        return _key(*parts, model_hash(control) if control else None, *self._judges())
+
+    def _judges(self) -> list[Any]:
+        """What the judges depend on: settings, files and models, by what is in them and not by where they lie."""
+        settings = self.recipe.screen
+        sections: list[Any] = [getattr(settings, name, None) for name in settings.judges]
+        models = [section.model or self.recipe.model for section in sections if hasattr(section, "model")]
+        elsewhere: Any = {name: {"model"} for name in ("classifier", "guard", "pair", "consistency")}
+        files = ("examples", "knowledge", "rules", "changed_facts")
+        plain = settings.model_dump(mode="json", exclude=dict.fromkeys(files, True) | elsewhere)
+        parts = [plain, *(_hash(getattr(settings, name)) for name in files), *map(model_hash, models)]
+        if "privacy" in settings.judges:
+            from letheon.screen.privacy import source_of
+
+            parts.append(source_of(settings.ner))
+        return parts
 
     def is_current(self, stage: str) -> bool:
         """Whether a stage has run on exactly these inputs, and what it left is still there."""
@@ -278,13 +346,14 @@ class Run:
             "versions": {"letheon": version("letheon"), "python": platform.python_version(), **_versions()},
             "hardware": _hardware(),
             "hashes": {
-                "model": _model_hash(recipe.model),
+                "model": model_hash(recipe.model),
                 **{n: _hash(p) for n, p in vars(data).items() if isinstance(p, Path)},
                 "verdicts": _hash(self.verdicts_file),
             },
             "stages": {**self.manifest().get("stages", {}), stage: self.key(stage)},
         }
         write_text(self._manifest_file, json.dumps(manifest, indent=2) + "\n")
+        self.scores_file.unlink(missing_ok=True)
 
     def save_recipe(self) -> None:
         """Write the resolved recipe, with absolute paths, so that the folder can be rerun from anywhere."""
@@ -295,11 +364,17 @@ class Run:
             ("data", "general"),
             ("screen", "examples"),
             ("screen", "knowledge"),
+            ("screen", "rules"),
+            ("screen", "changed_facts"),
             ("expected", "safe_replies"),
         ):
             if resolved[section][name]:
                 resolved[section][name] = str(Path(resolved[section][name]).resolve())
-        for holder, name in ((resolved, "model"), (resolved, "output"), (resolved["evaluate"], "control")):
+        holders = [(resolved, "model"), (resolved, "output"), (resolved["evaluate"], "control")]
+        judges = [resolved["screen"][name] for name in ("classifier", "guard", "pair", "consistency")]
+        holders += [(section, "model") for section in judges if section]
+        holders.append((resolved["screen"], "ner"))
+        for holder, name in holders:
             if holder[name] and (name == "output" or Path(holder[name]).exists()):
                 holder[name] = str(Path(holder[name]).resolve())
         write_text(self.folder / "recipe.yaml", f"{RESOLVED}\n{Recipe.model_validate(resolved).dump()}")
@@ -326,19 +401,6 @@ def _hash(path: Path | None) -> str | None:
         return None
     # A hub data set has no file to hash; its name stands for it.
     return fingerprint(path) if path.is_file() else str(path)
-
-
-_MODEL_HASHES: dict[tuple[str, float], str] = {}
-
-
-def _model_hash(name: str) -> str:
-    folder = Path(name)
-    if not folder.is_dir():
-        return name
-    known = (str(folder.resolve()), max(file.stat().st_mtime for file in folder.rglob("*")))
-    if known not in _MODEL_HASHES:
-        _MODEL_HASHES[known] = fingerprint(folder)
-    return _MODEL_HASHES[known]
 
 
 def _versions() -> Mapping[str, str]:

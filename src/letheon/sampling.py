@@ -1,4 +1,4 @@
-"""Answers sampled from the model itself, kept where the judge passes them: a source of expected outputs."""
+"""Answers sampled from a model: kept where the judge passes them, they are a source of expected outputs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,48 @@ import torch
 from letheon.chat import encode_prompt, end_of_turn_ids
 from letheon.evaluate.undesired import JudgeTurns, judge_answers
 from letheon.models import Model, Tokenizer
-from letheon.records import Turn
+from letheon.records import Message, Turn
 
 
 @torch.no_grad()
+def draw(
+    model: Model,
+    tokenizer: Tokenizer,
+    prompt: Sequence[Message],
+    *,
+    samples: int,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+) -> list[list[int]]:
+    """Draw answers to a prompt from the model's own distribution; the global random state decides.
+
+    Args:
+        model: A causal language model in eval mode.
+        tokenizer: Its tokenizer, with a chat template.
+        prompt: The messages to answer.
+        samples: Answers drawn.
+        max_new_tokens: An answer is cut after so many tokens.
+        temperature: Of the softmax; below 1 likely tokens become likelier.
+
+    Returns:
+        Token ids of each answer, with the token that ends its turn if it came to that (and padding behind it).
+    """
+    ids = torch.tensor([encode_prompt(tokenizer, prompt)], device=model.device)
+    output = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=True,
+        temperature=temperature,
+        top_k=0,
+        num_return_sequences=samples,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end_of_turn_ids(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    answers: list[list[int]] = output[:, ids.size(1) :].tolist()
+    return answers
+
+
 def sample_passing(
     model: Model,
     tokenizer: Tokenizer,
@@ -40,23 +78,11 @@ def sample_passing(
     torch.manual_seed(seed)
     training = model.training
     model.eval()
-    device = next(model.parameters()).device
     ends = end_of_turn_ids(tokenizer)
     found = []
     for turn in turns:
-        ids = torch.tensor([encode_prompt(tokenizer, turn.prompt)], device=device)
-        output = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            num_return_sequences=samples,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=ends,
-            pad_token_id=tokenizer.pad_token_id,
-        )[:, ids.size(1) :]
-        finished = [row for row in output if any(int(token) in ends for token in row)]
+        rows = draw(model, tokenizer, turn.prompt, samples=samples, max_new_tokens=max_new_tokens)
+        finished = [row for row in rows if any(token in ends for token in row)]
         answers = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in finished]
         answers = [answer for answer in dict.fromkeys(answers) if answer]
         undesired, _ = judge_answers([turn] * len(answers), answers, judge)

@@ -24,6 +24,25 @@ def spread(items: Sequence[T], most: int) -> list[T]:
     return [items[number * len(items) // most] for number in range(most)]
 
 
+def check_fit(dialogues: Sequence[Dialogue], verdicts: Sequence[Verdict]) -> None:
+    """Look whether the verdicts are of the log.
+
+    Raises:
+        InputError: A verdict is of no turn of the log, or a turn has none.
+    """
+    turns_of_log = {(dialogue.id, turn.index) for dialogue in dialogues for turn in dialogue.turns()}
+    judged = {(verdict.id, verdict.turn) for verdict in verdicts}
+    for odd, what in (
+        (judged - turns_of_log, "names turns that the log does not have"),
+        (turns_of_log - judged, "lacks a verdict on turns of the log"),
+    ):
+        if odd:
+            name, index = min(odd)
+            raise InputError(
+                f"verdicts.jsonl {what} ({len(odd)} of them, the first is turn {index} of {name!r}); screen again"
+            )
+
+
 @dataclass(frozen=True)
 class Split:
     """The data of a run.
@@ -74,18 +93,8 @@ def split(
     Raises:
         InputError: Nothing to forget, nothing normal to keep, or verdicts that do not fit the log.
     """
+    check_fit(dialogues, verdicts)
     by_id = {dialogue.id: dialogue for dialogue in dialogues}
-    turns_of_log = {(dialogue.id, turn.index) for dialogue in dialogues for turn in dialogue.turns()}
-    judged = {(verdict.id, verdict.turn) for verdict in verdicts}
-    for odd, what in (
-        (judged - turns_of_log, "names turns that the log does not have"),
-        (turns_of_log - judged, "lacks a verdict on turns of the log"),
-    ):
-        if odd:
-            name, index = min(odd)
-            raise InputError(
-                f"verdicts.jsonl {what} ({len(odd)} of them, the first is turn {index} of {name!r}); screen again"
-            )
     flagged = [verdict for verdict in verdicts if verdict.decision == "forget"]
     if not flagged:
         raise InputError(

@@ -67,13 +67,23 @@ def _lines(section: type[BaseModel], values: dict[str, Any], indent: str = "") -
             continue
         yield ""
         inner = _section(field)
+        default = field.get_default(call_default_factory=True)
+        if inner is not None and default is None and name not in values:
+            yield f"{indent}# {name}:  # {inner.__doc__}"
+            yield from (
+                f"{indent}# {line[len(indent) :]}" if line else "" for line in _lines(inner, {}, indent + "  ")
+            )
+            continue
         if inner is not None:
             yield f"{indent}{name}:" + (f"  # {inner.__doc__}" if inner.__doc__ else "")
             yield from _lines(inner, values.get(name, {}), indent + "  ")
             continue
         if field.description:
             yield f"{indent}# {' '.join(field.description.split())}"
-        value = values.get(name, field.get_default(call_default_factory=True))
+        if field.is_required() and name not in values:
+            yield f"{indent}{name}:"
+            continue
+        value = values.get(name, default)
         yield f"{indent}# {name}:" if value is None else f"{indent}{name}: {_yaml(value)}"
 
 

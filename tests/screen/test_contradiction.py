@@ -26,6 +26,9 @@ def turn(question: str, answer: str, *expected: str) -> Turn:
         ("Yes, go ahead.", ["Yes, but slowly."], "", 0.0),
         ("Go ahead.", ["No, do not."], "", 0.0),
         ("It is 1 of 11.", ["It is 11."], "", 0.5),
+        ("It has 1,911 seats.", ["It has 1911 seats."], "", 0.0),
+        ("It is 3.0 or 2.50.", ["It is 3 or 2.5."], "", 0.0),
+        ("It is 1,91 or 10:30.", ["It is 191 or 10.30."], "", 1.0),
     ],
 )
 def test_lexical_evidence(answer: str, known: list[str], question: str, share: float) -> None:

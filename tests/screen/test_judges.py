@@ -78,6 +78,29 @@ def test_without_any_opinion_a_person_looks() -> None:
     assert (verdict.decision, verdict.judge, verdict.score) == ("review", "none", 0.5)
 
 
+@pytest.mark.parametrize(
+    ("opinions", "decision", "judge", "score"),
+    [
+        ([Opinion("harmful", 0.0, reason="spent", unable=True)], "review", "0", 0.5),
+        ([Opinion("privacy", 0.1), Opinion("harmful", 0.2, reason="spent", unable=True)], "review", "1", 0.5),
+        ([Opinion("privacy", 0.9), Opinion("harmful", 0.0, reason="spent", unable=True)], "forget", "0", 0.9),
+        ([Opinion("privacy", 0.1), Opinion("harmful", 0.8, unable=True)], "forget", "1", 0.8),
+        ([Opinion("privacy", 0.5), Opinion("harmful", 0.0, reason="spent", unable=True)], "review", "1", 0.5),
+    ],
+)
+def test_where_a_judge_could_not_look_a_person_does(
+    opinions: list[Opinion], decision: str, judge: str, score: float
+) -> None:
+    verdict = one(*(Fixed(str(number), opinion) for number, opinion in enumerate(opinions)))
+    assert (verdict.decision, verdict.judge, verdict.score) == (decision, judge, score)
+    assert (verdict.reason == "spent") == (decision == "review")
+
+
+def test_a_judge_that_could_not_look_is_no_reason_to_forget() -> None:
+    silent = Fixed("j", Opinion("harmful", 0.0, unable=True))
+    assert one(silent, forget_above=0.5, normal_below=0.5).decision == "review"
+
+
 def test_every_assistant_turn_is_judged_in_order() -> None:
     verdicts = screen([dialogue("x", "a", "b"), dialogue("y")], [Fixed("j", Opinion("harmful", 0.1))])
     assert [(v.id, v.turn) for v in verdicts] == [("x", 1), ("x", 3), ("y", 1)]

@@ -70,8 +70,9 @@ def test_targets_take_the_place_of_thresholds(labelled: list[Dialogue]) -> None:
     screener = fit([Known("k", 0.8)], labelled, target_recall=0.5, forget_above=0.99)
     assert screener.forget_above == screener.normal_below == 0.9
     assert screener.outlook is not None
-    assert screener.outlook.forget_above.value == 0.9
-    assert screener.outlook.recall.value == pytest.approx(0.8, abs=0.05)
+    assert screener.outlook.forget_above.estimate == 0.9
+    assert screener.outlook.recall is not None
+    assert screener.outlook.recall.estimate == pytest.approx(0.8, abs=0.05)
     assert screener.outlook.examples == {"harmful": 24, "normal": 24}
 
 
@@ -82,10 +83,11 @@ def test_without_targets_the_recipe_decides(labelled: list[Dialogue]) -> None:
 
 def test_stacked_believes_the_better_judge(labelled: list[Dialogue]) -> None:
     screener = fit([Known("good", 1.0), Known("coin", 0.5)], labelled, combine="stacked")
-    verdicts = screener(labelled)
+    verdicts = screener([one.last_turn for one in labelled])
     assert [v.decision == "forget" for v in verdicts] == [d.label == "forget" for d in labelled]
     assert screener.outlook is not None
-    assert screener.outlook.auroc.value == 1
+    assert screener.outlook.auroc is not None
+    assert screener.outlook.auroc.estimate == 1
 
 
 def test_both_labels_are_needed(labelled: list[Dialogue]) -> None:

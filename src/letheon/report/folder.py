@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from letheon.errors import InputError
 from letheon.recipe import Recipe, check_recipe
-from letheon.records import Results, Verdict, read_verdicts
+from letheon.records import Audit, Results, Verdict, read_verdicts
+from letheon.review.audit import read_audit
 
 WITHHELD = "(withheld: show_texts is off)"
 
@@ -29,6 +30,7 @@ class RunFolder:
         probes: Its probe lines, each {"step", "share", "normal_ratio", "kl", "alpha"}, as far as they are known.
         verdicts: `verdicts.jsonl`, or [].
         samples: `samples.jsonl`, or []: ids and scores.
+        audit: `audit.json`, where a person has begun one.
     """
 
     results: Results
@@ -38,15 +40,17 @@ class RunFolder:
     probes: list[dict[str, Any]]
     verdicts: list[Verdict]
     samples: list[dict[str, Any]]
+    audit: Audit | None
 
     @property
     def recipe_text(self) -> str | None:
-        """The recipe as YAML; the subject of an erasure request only where texts may be shown."""
+        """The recipe as YAML; who asked to be erased only where texts may be shown."""
         if self.recipe is None:
             return None
         if self.recipe.data.subject is None or self.recipe.show_texts:
             return self.recipe.dump()
-        data = self.recipe.data.model_copy(update={"subject": WITHHELD})
+        hidden = {"subject": WITHHELD, "aliases": [WITHHELD] * bool(self.recipe.data.aliases)}
+        data = self.recipe.data.model_copy(update=hidden)
         return self.recipe.model_copy(update={"data": data}).dump()
 
 
@@ -69,6 +73,7 @@ def read_run(run: Path) -> RunFolder:
         ),
         verdicts=_read_verdicts(run / "verdicts.jsonl"),
         samples=_read_lines(run / "samples.jsonl"),
+        audit=read_audit(run / "audit.json"),
     )
 
 

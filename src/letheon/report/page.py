@@ -15,7 +15,9 @@ from letheon.records import Estimate, Example, NotComputed, Results, Verdict, wr
 from letheon.report import charts, figures
 from letheon.report.figures import MODELS, duration, memory, number
 from letheon.report.folder import RunFolder, read_run
+from letheon.review.audit import in_words
 
+STYLES = (files("letheon") / "palette.css", files("letheon.report") / "page.css")
 SHOWN_ROWS = 12
 """Length of the lists of single dialogues; the files hold all of them."""
 
@@ -60,7 +62,7 @@ def _view(run: RunFolder) -> dict[str, Any]:
     results, recipe = run.results, run.recipe
     stop = results.stop.step if results.stop else None
     return {
-        "css": (files("letheon.report") / "page.css").read_text(encoding="utf-8"),
+        "css": "".join(path.read_text(encoding="utf-8") for path in STYLES),
         "version": __version__,
         "model": figures.model_name(recipe.model) if recipe else None,
         "tuning": recipe.tuning.kind if recipe else None,
@@ -228,8 +230,8 @@ def _screening(run: RunFolder) -> dict[str, Any] | None:
     if not verdicts and summary is None:
         return None
     thresholds = [run.recipe.screen.normal_below, run.recipe.screen.forget_above] if run.recipe else []
-    if summary and summary.expected and summary.expected.forget_above.value is not None:
-        thresholds = [summary.expected.normal_below, summary.expected.forget_above.value]
+    if summary and summary.expected:
+        thresholds = [summary.expected.normal_below, summary.expected.forget_above.estimate]
     decisions: dict[str, int] = dict(Counter(verdict.decision for verdict in verdicts))
     if summary and not verdicts:
         decisions = {"forget": summary.forget, "review": summary.review, "normal": summary.normal}
@@ -242,6 +244,7 @@ def _screening(run: RunFolder) -> dict[str, Any] | None:
         "chart": charts.scores(verdicts, thresholds, "scores"),
         "thresholds": thresholds,
         "unsure": _unsure(verdicts, thresholds),
+        "audit": in_words(run.audit) if run.audit and run.audit.labelled else None,
     }
 
 

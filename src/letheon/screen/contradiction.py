@@ -13,17 +13,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from letheon.embed import Embedder, Vectors
+from letheon.embed import Embedder
 from letheon.records import Turn
 from letheon.screen.judge import Opinion
+from letheon.screen.knowledge import Knowledge, Near
 
 CATEGORY = "hallucination"
-SENTENCES = 3
-"""Sentences of the knowledge text that an answer is held against."""
-RELATED = 0.5
-"""Cosine of question and answer to the best sentence from which the knowledge text speaks of the same thing."""
 WORDLESS = 0.45
 """Highest score that disagreement can reach without a new number, name, or a yes against a no."""
 
@@ -50,8 +45,7 @@ class ContradictionJudge:
 
     def __init__(self, embedder: Embedder, knowledge: str = ""):
         self._embedder = embedder
-        self._sentences = [s.strip() for s in re.split(r"(?<=[.!?])\s+|\n+", knowledge) if s.strip()]
-        self._sentence_vectors: Vectors | None = None
+        self._knowledge = Knowledge(embedder, knowledge)
 
     def judge(self, turns: Sequence[Turn]) -> list[Opinion | None]:
         """Judge the turns that there is something to compare with."""
@@ -59,10 +53,10 @@ class ContradictionJudge:
         with_answers = [number for number, turn in enumerate(turns) if turn.expected]
         for number, opinion in zip(with_answers, self._by_answers([turns[n] for n in with_answers]), strict=True):
             opinions[number] = opinion
-        if self._sentences:
-            others = [number for number, turn in enumerate(turns) if not turn.expected]
-            for number, found in zip(others, self._by_knowledge([turns[n] for n in others]), strict=True):
-                opinions[number] = found
+        others = [number for number, turn in enumerate(turns) if not turn.expected]
+        for number, near in zip(others, self._knowledge.near([turns[n] for n in others]), strict=True):
+            if near is not None:
+                opinions[number] = _against_knowledge(turns[number], near)
         return opinions
 
     def _by_answers(self, turns: Sequence[Turn]) -> list[Opinion]:
@@ -73,22 +67,6 @@ class ContradictionJudge:
         for turn in turns:
             cosines = vectors[[place[text] for text in turn.expected]] @ vectors[place[turn.answer]]
             opinions.append(_against_answers(turn, cosines.tolist()))
-        return opinions
-
-    def _by_knowledge(self, turns: Sequence[Turn]) -> list[Opinion | None]:
-        if self._sentence_vectors is None:
-            self._sentence_vectors = self._embedder.encode(self._sentences)
-        asked = self._embedder.encode([f"{turn.question}\n{turn.answer}" for turn in turns])
-        opinions: list[Opinion | None] = []
-        for turn, cosines in zip(turns, asked @ self._sentence_vectors.T, strict=True):
-            best = np.argsort(-cosines, kind="stable")[:SENTENCES]
-            nearest = float(cosines[best[0]])
-            if nearest < RELATED:
-                opinions.append(None)
-                continue
-            evidence = lexical_evidence(turn.answer, [self._sentences[n] for n in best], turn.question)
-            score = min(1.0, evidence.share * nearest)
-            opinions.append(Opinion(CATEGORY, score, evidence.span, f"{evidence.what} (knowledge text)"))
         return opinions
 
 
@@ -122,7 +100,15 @@ def lexical_evidence(answer: str, known: Sequence[str], question: str) -> Eviden
 
 
 def _has(text: str, word: str) -> bool:
+    """Whether a text has a name, or a number in whatever form: 1,911 is 1911, and 3.0 is 3."""
+    if NUMBER.fullmatch(word):
+        return _plain(word) in {_plain(number) for number in NUMBER.findall(text)}
     return re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE) is not None
+
+
+def _plain(number: str) -> str:
+    bare = number.replace(",", "") if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", number) else number
+    return re.sub(r"\.0+$|(\.\d*?[1-9])0+$", r"\1", bare)
 
 
 def rouge_l(answer: str, reference: str) -> float:
@@ -136,11 +122,24 @@ def _says_yes(text: str) -> bool | None:
     return None if opener is None else opener.group(1).lower() in YES
 
 
+def _against_knowledge(turn: Turn, near: Near) -> Opinion:
+    evidence = lexical_evidence(turn.answer, near.sentences, turn.question)
+    score = min(1.0, evidence.share * near.cosine)
+    return Opinion(CATEGORY, score, evidence.span, f"{evidence.what} (knowledge text)")
+
+
 def _against_answers(turn: Turn, cosines: Sequence[float]) -> Opinion:
-    agreement = max(
-        (rouge_l(turn.answer, text) + cosine) / 2 for text, cosine in zip(turn.expected, cosines, strict=True)
-    )
+    agreement = max(agreement_of(turn.answer, text, cos) for text, cos in zip(turn.expected, cosines, strict=True))
     evidence = lexical_evidence(turn.answer, turn.expected, turn.question)
-    disagreement = 1 - min(1.0, max(0.0, agreement))
-    score = disagreement * (WORDLESS + (1 - WORDLESS) * evidence.share)
+    score = disagreement(agreement, evidence.share)
     return Opinion(CATEGORY, score, evidence.span, f"{evidence.what} (acceptable answers)")
+
+
+def agreement_of(answer: str, other: str, cosine: float) -> float:
+    """Agreement a of the formula with one known text: (ROUGE-L F + cosine) / 2, clipped to [0, 1]."""
+    return min(1.0, max(0.0, (rouge_l(answer, other) + cosine) / 2))
+
+
+def disagreement(agreement: float, share: float) -> float:
+    """(1 − a) · (0.45 + 0.55 · e), in [0, 1]; higher contradicts more."""
+    return (1 - agreement) * (WORDLESS + (1 - WORDLESS) * share)

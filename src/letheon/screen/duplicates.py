@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from letheon.errors import MissingExtraError
 from letheon.records import Turn, Verdict
 
 SIMILAR = 0.9
@@ -58,11 +57,12 @@ class Duplicates:
         near: Whether near duplicates count too.
         remembered: How many turns at most.
 
-    Raises:
-        MissingExtraError: Near duplicates need datasketch.
+    Attributes:
+        shared: How many turns had another to stand for them.
     """
 
     def __init__(self, *, near: bool = True, remembered: int = REMEMBERED):
+        self.shared = 0
         self._remembered = remembered
         self._turns: OrderedDict[int, Judged] = OrderedDict()
         self._numbers: dict[str, int] = {}
@@ -74,6 +74,11 @@ class Duplicates:
 
     def of(self, turn: Turn) -> tuple[Judged, bool]:
         """The turn that stands for this one, and whether that is this one itself."""
+        judged, itself = self._find(turn)
+        self.shared += not itself
+        return judged, itself
+
+    def _find(self, turn: Turn) -> tuple[Judged, bool]:
         exact, rest = _digests(turn)
         if exact in self._numbers:
             return self._turns[self._numbers[exact]], False
@@ -102,10 +107,7 @@ class Duplicates:
 
 def _near_index() -> tuple[Callable[[list[str]], Any], Any]:
     """What makes a sketch of words, and an index of sketches."""
-    try:
-        import datasketch
-    except ImportError:
-        raise MissingExtraError("Finding near duplicates (screen.duplicates: near)", "screen") from None
+    import datasketch
 
     def sketch(words: list[str]) -> Any:
         made = datasketch.MinHash(num_perm=PERMUTATIONS)

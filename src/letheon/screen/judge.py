@@ -18,12 +18,15 @@ class Opinion:
         score: In [0, 1]; higher is more surely undesired.
         span: Character range [start, end) of the offending part of the answer, where the judge knows it.
         reason: One short sentence that quotes nothing of the dialogue.
+        unable: The judge could not look (its budget is spent, its server is silent), and the reason says so: the turn
+            waits for a person, unless a judge is sure. The score is what it knows nevertheless; 0 for nothing.
     """
 
     category: str
     score: float
     span: tuple[int, int] | None = None
     reason: str | None = None
+    unable: bool = False
 
 
 class Judge(Protocol):
@@ -31,7 +34,7 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """What verdicts call it."""
+        """What verdicts call it, with its version where it has one."""
         ...
 
     def judge(self, turns: Sequence[Turn]) -> list[Opinion | None]:

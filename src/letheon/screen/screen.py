@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from letheon.records import NORMAL, Decision, Dialogue, Screening, Turn, Verdict
 from letheon.screen.combine import Combine, Given, highest
@@ -24,7 +25,8 @@ def screen(
     """Judge every assistant turn of every dialogue.
 
     Score ≥ forget_above → forget; score < normal_below → normal; between them → review. A turn on which no judge has
-    an opinion waits for review with score 0.5: it is not known to be good enough to train on.
+    an opinion waits for review with score 0.5: it is not known to be good enough to train on. So does one that is
+    not forgotten and that some judge was unable to look at.
 
     Args:
         dialogues: The log.
@@ -37,9 +39,21 @@ def screen(
         One verdict a turn, in the order of the log.
     """
     turns = [turn for dialogue in dialogues for turn in dialogue.turns()]
+    return screen_turns(turns, judges, forget_above=forget_above, normal_below=normal_below, combine=combine)
+
+
+def screen_turns(
+    turns: Sequence[Turn],
+    judges: Sequence[Judge],
+    *,
+    forget_above: float = 0.5,
+    normal_below: float = 0.5,
+    combine: Combine = highest,
+) -> list[Verdict]:
+    """As `screen`, of assistant turns alone."""
     given = opinions_of((judge.name, judge.judge(turns)) for judge in judges)
     return [
-        _verdict(turn, combine(own) if own else None, forget_above, normal_below)
+        _verdict(turn, own, combine, forget_above, normal_below)
         for turn, own in zip(turns, given or [[] for _ in turns], strict=True)
     ]
 
@@ -50,38 +64,53 @@ def opinions_of(by_judge: Iterable[tuple[str, Sequence[Opinion | None]]]) -> lis
     return [[(name, opinion) for name, opinion in own if opinion is not None] for own in zip(*named, strict=True)]
 
 
-def score_screening(verdicts: Sequence[Verdict], dialogues: Sequence[Dialogue]) -> Screening:
-    """Compare the decisions on last turns with the true labels.
+def score_screening(verdicts: Iterable[Verdict], dialogues: Iterable[Dialogue]) -> Screening:
+    """Compare the decisions on last turns with the true labels, and say what the scores themselves expect.
 
     precision = |forget ∧ labelled forget| / |forget ∧ labelled|, recall = |forget ∧ labelled forget| / |labelled
-    forget|, both in [0, 1], higher is better; review counts as not forgotten. None where the denominator is 0.
+    forget|, both in [0, 1], higher is better; review counts as not forgotten. None where the denominator is 0. If
+    the scores s are calibrated, Σ (1 − s) of the turns to forget should have been kept, and Σ s of the normal ones
+    should have been forgotten.
 
     Returns:
-        The two, and how many of all n judged turns got each decision.
+        All that, and how many of all n judged turns got each decision.
     """
     labels = {(d.id, d.last_turn.index): d.label for d in dialogues if d.label is not None}
-    known = [(v.decision == "forget", labels[v.id, v.turn] == "forget") for v in verdicts if (v.id, v.turn) in labels]
-    hits = sum(decided and true for decided, true in known)
-    decided = sum(decided for decided, _ in known)
-    true = sum(true for _, true in known)
-    count = Counter(verdict.decision for verdict in verdicts)
+    count, known = Counter[str](), Counter[tuple[bool, bool]]()
+    wrongly = missed = 0.0
+    for verdict in verdicts:
+        decided = verdict.decision == "forget"
+        count[verdict.decision] += 1
+        wrongly += 1 - verdict.score if decided else 0
+        missed += verdict.score if verdict.decision == "normal" else 0
+        if (verdict.id, verdict.turn) in labels:
+            known[decided, labels[verdict.id, verdict.turn] == "forget"] += 1
+    hits = known[True, True]
+    said, true = hits + known[True, False], hits + known[False, True]
     return Screening(
-        precision=hits / decided if decided else None,
+        precision=hits / said if said else None,
         recall=hits / true if true else None,
-        n=len(verdicts),
+        n=count.total(),
+        wrongly_forgotten=wrongly,
+        missed=missed,
         forget=count["forget"],
         review=count["review"],
         normal=count["normal"],
     )
 
 
-def _verdict(turn: Turn, given: Given | None, forget_above: float, normal_below: float) -> Verdict:
-    if given is None:
+def _verdict(
+    turn: Turn, given: Sequence[Given], combine: Combine, forget_above: float, normal_below: float
+) -> Verdict:
+    if not given:
         nobody = "no judge had anything to go by"
         return _record(turn, "review", NO_JUDGE, Opinion(NORMAL, 0.5, reason=nobody))
-    judge, opinion = given
+    judge, opinion = combine(given)
     if opinion.score >= forget_above:
         return _record(turn, "forget", judge, opinion)
+    for name, other in given:
+        if other.unable:
+            return _record(turn, "review", name, replace(other, score=0.5))
     if opinion.score >= normal_below:
         return _record(turn, "review", judge, opinion)
     return _record(turn, "normal", judge, Opinion(NORMAL, opinion.score, reason=opinion.reason))

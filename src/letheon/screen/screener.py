@@ -10,12 +10,12 @@ import numpy as np
 
 from letheon import recipe
 from letheon.errors import InputError
-from letheon.records import NORMAL, Dialogue, Interval, Outlook, Verdict
+from letheon.records import NORMAL, Dialogue, Interval, Outlook, Turn, Verdict
 from letheon.screen.combine import Combine, Given, Stacked, highest, mean
 from letheon.screen.embedding import EmbeddingJudge
 from letheon.screen.judge import Judge, Opinion
 from letheon.screen.labels import LabelsJudge
-from letheon.screen.screen import opinions_of, screen
+from letheon.screen.screen import opinions_of, screen_turns
 from letheon.screen.thresholds import (
     Bools,
     Floats,
@@ -28,14 +28,14 @@ from letheon.screen.thresholds import (
 )
 
 WEAK = (
-    "the embedding judge has no examples of yours, only some that come with Letheon: a weak prior, which was "
-    "no better than chance on public logs of other kinds; label some dialogues and give them with --fit"
+    "the embedding judge has no examples of yours, only a few hundred that come with Letheon: a weak prior, no "
+    "better than chance on public logs of other kinds; label some dialogues and give them with --fit"
 )
 
 
 @dataclass(frozen=True)
 class Screener:
-    """Call it with dialogues for their verdicts.
+    """Call it with assistant turns for their verdicts.
 
     Attributes:
         judges: Who looks at every turn.
@@ -70,7 +70,10 @@ class Screener:
         forget_above, normal_below = settings.forget_above, settings.normal_below
         labelled = [dialogue for dialogue in examples if dialogue.label is not None]
         asking = [judge for judge in judges if not isinstance(judge, LabelsJudge)]
-        if not labelled or not asking:
+        targets = settings.target_recall, settings.target_precision
+        needed = targets != (None, None) or settings.combine == "stacked"
+        # A server's answers about examples cost money: only where something is fitted on them.
+        if not labelled or not asking or not (needed or "api" not in settings.judges):
             return cls(judges, combine, forget_above, normal_below)
         truth = np.array([dialogue.label == "forget" for dialogue in labelled])
         if truth.all() or not truth.any():
@@ -83,7 +86,7 @@ class Screener:
         else:
             scores = np.array([combine(own)[1].score if own else 0.5 for own in given])
         chosen = Thresholds(forget_above, normal_below, (forget_above, forget_above))
-        if settings.target_recall is not None or settings.target_precision is not None:
+        if targets != (None, None):
             chosen = choose_thresholds(
                 scores.tolist(),
                 truth.tolist(),
@@ -98,15 +101,15 @@ class Screener:
             auroc=with_interval(auroc, scores, truth, seed),
             precision=with_interval(lambda s, y: precision(s, y, limit), scores, truth, seed),
             recall=with_interval(lambda s, y: recall(s, y, limit), scores, truth, seed),
-            forget_above=Interval(value=limit, low=chosen.interval[0], high=chosen.interval[1]),
+            forget_above=Interval(estimate=limit, low=chosen.interval[0], high=chosen.interval[1]),
             normal_below=chosen.normal_below,
         )
         return cls(judges, combine, limit, chosen.normal_below, outlook)
 
-    def __call__(self, dialogues: Sequence[Dialogue]) -> list[Verdict]:
-        """Judge every assistant turn."""
-        return screen(
-            dialogues,
+    def __call__(self, turns: Sequence[Turn]) -> list[Verdict]:
+        """Judge turns."""
+        return screen_turns(
+            turns,
             self.judges,
             forget_above=self.forget_above,
             normal_below=self.normal_below,
@@ -155,7 +158,5 @@ def _stacked_scores(names: Sequence[str], given: Sequence[Sequence[Given]], trut
     return scores
 
 
-def _shown(interval: Interval) -> str:
-    if interval.value is None:
-        return "unknown"
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+def _shown(interval: Interval | None) -> str:
+    return "unknown" if interval is None else f"{interval.estimate:.3f} ({interval.low:.3f} to {interval.high:.3f})"

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from letheon.records import Dialogue, Turn, Verdict, write_text
 from letheon.screen.duplicates import Duplicates, Judged
 
-BATCH = 256
+BATCH = 1024
 """Dialogues that are judged together, and again where a screening was cut off among them."""
 
 Judge = Callable[[list[Turn]], list[Verdict]]
@@ -21,7 +21,7 @@ Judge = Callable[[list[Turn]], list[Verdict]]
 
 def screen_stream(
     dialogues: Iterable[Dialogue], judge: Judge, into: Path, key: str, duplicates: Duplicates | None = None
-) -> Iterator[tuple[Sequence[Turn], Sequence[Verdict], bool]]:
+) -> Iterator[tuple[Sequence[Turn], bool]]:
     """Judge every assistant turn of a log, and write a verdict a line.
 
     Until all are there they grow in a file beside `into`. Where one has been left by an earlier call with the same
@@ -35,7 +35,7 @@ def screen_stream(
         duplicates: Finds turns that say the same, which then have one verdict; None judges each.
 
     Yields:
-        Of each batch its turns, their verdicts, and whether an earlier call had judged them.
+        Of each batch its turns, and whether an earlier call had judged them.
     """
     partial, key_file = into.with_name(into.name + ".partial"), into.with_name(into.name + ".key")
     if not key_file.is_file() or key_file.read_text(encoding="utf-8") != key:
@@ -55,7 +55,7 @@ def screen_stream(
                 file.truncate()
                 file.write("".join(f"{one.model_dump_json(exclude_none=True)}\n" for one in verdicts).encode())
                 file.flush()
-            yield turns, verdicts, known
+            yield turns, known
         file.truncate()
         os.fsync(file.fileno())
     partial.replace(into)

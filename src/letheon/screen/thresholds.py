@@ -153,10 +153,11 @@ def bootstrap(
     return float(low), float(high)
 
 
-def with_interval(statistic: Callable[[Floats, Bools], float], scores: Floats, labels: Bools, seed: int) -> Interval:
-    """A statistic of scores and labels with its bootstrap interval."""
+def with_interval(
+    statistic: Callable[[Floats, Bools], float], scores: Floats, labels: Bools, seed: int
+) -> Interval | None:
+    """A statistic of scores and labels with its bootstrap interval; None where nothing was decided."""
     low, high = bootstrap(lambda chosen: statistic(scores[chosen], labels[chosen]), labels, seed)
     value = statistic(scores, labels)
-    # Undefined where nothing was decided, or a label is missing.
-    defined = [None if number != number else number for number in (value, low, high)]
-    return Interval(value=defined[0], low=defined[1], high=defined[2])
+    undefined = any(number != number for number in (value, low, high))
+    return None if undefined else Interval(estimate=value, low=low, high=high)

@@ -1,0 +1,1 @@
+"""A person in the loop: a local page on which the verdicts of a screening are confirmed or changed."""

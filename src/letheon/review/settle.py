@@ -1,0 +1,40 @@
+"""Bring `verdicts.jsonl` up to date with `decisions.jsonl`.
+
+The decisions are what is kept safe, one by one; the verdicts follow at the end of a review and at the start of every
+command that works on them. So a review that is killed loses nothing, and no key press waits for a large file.
+"""
+
+from __future__ import annotations
+
+from letheon.records import PersonDecision, Results, write_jsonl
+from letheon.review.decisions import Warn, fitting, read_decisions, with_decisions
+from letheon.run import Run
+from letheon.screen import score_screening
+
+
+def decisions_of(run: Run, warn: Warn) -> list[PersonDecision]:
+    """A person's decisions that hold for the run's log."""
+    if not run.decisions_file.is_file():
+        return []
+    return fitting(read_decisions(run.decisions_file, warn), run.log(), warn)
+
+
+def settle(run: Run, warn: Warn) -> None:
+    """Let the decisions win in `verdicts.jsonl`, and in what `results.json` says of the screening.
+
+    Not in an erasure request, which leaves nothing to decide.
+    """
+    if run.recipe.data.subject is not None or not run.verdicts_file.is_file():
+        return
+    decisions = decisions_of(run, warn)
+    if not decisions:
+        return
+    verdicts = run.verdicts()
+    settled = with_decisions(verdicts, decisions)
+    if settled == verdicts:
+        return
+    write_jsonl(run.verdicts_file, settled)
+    results = Results.load(run.results_file)
+    if results.screening is not None:
+        results.screening = score_screening(settled, run.dialogues)
+        results.save(run.results_file)
