@@ -145,8 +145,8 @@ def screen(
     for name, value in (("target_recall", target_recall), ("target_precision", target_precision)):
         chosen += [] if value is None else [f"screen.{name}={value}"]
     if fit is not None:
-        judges = Run.open(where, overrides or []).recipe.screen.judges
         chosen.append(f"screen.examples={json.dumps(str(fit))}")
+        judges = Run.open(where, chosen).recipe.screen.judges
         chosen.append(f"screen.judges={json.dumps(list(dict.fromkeys([*judges, 'embedding'])))}")
     opened = Run.open(where, chosen)
     pipeline.prepare(opened)

@@ -5,12 +5,14 @@ import numpy as np
 from letheon.screen.active import pick
 
 
-def test_it_asks_for_what_is_in_doubt() -> None:
-    """Twenty of two hundred are in doubt; by chance one of ten would be among them."""
+def test_it_asks_for_what_is_rare() -> None:
+    """Twenty of two hundred look bad; by chance one of ten would be among them."""
     features = np.random.default_rng(0).normal(size=(200, 5))
-    scores = np.where(np.arange(200) < 20, 0.5, 0.001)
+    scores = np.where(np.arange(200) < 20, 0.6, 0.02)
     found = [sum(number < 20 for number in pick(scores.tolist(), features, 10, seed=seed)) for seed in range(20)]
-    assert np.mean(found) > 4
+    assert np.mean(found) > 3
+    mirrored = [sum(n < 20 for n in pick((1 - scores).tolist(), features, 10, seed=seed)) for seed in range(20)]
+    assert mirrored == found
 
 
 def test_it_asks_for_different_things() -> None:

@@ -174,15 +174,15 @@ def test_vectors_have_length_one_and_order_is_kept(embedder: Embedder) -> None:
     assert vectors[0] @ vectors[3] > vectors[0] @ vectors[2]
     layers = embedder.encode_layers(texts, (2, 4))
     assert layers.shape == (4, 768)
-    for number, text in enumerate(texts):  # batching and padding change nothing
-        np.testing.assert_allclose(embedder.encode_layers([text], (2, 4))[0], layers[number], atol=1e-4)
+    for number, text in enumerate(texts):  # batching and padding change nothing beyond bfloat16's precision
+        np.testing.assert_allclose(embedder.encode_layers([text], (2, 4))[0], layers[number], atol=0.03)
     assert embedder.encode([]).shape == (0, 384)
     assert embedder.encode_layers([], (2, 4)).shape == (0, 768)
 
 
 def test_the_last_layer_is_the_sentence_embedding(embedder: Embedder) -> None:
     last = embedder.encode_layers(["A cat sleeps."], (6,))[0]
-    np.testing.assert_allclose(last / np.linalg.norm(last), embedder.encode(["A cat sleeps."])[0], atol=1e-5)
+    assert last @ embedder.encode(["A cat sleeps."])[0] / np.linalg.norm(last) > 0.999
 
 
 def test_the_embedder_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:

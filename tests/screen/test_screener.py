@@ -116,7 +116,16 @@ def test_the_command_fits_and_writes_what_to_expect(tmp_path: Path, tiny_model_d
     )
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"model: {tiny_model_dir}\noutput: run\ndata:\n  dialogues: log.jsonl\n")
-    arguments = ["screen", str(recipe), "--fit", str(examples(tmp_path)), "--target-recall", "0.9"]
+    arguments = [
+        "screen",
+        str(recipe),
+        "--fit",
+        str(examples(tmp_path)),
+        "--target-recall",
+        "0.9",
+        "--set",
+        "screen.combine=stacked",
+    ]
     outcome = CliRunner().invoke(app, arguments)
     assert outcome.exit_code == 0, outcome.output
     results = Results.load(tmp_path / "run" / "results.json")
