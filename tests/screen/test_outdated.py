@@ -170,6 +170,7 @@ def test_a_recipe_draws_the_model_to_corrected_answers(tmp_path: Path) -> None:
         "expected": {"sources": ["facts"]},
     }
     run = Run(check_recipe(raw))
-    assert [one.decision for one in screen_stage(run, Console())] == ["forget", "normal"]
+    screen_stage(run, Console())
+    assert [one.decision for one in run.verdicts()] == ["forget", "normal"]
     (target,) = expected_of(run, split_of(run))
     assert target.answers == ("Ines Varga is mayor.",)

@@ -190,6 +190,7 @@ def test_an_erasure_request_finds_its_person_in_the_texts(tmp_path: Path) -> Non
     write_jsonl(tmp_path / "log.jsonl", log)
     data = {"dialogues": str(tmp_path / "log.jsonl"), "subject": "Marla Quint", "aliases": ["Marlie"]}
     run = Run(check_recipe({"model": "org/name", "data": data, "output": str(tmp_path / "run")}))
-    decisions = {one.id: one.decision for one in screen_stage(run, Console())}
+    screen_stage(run, Console())
+    decisions = {one.id: one.decision for one in run.verdicts()}
     assert decisions == {"full": "forget", "alias": "forget", "close": "review", "other": "normal"}
     assert "Quint" not in run.verdicts_file.read_text()
