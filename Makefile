@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 TORCH := 2.13.0
+GROWTH := --rounds 1 --steps 2 --batch 4 --tuning lora --method npo default --csv benchmarks/results/growth.csv
 # Of the tests: each of two workers computes on one thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
@@ -38,9 +39,12 @@ test: setup  ## Run the tests, without the slow ones; options in ARGS, e.g. ARGS
 test-slow: setup  ## Run the tests that need the real demo model or minutes
 	$(PYTEST) -m slow $(ARGS)
 
-bench: setup  ## Time steps against plain ones, and how cost grows with the log (half an hour, alone on the machine)
+bench: setup  ## Time steps against plain ones, and how cost grows with the log (two hours)
 	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/steps.py $(GROWTH) --words 0 100 300
+	$(BIN)/python benchmarks/steps.py $(GROWTH) --batch 1 8 16
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/plots.py
 
 lint: setup  ## Check style and format
 	$(BIN)/ruff check .
