@@ -14,7 +14,7 @@ from made_up import SECRET, make_run
 
 from letheon.errors import InputError, MissingExtraError
 from letheon.recipe import check_recipe
-from letheon.records import Results
+from letheon.records import Audit, Interval, Results, TurnName
 from letheon.report import write_report
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -147,9 +147,28 @@ def test_holds_no_text_that_the_results_do_not_hold(plain: str) -> None:
 def test_subject_of_an_erasure_request_is_shown_only_with_texts(tmp_path: Path, show_texts: bool) -> None:
     run = make_run(tmp_path / "run", show_texts)
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    recipe["data"]["subject"] = "Mirella Q."
+    recipe["data"] |= {"subject": "Mirella Q.", "aliases": ["Mirri"]}
     (run / "recipe.yaml").write_text(check_recipe(recipe).dump())
-    assert ("Mirella Q." in page(run)) is show_texts
+    assert [name in page(run) for name in ("Mirella Q.", "Mirri")] == [show_texts, show_texts]
+
+
+def test_an_audit_is_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert "Nobody has audited it" in page(run)
+    audit = Audit(
+        seed=0,
+        screening="hash",
+        population=400,
+        sample=(TurnName(id="a", turn=1), TurnName(id="b", turn=1)),
+        labelled=2,
+        missed=1,
+        share=Interval(estimate=0.5, low=0.1, high=0.9),
+        in_all=Interval(estimate=200, low=40, high=360),
+    )
+    (run / "audit.json").write_text(audit.model_dump_json(by_alias=True))
+    html = page(run)
+    assert "Audit: 1 of 2 turns called normal should have been forgotten" in html
+    assert "Nobody has audited it" not in html
 
 
 FILES = ["results.json", "recipe.yaml", "manifest.json", "training.jsonl", "verdicts.jsonl", "samples.jsonl"]

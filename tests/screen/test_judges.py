@@ -129,6 +129,16 @@ def test_score_screening_counts_review_as_not_forgotten() -> None:
     assert (found.n, found.forget, found.review, found.normal) == (4, 2, 1, 1)
 
 
+def test_scores_say_how_many_decisions_they_expect_to_be_wrong() -> None:
+    log = [dialogue(name, "answer") for name in "abcd"]
+    scores = iter([0.9, 0.7, 0.2, 0.4])
+    verdicts = [verdict for row in log for verdict in screen([row], [Fixed("j", Opinion("harmful", next(scores)))])]
+    found = score_screening(verdicts, log)
+    assert (found.forget, found.normal) == (2, 2)
+    assert found.wrongly_forgotten == pytest.approx(0.1 + 0.3)
+    assert found.missed == pytest.approx(0.2 + 0.4)
+
+
 def test_score_screening_looks_at_last_turns_only() -> None:
     log = [dialogue("x", "a", "b", label="forget")]
     found = score_screening(screen(log, [Fixed("j", Opinion("harmful", 0.9))]), log)
