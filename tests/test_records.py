@@ -63,14 +63,22 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "file"
     write_text(path, "old")
 
-    def full(self: Path, text: str, **options: Any) -> int:
-        with self.open("w") as file:
-            file.write(text[:1])
-        raise OSError(errno.ENOSPC, "No space left on device")
+    opened = Path.open
 
-    monkeypatch.setattr(Path, "write_text", full)
+    def full(self: Path, *args: Any, **options: Any) -> Any:
+        stream = opened(self, *args, **options)
+
+        def write(text: str) -> int:
+            type(stream).write(stream, text[:1])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        stream.write = write  # type: ignore[method-assign]
+        return stream
+
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(OSError, match="No space"):
         write_text(path, "new")
+    monkeypatch.undo()
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 

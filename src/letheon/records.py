@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -351,27 +352,29 @@ def read_versioned(path: Path, schema: str, damaged: str) -> dict[str, Any]:
     return dict(raw)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically (temporary file, then rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
-    """Write one JSON object a line, atomically; fields that are None are left out."""
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """A text file that takes the place of `path` once the block has written it whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)
+            yield stream
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically (temporary file, then rename)."""
+    with _replacing(path) as stream:
+        stream.write(text)
+
+
+def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
+    """Write one JSON object a line, atomically; fields that are None are left out."""
+    with _replacing(path) as stream:
+        stream.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)
 
 
 def stream_verdicts(path: Path) -> Iterator[Verdict]:

@@ -19,6 +19,7 @@ from letheon.screen.classifier import ClassifierJudge, check_classifier
 from letheon.screen.consistency import ConsistencyJudge
 from letheon.screen.contradiction import ContradictionJudge
 from letheon.screen.embedding import FEWEST, EmbeddingJudge, everyday
+from letheon.screen.files import read_text
 from letheon.screen.guard import GuardJudge, check_guard
 from letheon.screen.judge import Judge, Opinion
 from letheon.screen.labels import LabelsJudge
@@ -187,12 +188,7 @@ def _needed(path: Path | None, field: str) -> Path:
 def _knowledge(path: Path | None) -> str:
     if path is None:
         return ""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file (screen.knowledge)") from None
-    except (UnicodeDecodeError, OSError):
-        raise InputError(f"{path}: not readable as UTF-8 text (screen.knowledge)") from None
+    text = read_text(path, "screen.knowledge")
     if not text.strip():
         raise InputError(f"{path}: empty (screen.knowledge); put the facts in it, or leave the setting out")
     return text

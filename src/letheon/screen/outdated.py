@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from letheon.errors import InputError
 from letheon.records import NORMAL, Turn
+from letheon.screen.files import read_text
 from letheon.screen.judge import Opinion
 from letheon.screen.words import keyword_pattern, sentences
 
@@ -223,12 +224,7 @@ def read_changed_facts(path: Path) -> list[ChangedFact]:
     Raises:
         InputError: Every fault at once, each with its place.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file (screen.changed_facts)") from None
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{path}: not readable as UTF-8 text (screen.changed_facts)") from None
+    text = read_text(path, "screen.changed_facts")
     readers = {".yaml": _yaml_rows, ".yml": _yaml_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}
     if path.suffix.lower() not in readers:
         raise InputError(f"{path}: unknown format (screen.changed_facts); known: {', '.join(readers)}")

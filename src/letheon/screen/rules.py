@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from letheon.errors import InputError
 from letheon.records import NORMAL, Turn
+from letheon.screen.files import read_text
 from letheon.screen.judge import Opinion
 from letheon.screen.refusal import is_refusal
 from letheon.screen.words import keyword_pattern
@@ -136,11 +137,7 @@ def read_rules(path: Path) -> list[Rule]:
         InputError: Every fault at once, each with the rule's place in the list.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file (screen.rules)") from None
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{path}: not readable as UTF-8 text (screen.rules)") from None
+        raw = yaml.safe_load(read_text(path, "screen.rules"))
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, list) or not raw:
