@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from letheon.errors import InputError
+from letheon import models
+from letheon.errors import InputError, MissingExtraError, missing_modules
 from letheon.models import (
     Model,
     cache_folder,
@@ -17,6 +19,10 @@ from letheon.models import (
     load_model,
     load_tokenizer,
     save_model,
+)
+
+on_a_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available() or bool(missing_modules("quantize")), reason="needs a CUDA GPU and bitsandbytes"
 )
 
 
@@ -32,7 +38,7 @@ def add_adapter(source: Path, target: Path) -> torch.Tensor:
 
 def logits(model: Model) -> torch.Tensor:
     with torch.no_grad():
-        result: torch.Tensor = model(torch.arange(9)[None]).logits
+        result: torch.Tensor = model(torch.arange(9, device=model.device)[None]).logits.cpu()
     return result
 
 
@@ -122,3 +128,34 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("LETHEON_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     assert cache_folder() == Path("/xdg/letheon")
+
+
+@on_a_gpu
+def test_a_base_in_4_bits(tiny_model: Callable[..., Model], tmp_path: Path) -> None:
+    # The smallest block of weights that are quantised together.
+    tiny_model(hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), quantize="nf4")
+    assert model.model.layers[0].self_attn.q_proj.weight.dtype == torch.uint8
+    assert model.lm_head.weight.dtype == torch.float32
+    said, whole = (logits(one).flatten() for one in (model, load_model(str(tmp_path))))
+    assert 0.8 < torch.nn.functional.cosine_similarity(said, whole, dim=0) < 1
+
+
+@on_a_gpu
+def test_an_adapter_is_not_quantised_with_its_base(tiny_model_dir: Path, tmp_path: Path) -> None:
+    add_adapter(tiny_model_dir, tmp_path / "adapter")
+    with pytest.raises(InputError, match="leave tuning.lora.quantize out"):
+        load_model(str(tmp_path / "adapter"), quantize="nf4")
+
+
+def test_quantising_needs_a_gpu(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("letheon.errors._is_installed", lambda module: True)
+    monkeypatch.setattr(models, "device", lambda: torch.device("cpu"))
+    with pytest.raises(InputError, match="it needs a GPU"):
+        load_model(str(tiny_model_dir), quantize="nf4")
+
+
+def test_quantising_is_an_extra(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("letheon.errors._is_installed", lambda module: False)
+    with pytest.raises(MissingExtraError, match=r"pip install 'letheon\[quantize\]'"):
+        load_model(str(tiny_model_dir), quantize="nf4")

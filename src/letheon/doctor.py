@@ -19,6 +19,7 @@ COSTS = {
     "presidio": "no names by a spaCy pipeline of yours",
     "demo": "no 'letheon demo'",
     "api": "no judge behind a server (screen.api)",
+    "quantize": "no adapters on a base in 4 bits (tuning.lora.quantize), no optimizers in 8",
 }
 
 

@@ -13,6 +13,7 @@ EXTRAS = {
     "presidio": ("presidio_analyzer", "spacy"),
     "demo": ("gguf",),
     "api": ("httpx2",),
+    "quantize": ("bitsandbytes",),
 }
 """The modules that each extra of the package brings."""
 

@@ -176,7 +176,9 @@ def _try_packing(model: Model) -> bool:
                 answer_logits(model, {key: value.to(model.device) for key, value in batch.items()})[0]
                 for batch in (pack(TRIAL), _padded(TRIAL, 0))
             )
-        near = close(packed, padded, model.dtype)
+        # Quantised weights are multiplied in bfloat16, whatever the rest is.
+        quantised = getattr(model, "is_quantized", False)
+        near = close(packed, padded, torch.bfloat16 if quantised else model.dtype)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         logger.info("packing was tried and failed: %s", error)
     model.train(training)

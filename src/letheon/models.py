@@ -9,9 +9,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from letheon.errors import InputError
+from letheon.errors import InputError, require_extra
+
+if TYPE_CHECKING:
+    import torch
 
 Model = Any
 """A transformers.PreTrainedModel or peft.PeftModel (both untyped for mypy)."""
@@ -54,34 +57,71 @@ def check_model(name: str) -> None:
         )
 
 
-def load_model(name: str) -> Model:
-    """Load a causal language model in float32, or an adapter with its base merged in.
+def load_model(name: str, *, quantize: Literal["nf4"] | None = None) -> Model:
+    """Load a causal language model in float32, or an adapter with its base merged in, on the accelerator if any.
 
     Float32, because weights trained in bfloat16 lose small updates; autocast makes the matmuls cheap where it can.
 
     Args:
         name: Folder or hub id.
+        quantize: nf4 holds the weights of linear layers in 4 bits, for an adapter to be trained on them (QLoRA,
+            arXiv 2305.14314); not those of the head.
 
     Raises:
-        InputError: It cannot be found or is no causal language model.
+        InputError: It cannot be found, is no causal language model, or cannot be quantised here.
+        MissingExtraError: Quantising is not installed.
     """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     check_model(name)
+    own: dict[str, Any] = {}
+    if quantize is not None:
+        check_quantizing(name)
+        own = {"quantization_config": _nf4(), "device_map": {"": device()}}
     try:
         if (Path(name) / "adapter_config.json").is_file():
             from peft import AutoPeftModelForCausalLM
 
             merged = AutoPeftModelForCausalLM.from_pretrained(name, dtype=torch.float32).merge_and_unload()
             setattr(merged, MERGED, True)
-            return merged
-        return AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            return merged.to(device())
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **own
         )
+        return model if own else model.to(device())
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{name}: cannot load this model: {in_short(error)}") from error
+
+
+def check_quantizing(name: str) -> None:
+    """Check that a model can be held in 4 bits here, without loading weights.
+
+    Raises:
+        InputError: There is no GPU, or the model is an adapter.
+        MissingExtraError: bitsandbytes is not installed.
+    """
+    require_extra("tuning.lora.quantize", "quantize")
+    if device().type == "cpu":
+        raise InputError("tuning.lora.quantize: it needs a GPU, and gains nothing without; leave it out")
+    if (Path(name) / "adapter_config.json").is_file():
+        raise InputError(
+            f"{name}: an adapter is not quantised with its base; merge it, or leave tuning.lora.quantize out"
+        )
+
+
+def _nf4() -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    compute = torch.bfloat16 if fast_bf16() else torch.float32
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -124,6 +164,14 @@ def load_config(name: str) -> Any:
 def in_short(error: Exception) -> str:
     """The first sentence of an error, on one line: those of the hub are long."""
     return " ".join(str(error).split()).split(". ")[0][:300]
+
+
+def device() -> torch.device:
+    """Where models are loaded: this machine's accelerator, if it has one."""
+    import torch
+
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
 
 
 def fast_bf16() -> bool:

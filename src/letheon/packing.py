@@ -107,10 +107,9 @@ def _attention(
     home = real.new_zeros(query.size(2)).scatter_(0, lines.flatten()[real], real)
 
     def laid_out(states: Tensor) -> Tensor:
-        by_token = states[0].transpose(0, 1)
-        if states.device.type == "cpu":
-            # There the kernel is several times slower in bfloat16, on the way back above all.
-            by_token = by_token.float()
+        # On a CPU the kernel is several times slower in bfloat16, on the way back above all. Elsewhere rotation has
+        # left queries and keys in float32 beside values in the type of autocast, which would cast them back.
+        by_token = states[0].transpose(0, 1).to(torch.float32 if states.device.type == "cpu" else value.dtype)
         chosen = by_token.index_select(0, lines.flatten().clamp(min=0))
         return chosen.view(*lines.shape, *chosen.shape[1:]).transpose(1, 2)
 

@@ -286,7 +286,8 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
     if not keep_cache:
         shutil.rmtree(run.cache, ignore_errors=True)
     with Measured() as cost:
-        model, tokenizer = load_model(run.recipe.model), load_tokenizer(run.recipe.model)
+        quantize = run.recipe.tuning.lora.quantize if run.recipe.quantizes else None
+        model, tokenizer = load_model(run.recipe.model, quantize=quantize), load_tokenizer(run.recipe.model)
         with console.progress("finding expected answers"):
             targets = expected_of(run, data, model, tokenizer)
         if holds_base_in_bf16(run.recipe, model):

@@ -342,6 +342,8 @@ class Lora(Section):
     """Modules among them that get none; down_proj has the widest input, and costs more than it gains."""
     init: Literal["contrast", "random"] = "contrast"
     """contrast: adapters look where forget inputs differ from normal ones (and only B learns); random: plain LoRA."""
+    quantize: Literal["nf4"] | None = None
+    """nf4: hold the base's linear layers in 4 bits while an adapter learns (QLoRA; a GPU, extra 'quantize')."""
 
 
 class Full(Section):
@@ -468,6 +470,11 @@ class Recipe(Section):
                 "add another to screen.judges, or take 'model' out"
             )
         return self
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the model is to be held in 4 bits."""
+        return self.tuning.kind == "lora" and self.tuning.lora.quantize is not None
 
     def dump(self) -> str:
         """The resolved recipe as YAML."""

@@ -22,7 +22,15 @@ from letheon.dialogues import (
 )
 from letheon.errors import InputError
 from letheon.expected import read_safe_replies
-from letheon.models import check_model, context_length, fingerprint, load_config, load_tokenizer, model_hash
+from letheon.models import (
+    check_model,
+    check_quantizing,
+    context_length,
+    fingerprint,
+    load_config,
+    load_tokenizer,
+    model_hash,
+)
 from letheon.recipe import Recipe, apply_override, check_recipe, load_recipe
 from letheon.records import Dialogue, Results, Verdict, read_verdicts, read_versioned, write_text
 from letheon.review.decisions import read_decisions
@@ -91,6 +99,7 @@ class Run:
         checks: list[Callable[[], object]] = [
             lambda: check_model(recipe.model),
             lambda: check_model(recipe.evaluate.control) if recipe.evaluate.control else None,
+            lambda: check_quantizing(recipe.model) if recipe.quantizes else None,
             lambda: count_dialogues(recipe.data.dialogues),
             self.paraphrases,
             self.general,

@@ -93,14 +93,14 @@ def contrast_directions(forget: Tensor, normal: Tensor, rank: int, shrinkage: fl
     """
     size = normal.size(0)
     ridge = shrinkage * normal.diagonal().mean().clamp(min=1e-12)
-    inner = (normal.double() + ridge * torch.eye(size, device=normal.device)).cpu().numpy()
+    outer, inner = forget.cpu().double(), normal.cpu().double() + float(ridge) * torch.eye(size)
     # LAPACK finds just the top r, in a quarter of the time of all.
-    found = eigh(forget.double().cpu().numpy(), inner, subset_by_index=[size - rank, size - 1])[1]
-    rows = torch.from_numpy(found.T[::-1].copy()).to(forget.device)
-    energy = ((rows @ forget.double()) * rows).sum(dim=1, keepdim=True).clamp(min=1e-12)
-    usual = forget.double().diagonal().mean() / 3
+    found = eigh(outer.numpy(), inner.numpy(), subset_by_index=[size - rank, size - 1])[1]
+    rows = torch.from_numpy(found.T[::-1].copy())
+    energy = ((rows @ outer) * rows).sum(dim=1, keepdim=True).clamp(min=1e-12)
+    usual = outer.diagonal().mean() / 3
     scaled: Tensor = rows * (usual / energy).sqrt()
-    return scaled.float()
+    return scaled.float().to(forget.device)
 
 
 def lora_layers(model: Model) -> dict[str, nn.Module]:

@@ -106,7 +106,8 @@ def holds_base_in_bf16(recipe: Recipe, model: Model) -> bool:
     settings = training_settings(recipe, "")
     # Several devices under one process get no autocast.
     mixed = fast_bf16() and bool(settings.bf16) and settings.n_gpu <= 1
-    return recipe.tuning.kind == "lora" and mixed and not getattr(model, MERGED, False)
+    whole = not getattr(model, MERGED, False) and not recipe.quantizes
+    return recipe.tuning.kind == "lora" and mixed and whole
 
 
 def _last_checkpoint(run: Run) -> str | None:

@@ -230,8 +230,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         for batch in batch_samples:
             part_of_token = batch["part"][batch["row"]]
             for number in range(len(PARTS)):
-                counts[number, 0] += batch["counts"][part_of_token == number].sum()
-                counts[number, 1] += (batch["part"] == number).sum()
+                counts[number, 0] += int(batch["counts"][part_of_token == number].sum())
+                counts[number, 1] += int((batch["part"] == number).sum())
         reduced: Tensor = self.accelerator.reduce(counts.to(device), reduction="mean")
         return reduced
 
