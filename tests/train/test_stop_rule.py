@@ -120,7 +120,7 @@ def test_probes_in_breach_are_no_progress() -> None:
     rule = StopRule(patience=3, kl_budget=0.05)
     decisions = [rule.look(probe(left, kl=1.0)) for left in (0.9, 0.6, 0.3)]
     assert [decision.action for decision in decisions] == ["hold", "hold", "stop"]
-    assert decisions[-1].reason == "no progress for 3 probes (KL to the model before is 1.000, allowed 0.05)"
+    assert decisions[-1].reason == "no progress for 3 steps (KL to the model before is 1.000, allowed 0.05)"
 
 
 def test_progress_is_what_would_be_left_within_the_guards() -> None:
@@ -157,6 +157,33 @@ def test_looks_that_are_never_confirmed_end_it() -> None:
             break
     # The first look is progress: there was none before it.
     assert actions == ["continue"] * 3 + ["stop"]
+
+
+def test_probes_are_seldom_where_it_is_far_from_enough() -> None:
+    """At a limit of 0.1, with the steps of a real run."""
+    rule, waits = StopRule(every=6, patience=10), []
+    for step, left in ((0, 0.43), (6, 0.378), (12, 0.291), (24, 0.15), (30, 0.142), (48, 0.127), (66, 0.107)):
+        rule.look(probe(left, step=step))
+        waits.append(rule.wait(probe(left, step=step)))
+    # At first there is no rate; later it slows down; near the limit it may be enough any time.
+    assert waits == [6, 24, 12, 6, 18, 18, 6]
+
+
+def test_probes_are_frequent_beside_the_guards() -> None:
+    rule = StopRule(every=6, kl_budget=0.1)
+    for step in (0, 6, 12):
+        assert rule.wait(probe(0.5, step=step, kl=0.11)) == 6
+
+
+def test_at_a_standstill_patience_counts_the_steps_between_probes() -> None:
+    rule, step, decision = StopRule(every=6, patience=10), 0, None
+    looks = 0
+    while decision is None or decision.action != "stop":
+        decision = rule.look(probe(0.5, step=step))
+        step += rule.wait(probe(0.5, step=step))
+        looks += 1
+    assert decision.reason == "no progress for 78 steps"
+    assert looks == 5
 
 
 def test_best_is_the_lowest_within_the_guards() -> None:

@@ -69,6 +69,10 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     )
     top_k: int = field(default=64, metadata={"help": "Reference tokens cached per position."})
     dual_rate: float = field(default=5.0, metadata={"help": "Step of the normal weight; 0 keeps it fixed."})
+    dual_memory: float = field(
+        default=0.0, metadata={"help": "Say that a step's normal loss keeps at the next in the dual step, in [0, 1)."}
+    )
+    dual_ceiling: float = field(default=100.0, metadata={"help": "Largest normal weight."})
     normal_budget: float = field(default=1.1, metadata={"help": "Allowed ratio of normal perplexity to before."})
 
     stop_rule: bool = field(default=True, metadata={"help": "Probe while training and stop when it is enough."})

@@ -37,6 +37,8 @@ NEAR = 1.25
 """How far the guards may be overrun where training ends. Going on beside them mends more than scaling back would."""
 SLACK = 2.0
 """How far the guards may be overrun while training goes on: scaling back gives most of the overrun back."""
+SELDOM = 4
+"""Where it is far from being enough, at most so many times as many steps lie between two probes."""
 
 Action = Literal["continue", "hold", "confirm", "stop"]
 
@@ -58,10 +60,11 @@ class StopRule:
     them costs ability and shows the forgetting to a membership attack, so what was changed is then scaled back to
     them. Guards: normal perplexity, KL, finite numbers, no repetition collapse.
     They hold for the state that is kept; only where one is overrun by more than `SLACK` times what it allows does the
-    negative loss rest, for to train on beside the guards forgets more at the same cost. Flat: no progress for
-    `patience` probes. Rule and limits are ours; the two-stage probe follows MASC (arXiv 2606.02920).
+    negative loss rest, for to train on beside the guards forgets more at the same cost. Flat: no progress in
+    `patience` times `every` steps. Rule and limits are ours; the two-stage probe follows MASC (arXiv 2606.02920).
     """
 
+    every: int = 1
     probability: float = 0.1
     extraction_strength: float = 0.1
     normal_budget: float = 1.12
@@ -73,6 +76,9 @@ class StopRule:
     best_remaining: float = math.inf
     best_step: int = -1
     flat: int = 0
+    last_step: int = 0
+    last_left: float = math.inf
+    waited: int = 1
 
     def is_clean(self, before: Probe) -> bool:
         """Whether a model does not reproduce the old answers in the first place."""
@@ -139,10 +145,24 @@ class StopRule:
             self.flat = 0
             self.lowest = left
         else:
-            self.flat += 1
+            self.flat += self.waited
         if self.flat >= self.patience:
-            return Decision("stop", f"no progress for {self.flat} probes" + (f" ({breach})" if breach else ""))
+            steps = f"no progress for {self.flat * self.every} steps"
+            return Decision("stop", steps + (f" ({breach})" if breach else ""))
         return Decision("hold", breach) if breach else Decision("continue")
+
+    def wait(self, probe: Probe) -> int:
+        """Steps to the next probe: half of those in which, at the rate since the last one, it would be forgotten.
+
+        In [every, SELDOM · every]; `every` where the guards are overrun, and where it may soon be enough.
+        """
+        left, before, elapsed = self.left(probe), self.last_left, probe.step - self.last_step
+        self.last_step, self.last_left, self.waited = probe.step, left, 1
+        if elapsed and left > NEAR and self.overrun(probe) <= 1:
+            gained = math.log(before / left) / elapsed
+            times = math.log(left) / gained / 2 / self.every if gained > 0 else SELDOM
+            self.waited = int(min(max(times, 1), SELDOM))
+        return self.waited * self.every
 
     def is_best(self, probe: Probe) -> bool:
         """Whether this is the best state so far that passes the guards; remembers it."""

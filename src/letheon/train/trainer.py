@@ -8,7 +8,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self.probes: list[Probe] = []
         """All probes so far."""
         self._rule = StopRule(
+            every=args.stop_every,
             probability=args.stop_probability,
             extraction_strength=args.stop_extraction,
             normal_budget=args.stop_normal_budget,
@@ -174,8 +175,16 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         )
         self._weights = dict(zip(PARTS, self.objective.weights, strict=True))
         self._balance = Balance()
-        self._dual = DualWeight(self._weights["normal"], self._weights["normal"], args.dual_rate, args.normal_budget)
+        self._dual = DualWeight(
+            self._weights["normal"],
+            self._weights["normal"],
+            args.dual_rate,
+            args.normal_budget,
+            ceiling=args.dual_ceiling,
+            memory=args.dual_memory,
+        )
         self._holding = False
+        self._next_probe = args.stop_every
         self._line: Line | None = None
         self._step = _StepSums()
         self.add_callback(_Adapt(self))
@@ -438,6 +447,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if self._rule.is_clean(before):
             before = self._full(0)
         self._record(before)
+        self._next_probe = self._rule.wait(before)
         clean = self._rule.is_clean(before)
         if clean:
             self.stop = Stop(
@@ -453,7 +463,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if self._balancing:
             self._balance.update(math.sqrt(sums.normal_square), math.sqrt(sums.negative_square))
         if sums.normal_tokens and "normal" in self._collator.reference:
-            self._dual.update(sums.normal_loss / sums.normal_tokens, sums.normal_reference / sums.normal_tokens)
+            tokens = sums.normal_tokens
+            self._dual.update(sums.normal_loss / tokens, sums.normal_reference / tokens, tokens)
         self._logged = {
             **sums.losses,
             **{f"weight_{part}": weight for part, weight in self._weights.items()},
@@ -463,7 +474,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if not all(math.isfinite(loss) for loss in sums.losses.values()):
             self.stop = Stop(step=step, reason="diverged: the loss is not finite")
             return True
-        if not self.train_dataset.forget or not self.args.stop_rule or step % self.args.stop_every:
+        if not self.train_dataset.forget or not self.args.stop_rule or step < self._next_probe:
             return False
         return self._look(step)
 
@@ -477,6 +488,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             decision = self._rule.confirm(probe)
         self._record(probe)
         self._act(probe, decision)
+        self._next_probe = step + self._rule.wait(probe)
         return decision.action == "stop"
 
     def _act(self, probe: Probe, decision: Decision) -> None:
@@ -604,16 +616,19 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         return {
             "rule": self._rule.state(),
             "scale": self._balance.scale,
-            "normal_weight": self._dual.value,
+            "dual": asdict(self._dual),
             "holding": self._holding,
+            "next_probe": self._next_probe,
             "probes": [vars(probe) for probe in self.probes],
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
         self._rule = StopRule(**state["rule"])
         self._balance.scale = state["scale"]
-        self._dual.value = self._weights["normal"] = state["normal_weight"]
+        self._dual = DualWeight(**state["dual"])
+        self._weights["normal"] = self._dual.value
         self._holding = state["holding"]
+        self._next_probe = state["next_probe"]
         self.probes = [Probe(**probe) for probe in state["probes"]]
 
     def _save_checkpoint(self, model: Model, trial: Any) -> None:
