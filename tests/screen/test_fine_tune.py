@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from letheon.embed import Embedder
 from letheon.errors import InputError, MissingExtraError
 from letheon.recipe import Screen
-from letheon.records import Dialogue, Message
-from letheon.screen import embedding, fine_tune
+from letheon.records import Dialogue, Message, write_jsonl
+from letheon.screen import build_screener, embedding, fine_tune
 from letheon.screen.embedding import EmbeddingJudge
 from letheon.screen.fine_tune import SecondOpinion, TunedEncoder, fit_second_opinion, steps_of
 from letheon.screen.head import BACKGROUND, Data, make_folds, softmax
@@ -212,6 +213,22 @@ def test_the_judge_asks_it_and_says_so(
     assert judge.judge(turns) != plain.judge(turns)
     assert judge.held_out != plain.held_out
     assert len(judge.held_out) == len(examples)
+
+
+def test_a_recipe_asks_for_it(
+    tiny: TinyEmbedder, examples: list[Dialogue], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(embedding, "FEWEST_TUNED", 20)
+    monkeypatch.setattr(fine_tune, "EPOCHS", 1)
+    file = tmp_path / "labelled.jsonl"
+    write_jsonl(file, examples)
+    settings = Screen.model_validate({"judges": ["embedding"], "examples": file, "fine_tune": True})
+    seen: list[tuple[int, int]] = []
+    screener = build_screener(settings, tiny, progress=lambda done, total: seen.append((done, total)))
+    assert seen[0][0] == 0
+    assert seen[-1][0] == seen[-1][1]
+    assert screener.outlook is not None
+    assert screener.outlook.form == "fine-tuned MiniLM"
 
 
 def test_too_few_examples_and_no_encoder(

@@ -83,7 +83,8 @@ class TunedEncoder:
             for batch in _batches(pairs, seed):
                 scores = tuned._forward([pairs[n] for n in batch])
                 wanted = torch.as_tensor(targets[batch], dtype=torch.long, device=scores.device)
-                torch.nn.functional.cross_entropy(scores, wanted).backward()
+                loss: Any = torch.nn.functional.cross_entropy(scores, wanted)
+                loss.backward()
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
