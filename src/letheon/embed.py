@@ -67,7 +67,7 @@ class Embedder:
 
         if not texts:
             return np.zeros((0, len(layers) * DIMENSION), dtype=np.float32)
-        tokenizer, network = self._model.tokenizer, self._up_to(max(layers))
+        tokenizer, network = self.encoder()[0], self._up_to(max(layers))
         order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
         rows = np.zeros((len(texts), len(layers) * DIMENSION), dtype=np.float32)
         for start in range(0, len(order), self.batch_size):
@@ -87,10 +87,18 @@ class Embedder:
             rows[chosen] = torch.cat(means, dim=1).float().cpu().numpy()
         return rows
 
+    def encoder(self) -> tuple[Any, Any]:
+        """The tokenizer and the network (hidden states, no pooling), which are not to be changed.
+
+        Raises:
+            MissingExtraError: As for `encode`.
+        """
+        return self._model.tokenizer, self._model[0].auto_model
+
     def _up_to(self, layer: int) -> Any:
         """The network without the layers above one; the weights are shared."""
         if layer not in self._shallow:
-            whole = self._model[0].auto_model
+            whole = self.encoder()[1]
             short = copy.deepcopy(whole, {id(weight): weight for weight in whole.parameters()})
             short.encoder.layer = short.encoder.layer[:layer]
             self._shallow[layer] = short

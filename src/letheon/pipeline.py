@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,19 +104,23 @@ def screen_stage(run: Run, console: Console) -> None:
     decisions = decisions_of(run, console.warn)
     run.start("screen")
     done = kept = 0
-    with Measured() as cost, console.progress("screening") as update:
-        total = count_dialogues(recipe.data.dialogues)
+    with Measured() as cost:
         if recipe.data.subject is None:
-            screener = build_screener(recipe.screen, seed=recipe.seed, model=recipe.model, scores=run.scores_file)
+            tuning = console.progress("tuning MiniLM") if recipe.screen.fine_tune else nullcontext()
+            with tuning as update:
+                screener = build_screener(
+                    recipe.screen, seed=recipe.seed, model=recipe.model, scores=run.scores_file, progress=update
+                )
             duplicates = _duplicates(recipe)
             for line in screener.says():
                 console.say(line)
         judge = screener or _eraser(recipe, decisions)
-        update(0, total)
-        for turns, left in screen_stream(run.log(), judge, run.verdicts_file, run.key("screen"), duplicates):
-            done += len({turn.dialogue.id for turn in turns})
-            kept += len(turns) if left else 0
-            update(done, total)
+        with console.progress("screening", total := count_dialogues(recipe.data.dialogues)) as update:
+            update(0, total)
+            for turns, left in screen_stream(run.log(), judge, run.verdicts_file, run.key("screen"), duplicates):
+                done += len({turn.dialogue.id for turn in turns})
+                kept += len(turns) if left else 0
+                update(done, total)
     if decisions and screener:
         write_jsonl(run.verdicts_file, with_decisions(stream_verdicts(run.verdicts_file), decisions))
     found = score_screening(stream_verdicts(run.verdicts_file), run.log() if screener else ())

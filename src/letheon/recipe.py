@@ -203,6 +203,8 @@ class Screen(Section):
     """How their scores become one: the highest; the mean in a category; a regression fitted on the examples."""
     examples: Path | None = None
     """Labelled dialogues that the embedding judge is fitted on; without them it is a weak prior."""
+    fine_tune: bool = False
+    """Tune the embedding judge's MiniLM on them, too; needs 200, and minutes without a GPU."""
     knowledge: Path | None = None
     """Text with the facts that answers must not contradict, for the judges contradiction and pair."""
     ner: str = "auto"
@@ -246,9 +248,12 @@ class Screen(Section):
             raise ValueError("judge 'rules' needs rules: set screen.rules to their file")
         if "outdated" in self.judges and self.changed_facts is None:
             raise ValueError("judge 'outdated' needs changed facts: set screen.changed_facts to their file")
+        if self.fine_tune and "embedding" not in self.judges:
+            raise ValueError("fine_tune is of the judge 'embedding': add it to judges")
         if self.examples is None:
             asked = [name for name in ("target_recall", "target_precision") if getattr(self, name) is not None]
             asked += ["combine: stacked"] if self.combine == "stacked" else []
+            asked += ["fine_tune"] if self.fine_tune else []
             if asked:
                 raise ValueError(f"{asked[0]} needs labelled dialogues: set examples to their file")
         return self

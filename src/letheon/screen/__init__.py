@@ -9,6 +9,7 @@ from typing import Any
 
 from letheon import recipe
 from letheon.chat import check_tokenizer
+from letheon.console import OnProgress
 from letheon.dialogues import read_dialogues
 from letheon.embed import Embedder
 from letheon.errors import InputError
@@ -50,6 +51,7 @@ def build_judges(
     *,
     model: str | None = None,
     scores: Path | None = None,
+    progress: OnProgress | None = None,
 ) -> list[Judge]:
     """Make the judges that a recipe names, in its order; the embedding judge is fitted here.
 
@@ -59,6 +61,7 @@ def build_judges(
         seed: Of the embedding judge's folds, and of the consistency judge's draws.
         model: The model under treatment, which the consistency judge asks by default and no other may.
         scores: Where the api judge keeps what it has been answered, until the stage has finished.
+        progress: Told how far `screen.fine_tune` is.
 
     Raises:
         InputError: The examples, the knowledge text or a judge's model cannot be used.
@@ -70,11 +73,7 @@ def build_judges(
     part: Any = settings
     make: dict[recipe.JudgeName, Callable[[], Judge]] = {
         "labels": LabelsJudge,
-        "embedding": lambda: (
-            EmbeddingJudge.prior(shared, seed)
-            if settings.examples is None
-            else EmbeddingJudge.fit(read_dialogues(settings.examples), shared, everyday(), seed)
-        ),
+        "embedding": lambda: _embedding_judge(settings, shared, seed, progress),
         "privacy": lambda: PrivacyJudge(find_names(settings.ner)),
         "contradiction": lambda: ContradictionJudge(shared, _knowledge(settings.knowledge)),
         "rules": lambda: RulesJudge(read_rules(_needed(settings.rules, "rules"))),
@@ -97,6 +96,7 @@ def build_screener(
     *,
     model: str | None = None,
     scores: Path | None = None,
+    progress: OnProgress | None = None,
 ) -> Screener:
     """Make the judges that a recipe names, and all that is fitted on its examples: how they combine, thresholds.
 
@@ -106,12 +106,13 @@ def build_screener(
         seed: Of folds, draws and bootstrap.
         model: As for `build_judges`.
         scores: As for `build_judges`.
+        progress: As for `build_judges`.
 
     Raises:
         InputError: As `build_judges`, or the examples cannot give what is asked of them.
         MissingExtraError: A part is not installed.
     """
-    judges = build_judges(settings, embedder, seed, model=model, scores=scores)
+    judges = build_judges(settings, embedder, seed, model=model, scores=scores, progress=progress)
     examples = [] if settings.examples is None else read_dialogues(settings.examples)
     return Screener.fit(judges, settings, examples, seed)
 
@@ -177,6 +178,15 @@ def judge_from(labelled: Sequence[Dialogue], seed: int = 0) -> Callable[[list[Tu
         return None
     judge = EmbeddingJudge.fit(labelled, Embedder(), everyday(), seed)
     return lambda turns: screen_turns(turns, [judge])
+
+
+def _embedding_judge(
+    settings: recipe.Screen, embedder: Embedder, seed: int, progress: OnProgress | None
+) -> EmbeddingJudge:
+    if settings.examples is None:
+        return EmbeddingJudge.prior(embedder, seed)
+    examples = read_dialogues(settings.examples)
+    return EmbeddingJudge.fit(examples, embedder, everyday(), seed, fine_tune=settings.fine_tune, progress=progress)
 
 
 def _needed(path: Path | None, field: str) -> Path:

@@ -9,11 +9,14 @@ from importlib.resources import as_file, files
 import numpy as np
 from numpy.typing import NDArray
 
+from letheon.console import OnProgress
 from letheon.dialogues import read_dialogues
 from letheon.embed import Embedder
-from letheon.errors import InputError, missing_modules
+from letheon.errors import InputError, MissingExtraError, missing_modules
 from letheon.records import NORMAL, Dialogue, Turn
 from letheon.screen.features import Features, LayerFeatures, Matrix, WordFeatures
+from letheon.screen.fine_tune import FEWEST as FEWEST_TUNED
+from letheon.screen.fine_tune import SecondOpinion, fit_second_opinion
 from letheon.screen.head import BACKGROUND, Data, Head, fit_head, make_folds
 from letheon.screen.judge import Opinion
 from letheon.screen.labels import UNNAMED
@@ -28,11 +31,12 @@ class EmbeddingJudge:
     """Says how much an answer looks like the labelled bad ones; several categories at once.
 
     Features of question and answer (`features.py`) go to a calibrated kernel ridge regression (`head.py`) over the
-    categories and "normal": score = 1 − P(normal), category = the likeliest but normal.
+    categories and "normal": score = 1 − P(normal), category = the likeliest but normal. Where it is asked for, an
+    encoder tuned on the examples (`fine_tune.py`) has half a say.
 
     Attributes:
         categories: Their names, "normal" first.
-        form: "MiniLM", or "TF-IDF" where no embedder is installed.
+        form: "MiniLM", "fine-tuned MiniLM", or "TF-IDF" where no embedder is installed.
         labelled: The examples that it learnt from.
         held_out: What it thinks of each of them, by a fit that did not see it (nor another answer to its question).
     """
@@ -47,18 +51,27 @@ class EmbeddingJudge:
         labelled: Sequence[Dialogue] = (),
         held_out: Matrix | None = None,
         source: str = "labelled examples",
+        second: SecondOpinion | None = None,
     ):
         self._features = features
         self._head = head
         self._source = source
+        self._second = second
         self.categories = list(categories)
-        self.form = features.name
+        self.form = features.name if second is None else f"fine-tuned {features.name}"
         self.labelled = list(labelled)
         self.held_out = [] if held_out is None else [self._opinion(row) for row in held_out]
 
     @classmethod
     def fit(
-        cls, examples: Sequence[Dialogue], embedder: Embedder, background: Sequence[Dialogue] = (), seed: int = 0
+        cls,
+        examples: Sequence[Dialogue],
+        embedder: Embedder,
+        background: Sequence[Dialogue] = (),
+        seed: int = 0,
+        *,
+        fine_tune: bool = False,
+        progress: OnProgress | None = None,
     ) -> EmbeddingJudge:
         """Fit on labelled dialogues; those without a label are left out.
 
@@ -69,15 +82,19 @@ class EmbeddingJudge:
             examples: Labelled dialogues, normal ones and at least one other category, two or more of each.
             embedder: Turns texts into vectors; where it is not installed, words take its place.
             background: More normal dialogues to learn from, which calibration leaves out (see `everyday`).
-            seed: Of the folds.
+            seed: Of the folds, and of the tuning.
+            fine_tune: Tune MiniLM on the examples as well. What it has learnt stays in memory.
+            progress: Told how far the tuning is.
 
         Raises:
-            InputError: A category has too few examples, or there is only one.
-            MissingExtraError: scikit-learn is not installed.
+            InputError: A category has too few examples, or there is only one; too few to tune on.
+            MissingExtraError: scikit-learn is not installed, or there is no MiniLM to tune.
         """
         labelled = [dialogue for dialogue in examples if dialogue.label is not None]
         targets = [_category(dialogue) for dialogue in labelled]
         _check(targets)
+        if fine_tune:
+            _check_tuning(len(labelled))
         known = [NORMAL, *sorted(set(targets) - {NORMAL})]
         questions = [dialogue.last_turn.question for dialogue in labelled]
         folds = make_folds([dialogue.label == "forget" for dialogue in labelled], questions, seed)
@@ -91,8 +108,12 @@ class EmbeddingJudge:
         targets += [NORMAL for _ in pairs[len(targets) :]]
         features: Features = LayerFeatures(embedder) if has_embedder() else WordFeatures()
         columns = np.array([known.index(category) for category in targets])
-        head, held_out = fit_head(Data(features.fit(pairs), columns, np.array(owners), known), folds)
-        return cls(features, head, known, labelled, held_out)
+        data = Data(features.fit(pairs), columns, np.array(owners), known)
+        head, held_out = fit_head(data, folds)
+        if not fine_tune:
+            return cls(features, head, known, labelled, held_out)
+        second, held_out = fit_second_opinion(embedder, pairs, data, folds, held_out, seed, progress)
+        return cls(features, head, known, labelled, held_out, second=second)
 
     @classmethod
     def prior(cls, embedder: Embedder, seed: int = 0) -> EmbeddingJudge:
@@ -113,7 +134,9 @@ class EmbeddingJudge:
         return [self._opinion(row) for part in parts for row in self._probabilities(part)]
 
     def _probabilities(self, turns: Sequence[Turn]) -> Matrix:
-        return self._head.probabilities(self._features.rows([_pair(turn) for turn in turns]))
+        pairs = [_pair(turn) for turn in turns]
+        found = self._head.probabilities(self._features.rows(pairs))
+        return found if self._second is None else self._second.beside(found, pairs)
 
     def features(self, turns: Sequence[Turn]) -> NDArray[np.float64]:
         """What it sees of each turn (n, d): near rows are alike to it."""
@@ -168,3 +191,14 @@ def _check(categories: Sequence[str]) -> None:
     ]
     if faults:
         raise InputError([f"judge 'embedding': {fault}; add some to screen.examples" for fault in faults])
+
+
+def _check_tuning(labelled: int) -> None:
+    """Raise where MiniLM cannot be tuned."""
+    if not has_embedder():
+        raise MissingExtraError("screen.fine_tune", "screen")
+    if labelled < FEWEST_TUNED:
+        raise InputError(
+            f"screen.fine_tune needs {FEWEST_TUNED} labelled examples, there are {labelled}; add some to "
+            "screen.examples, or leave it out"
+        )
