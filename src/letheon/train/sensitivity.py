@@ -94,7 +94,7 @@ def measure_sensitivity(
         finally:
             for handle in handles:
                 handle.remove()
-        tokens = torch.multinomial(logits.detach().softmax(dim=1).cpu(), 1, generator=draw)[:, 0].to(device)
+        tokens = _drawn(logits.detach(), draw)
         nn.functional.cross_entropy(logits, tokens, reduction="sum").backward()  # type: ignore[no-untyped-call]
     model.zero_grad()
     model.train(training)
@@ -102,6 +102,13 @@ def measure_sensitivity(
     # Many small blocks have been freed between those that stay.
     release_memory()
     return sensitivity
+
+
+def _drawn(logits: Tensor, draw: torch.Generator) -> Tensor:
+    """(N,) a token of each distribution, where its sums pass a random share: multinomial draws a number a token."""
+    sums = logits.softmax(dim=1).cumsum(dim=1)
+    shares = torch.rand(len(sums), 1, generator=draw).to(sums.device)
+    return torch.searchsorted(sums, shares * sums[:, -1:])[:, 0].clamp(max=sums.size(1) - 1)
 
 
 def _watch(into: list[Tensor], places: Tensor) -> Any:
