@@ -9,7 +9,7 @@ import pytest
 from peft import get_peft_model
 
 from letheon.errors import InputError
-from letheon.prefix import decoder_layers
+from letheon.layers import decoder_layers
 from letheon.recipe import Lora, Tuning
 from letheon.train.contrast import lora_layers
 from letheon.train.scope import adapter_for, freeze_lower, top_layers
