@@ -28,7 +28,7 @@ READ = 1
 
 
 def alone(model: Any) -> torch.Tensor:
-    """Each sequence by itself, through all of the model: what goes into the layer above, where a token is predicted."""
+    """Each sequence by itself, through all of the model: what leaves the layer where a token is predicted."""
     found = []
     for sequence in SEQUENCES:
         hidden = model(torch.tensor([sequence.ids]), output_hidden_states=True).hidden_states[READ + 1][0]
