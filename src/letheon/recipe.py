@@ -315,7 +315,7 @@ class Normal(Section):
     """What keeps the model's ability."""
 
     name: Literal["ce+kl", "ce", "kl", "states", "none"] = "ce+kl"
-    """ce: cross-entropy on normal answers; kl: to the model before; states: to its hidden states (with rmu)."""
+    """ce: cross-entropy on normal answers; kl: to the model before; states: to its hidden states, with rmu."""
     weight: float = Field(2.5, ge=0)
     """λ_nor, where the dual step starts and which it never falls below; of states rmu's α, 1200 by its authors."""
     top_k: int = Field(64, ge=1)
@@ -377,7 +377,8 @@ class Tuning(Section):
     kind: Literal["lora", "full"] = "lora"
     """lora: an adapter; full: the model's own weights."""
     layers: str = "auto"
-    """Of which layers: all, top-8 (the last), top-66%, 5-7 (from 0); auto: top-66% (lora), all (full), few (rmu)."""
+    """Of which layers: all, top-8 (the last eight), a share (top-66%), a range from 0 (5-7); auto: top-66% with lora,
+    all with full, with rmu the layer that it reads and the two below."""
     damping: float | None = Field(0.1, gt=0)
     """Contrast and directions: steps spare what normal answers are sensitive to; larger spares less, null nothing."""
     lora: Lora = Lora()
