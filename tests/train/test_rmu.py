@@ -28,7 +28,7 @@ from letheon.objective import (
     ReferenceStates,
 )
 from letheon.records import Dialogue
-from letheon.train import UnlearnTrainer
+from letheon.train import UnlearnConfig, UnlearnTrainer
 from letheon.train import trainer as trainer_module
 
 Make = Callable[..., UnlearnTrainer]
@@ -354,3 +354,9 @@ def test_a_layer_that_is_not_there_is_refused(make_trainer: Make, tiny_model: Ca
     model.config.num_hidden_layers = 7
     with pytest.raises(InputError, match="LlamaForCausalLM has no list of layers"):
         make_trainer(model=model, objective=objective)
+
+
+def test_several_devices_under_one_process_are_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UnlearnConfig, "n_gpu", 2)
+    with pytest.raises(InputError, match="one device a process, and this has 2: start it with accelerate launch"):
+        make()
