@@ -45,19 +45,37 @@ def mean_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     return token_losses(model, batch).sum() / (batch["labels"][:, 1:] != IGNORED).sum()
 
 
+def states_of(model: Any, batch: dict[str, Tensor], layer: int) -> Tensor:
+    """(S, T, d) what comes out of a layer, by a forward through the whole model."""
+    output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True)
+    states: Tensor = output.hidden_states[layer + 1]
+    return states
+
+
+def mean_square(states: Tensor, wanted: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """Mean over the width and over answer tokens, then over sequences."""
+    answers = batch["labels"] != IGNORED
+    squares = (states - wanted).square().mean(dim=2) * answers
+    return (squares.sum(dim=1) / answers.sum(dim=1)).mean()
+
+
 class Plain:
     """Steps of one method.
 
     Args:
         model: The model; it is trained.
-        method: "fine-tune", "graddiff", "npo", "simnpo" or "dpo".
+        method: "fine-tune", "graddiff", "npo", "simnpo", "dpo" or "rmu".
         rate: Learning rate of AdamW.
+        layer: The layer whose states RMU reads, from 0.
     """
 
-    def __init__(self, model: Any, method: str, rate: float):
+    def __init__(self, model: Any, method: str, rate: float, layer: int = 7):
         self.model, self.method = model.train(), method
         self.beta = 2.5 if method == "simnpo" else 0.1
-        referred = method in {"npo", "dpo"}
+        self.layer = layer
+        drawn = torch.rand(model.config.hidden_size, generator=torch.Generator().manual_seed(0))
+        self.target = 20 * drawn / drawn.norm()
+        referred = method in {"npo", "dpo", "rmu"}
         self.reference = copy.deepcopy(model).eval().requires_grad_(False) if referred else None
         self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
 
@@ -65,7 +83,7 @@ class Plain:
         self, forget: dict[str, Tensor], retain: dict[str, Tensor], expected: dict[str, Tensor] | None = None
     ) -> float:
         """One step; the loss. DPO also takes an expected answer for each to forget."""
-        loss = mean_loss(self.model, retain)
+        loss = self._rmu(forget, retain) if self.method == "rmu" else mean_loss(self.model, retain)
         if self.method == "graddiff":
             loss = loss - mean_loss(self.model, forget)
         elif self.method == "npo":
@@ -82,6 +100,14 @@ class Plain:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return float(loss.detach())
+
+    def _rmu(self, forget: dict[str, Tensor], retain: dict[str, Tensor]) -> Tensor:
+        """Misdirect the states of what is to be forgotten; 1200 times hold the others where they were."""
+        assert self.reference is not None
+        with torch.no_grad():
+            before = states_of(self.reference, retain, self.layer)
+        forgotten = mean_square(states_of(self.model, forget, self.layer), self.target, forget)
+        return forgotten + 1200 * mean_square(states_of(self.model, retain, self.layer), before, retain)
 
     def _ratio(self, batch: dict[str, Tensor]) -> Tensor:
         """(S,) log π_θ/π_θ₀ of the answers."""

@@ -12,13 +12,15 @@ from matplotlib import pyplot as plt
 from table import read_rows
 
 RESULTS = Path(__file__).parent / "results"
-METHODS = {"graddiff": "GradDiff", "npo": "NPO", "simnpo": "SimNPO", "dpo": "DPO", "default": "default"}
+METHODS = {"graddiff": "GradDiff", "npo": "NPO", "simnpo": "SimNPO", "dpo": "DPO", "rmu": "RMU", "default": "default"}
 SCOPES = {
     ("full", "4"): ("all weights", "#1f6f78"),
     ("full", "8"): ("all weights, batch 8", "#7fb4b8"),
     ("lora", "4"): ("LoRA", "#c98a4b"),
-    ("top-8", "4"): ("LoRA on the last 8 layers", "#a8476a"),
+    ("top-8", "4"): ("LoRA on the last 8 layers (RMU: on three)", "#a8476a"),
 }
+FEW = {"4-6": "top-8"}
+"""What learns with RMU in place of the last layers."""
 
 
 def plain_axes(axes: Any, title: str) -> None:
@@ -37,7 +39,7 @@ def steps() -> None:
         (both[1], "share_of_memory", "Share of a plain step's memory"),
     ):
         for number, ((tuning, batch), (label, colour)) in enumerate(SCOPES.items()):
-            scope = [row for row in rows if (row["tuning"], row["batch"]) == (tuning, batch)]
+            scope = [row for row in rows if (FEW.get(row["tuning"], row["tuning"]), row["batch"]) == (tuning, batch)]
             own = {row["method"]: float(row[field]) for row in scope}
             places = [place + (number - 1.5) * 0.2 for place in range(len(METHODS))]
             axes.bar(places, [own.get(name, 0) for name in METHODS], 0.18, label=label, color=colour)

@@ -39,16 +39,18 @@ from letheon.expected import targets_of
 from letheon.forward import hold_in_bf16
 from letheon.measure import Measured
 from letheon.models import fast_bf16, load_model, load_tokenizer
-from letheon.objective import DPO, NPO, CrossEntropy, GradientAscent, SimNPO
+from letheon.objective import DPO, NPO, RMU, CrossEntropy, GradientAscent, ReferenceStates, SimNPO
 from letheon.records import Dialogue
 from letheon.train.progress import quiet
 
 LOG = Path(__file__).parents[1] / "src" / "letheon" / "demo" / "data" / "log.jsonl"
 WARM_UP = 2
 """Steps that are not timed."""
-TUNINGS = ("full", "lora", "top-8")
-METHODS = ("fine-tune", "graddiff", "npo", "simnpo", "dpo", "default")
+TUNINGS = ("full", "lora", "top-8", "4-6")
+METHODS = ("fine-tune", "graddiff", "npo", "simnpo", "dpo", "rmu", "default")
 """The first only as a plain step, the last only as Letheon's."""
+READ = 6
+"""The layer that RMU reads, of 30. With it nothing above learns, and in place of the last layers those just below."""
 Variant = tuple[str, str, str]
 """Whose step, what learns, and the method."""
 MATRIX = 512, 576, 1536
@@ -108,10 +110,20 @@ def plain_lora(layers: list[int] | None = None) -> LoraConfig:
     return LoraConfig(r=16, lora_alpha=32, target_modules=modules, layers_to_transform=layers, task_type="CAUSAL_LM")
 
 
-def adapter(model: Any, tuning: str) -> LoraConfig | None:
-    """What learns, in both kinds of step."""
+def adapter(model: Any, tuning: str, method: str) -> LoraConfig | None:
+    """What learns, in both kinds of step; of a model without an adapter all but what lies above what RMU reads."""
     total = model.config.num_hidden_layers
-    return {"full": None, "lora": plain_lora(), "top-8": plain_lora(list(range(total - 8, total)))}[tuning]
+    if tuning == "full":
+        for layer in model.model.layers[READ + 1 if method == "rmu" else total :]:
+            layer.requires_grad_(False)
+        return None
+    lora = plain_lora(list(range(READ + 1))) if method == "rmu" else plain_lora()
+    return {"lora": lora, "top-8": plain_lora(list(range(total - 8, total))), "4-6": plain_lora([4, 5, 6])}[tuning]
+
+
+def goes_with(tuning: str, method: str) -> bool:
+    """Whether a method is measured with what learns."""
+    return tuning not in {"top-8", "4-6"} or (tuning == "4-6") == (method == "rmu")
 
 
 Tick = Callable[[], float]
@@ -123,9 +135,9 @@ def time_plain(
 ) -> list[float]:
     """What each step of a plain loop takes."""
     forget, normal = data(words)
-    if (config := adapter(model, tuning)) is not None:
+    if (config := adapter(model, tuning, method)) is not None:
         model = get_peft_model(model, config)
-    plain = Plain(model, method, 1e-5)
+    plain = Plain(model, method, 1e-5, READ)
     turns = [d.last_turn for d in forget]
     rows = [[encode_turn(tokenizer, turn) for turn in turns], [encode_dialogue(tokenizer, d) for d in normal]]
     if method == "dpo":
@@ -147,6 +159,7 @@ OBJECTIVES = {
     "npo": Objective(NPO(), None, CrossEntropy(), weights=(1.0, 0.0, 1.0)),
     "simnpo": Objective(SimNPO(), None, CrossEntropy(), weights=(1.0, 0.0, 1.0)),
     "dpo": Objective(DPO(), None, CrossEntropy(), weights=(1.0, 0.0, 1.0)),
+    "rmu": Objective(RMU(READ), None, ReferenceStates(READ), weights=(1.0, 0.0, 1200.0)),
     "default": Objective(),
 }
 
@@ -193,7 +206,7 @@ def time_letheon(
             forget_dataset=forget,
             normal_dataset=normal,
             objective=OBJECTIVES[method],
-            peft_config=adapter_for(model) if default and tuning == "lora" else adapter(model, tuning),
+            peft_config=adapter_for(model) if default and tuning == "lora" else adapter(model, tuning, method),
             processing_class=tokenizer,
             callbacks=[clock],
         )
@@ -282,6 +295,7 @@ def main() -> None:
     ]
     variants = [("plain", tuning, method) for tuning in given.tuning for method in plain if method != "default"]
     variants += [("letheon", tuning, m) for tuning in given.tuning for m in given.method if m != "fine-tune"]
+    variants = [(who, tuning, method) for who, tuning, method in variants if goes_with(tuning, method)]
     rows = []
     for batch, words in itertools.product(given.batch, given.words):
         sizes = ["--batch", str(batch), "--words", str(words), "--steps", str(given.steps)]

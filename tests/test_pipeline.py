@@ -186,6 +186,53 @@ def test_full_tuning(finished: Path, letheon: Letheon) -> None:
     assert not (finished / "run/model/adapter_config.json").exists()
 
 
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_rmu_moves_the_layer_that_it_reads(finished: Path, letheon: Letheon, tuning: str) -> None:
+    """The tiny model has two layers, and the first is read."""
+    settings = [
+        "objective.negative.name=adaptive-rmu",
+        "objective.positive.name=none",
+        "objective.normal.name=states",
+    ]
+    settings += ["objective.normal.weight=1200", f"tuning.kind={tuning}"]
+    code, _, err = letheon("unlearn", "recipe.yaml", *(part for one in settings for part in ("--set", one)))
+    assert code == 0, err
+    before, after = weights(finished / "model"), weights(finished / "run/model")
+    moved = after.keys() if tuning == "lora" else {n for n in after if not torch.equal(after[n], before[n])}
+    assert moved
+    assert all("layers.0." in name for name in moved)
+    lines = [json.loads(line) for line in (finished / "run/training.jsonl").read_text().splitlines()]
+    assert [line["weight_normal"] for line in lines if "normal" in line] == [1200] * 8
+
+
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [
+        ("objective.negative.layer=1", "layer=1: the model has 2 layers"),
+        ("tuning.layers=top-1", "the lowest layer that learns is 1, above layer 0"),
+        ("tuning.layers=0-5", "tuning.layers=0-5: the model has 2 layers, numbered 0 to 1"),
+    ],
+)
+def test_layers_are_checked_before_anything_runs(talk: Path, letheon: Letheon, setting: str, fault: str) -> None:
+    code, _, err = letheon(
+        *(
+            "run",
+            "recipe.yaml",
+            "--set",
+            "objective.negative.name=rmu",
+            "--set",
+            setting,
+            "--set",
+            "evaluate.control=./no",
+        )
+    )
+    assert code == 2
+    # Beside other faults, all at once.
+    assert fault in err
+    assert "./no: no such model folder" in err
+    assert not (talk / "run").exists()
+
+
 def test_what_the_model_said_before_is_kept_if_asked(finished: Path, letheon: Letheon) -> None:
     assert not (finished / "run/cache").exists()
     assert letheon("unlearn", "run", "--keep-cache")[0] == 0

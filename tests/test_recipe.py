@@ -127,6 +127,14 @@ def test_corrected_answers_need_a_table_of_facts() -> None:
     assert check_recipe({**LEAST, "expected": expected, "screen": {"changed_facts": "f.yaml"}})
 
 
+def test_states_are_kept_beside_rmu_alone() -> None:
+    normal = {"normal": {"name": "states", "weight": 1200}}
+    with pytest.raises(InputError, match="'states' keeps what rmu steers, but negative.name is 'hinge': set that to"):
+        check_recipe({**LEAST, "objective": normal})
+    for name in ("rmu", "adaptive-rmu"):
+        assert check_recipe({**LEAST, "objective": {"negative": {"name": name, "layer": 3}, **normal}})
+
+
 def test_every_field_is_documented() -> None:
     def walk(section: type) -> list[str]:
         missing = []

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from letheon.chat import Encoded
 from letheon.head import has_head_apart, head_apart
+from letheon.layers import decoder_layers, states_into
 from letheon.models import Model, bare_model
 from letheon.objective import CHUNK, ChunkedLogits
 from letheon.packing import leave_packed_attention, pack, use_packed_attention
@@ -230,6 +231,36 @@ def chunked_logits(
     with head_apart(model) as head:
         states = _predict(model, batch, prefix)
     return ChunkedLogits(states, head, CHUNK), batch["targets"], batch["row"]
+
+
+def answer_states(
+    model: Model,
+    batch: Mapping[str, Tensor],
+    layer: int,
+    prefix: FrozenPrefix | None = None,
+    *,
+    with_logits: bool = False,
+) -> tuple[Tensor, Tensor | ChunkedLogits | None]:
+    """Hidden states that leave a layer where answer tokens are predicted; nothing above it runs unless it must.
+
+    Args:
+        model: As of `answer_logits`.
+        batch: As of there.
+        layer: Its number, from 0; not the last one.
+        prefix: As of there; its layers lie below.
+        with_logits: Also the logits, by the same pass: then all of the model runs.
+
+    Returns:
+        states (N, d) and, where asked for, logits as of `chunked_logits`.
+    """
+    run = chunked_logits if with_logits else answer_logits
+    # Where several processes wrap the model, what keeps them in step waits for the end of its forward.
+    leave = not with_logits and not hasattr(model, "module")
+    logits = None
+    with states_into(decoder_layers(model)[layer + 1], leave=leave) as states:
+        logits = run(model, batch, prefix)[0]
+    found = states[0].flatten(0, 1).index_select(0, batch["predictors"])
+    return found, logits if with_logits else None
 
 
 def _predict(model: Model, batch: Mapping[str, Tensor], prefix: FrozenPrefix | None) -> Tensor:

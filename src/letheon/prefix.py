@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from letheon.forward import TRIAL, answer_logits, batch_for, batches, can_pack, close, collate, token_places
-from letheon.models import Model, bare_model, other_forward
+from letheon.layers import decoder_layers, states_into
+from letheon.models import Model, other_forward
 from letheon.store import Store, digest
 
 if TYPE_CHECKING:
@@ -99,32 +100,20 @@ class FrozenPrefix:
         def note(module: nn.Module, inputs: Any, output: Any) -> None:
             self._gives_tuple = isinstance(output, tuple)
 
-        def leave(module: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
-            raise _ReachedError(inputs[0] if inputs else named["hidden_states"])
-
-        handles = last.register_forward_hook(note), first.register_forward_pre_hook(leave, with_kwargs=True)
+        handle = last.register_forward_hook(note)
         training = model.training
         model.eval()
         batch = collate([self._sequences[number] for number in numbers], self._pad_token_id, packed=packed)
         batch = {key: value.to(next(model.parameters()).device) for key, value in batch.items()}
         try:
-            answer_logits(model, batch)
-        except _ReachedError as reached:
-            places, lengths = token_places(batch)
-            found = torch.split(reached.states.flatten(0, 1)[places].cpu(), lengths)
-            self.store.update(dict(zip((self._names[number] for number in numbers), found, strict=True)))
+            with states_into(first, leave=True) as states:
+                answer_logits(model, batch)
         finally:
             model.train(training)
-            for handle in handles:
-                handle.remove()
-
-
-class _ReachedError(Exception):
-    """Not an error: the way out of a model's forward once the lower layers have run."""
-
-    def __init__(self, states: Tensor):
-        super().__init__()
-        self.states = states
+            handle.remove()
+        places, lengths = token_places(batch)
+        found = torch.split(states[0].flatten(0, 1)[places].cpu(), lengths)
+        self.store.update(dict(zip((self._names[number] for number in numbers), found, strict=True)))
 
 
 def frozen_prefix(model: Model, pad_token_id: int, store: Store) -> FrozenPrefix | None:
@@ -156,14 +145,6 @@ def frozen_prefix(model: Model, pad_token_id: int, store: Store) -> FrozenPrefix
         return None
     prefix.store = store
     return prefix
-
-
-def decoder_layers(model: Model) -> Sequence[nn.Module]:
-    """The layers of a model, lowest first; none where they are not in one list."""
-    model = bare_model(model)
-    total = model.config.get_text_config().num_hidden_layers
-    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == total)
-    return list(next(lists, ()))
 
 
 def _depth(model: Model) -> int:

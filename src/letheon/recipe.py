@@ -278,8 +278,8 @@ class Expected(Section):
 class Negative(Section):
     """The distance loss that drives the model away from its old answers."""
 
-    name: Literal["hinge", "npo", "simnpo", "dpo", "nlul", "gradient-ascent"] = "hinge"
-    """hinge: log-odds margin (default); npo; simnpo; dpo; nlul; gradient-ascent (unbounded, for comparison)."""
+    name: Literal["hinge", "npo", "simnpo", "dpo", "nlul", "gradient-ascent", "rmu", "adaptive-rmu"] = "hinge"
+    """hinge: log-odds margin (default); npo; simnpo; dpo; nlul; rmu; adaptive-rmu; gradient-ascent (unbounded)."""
     weight: float = Field(1.0, ge=0)
     """λ_neg."""
     rho: float = Field(0.2, gt=0, lt=1)
@@ -292,8 +292,19 @@ class Negative(Section):
     """npo, simnpo, dpo: inverse temperature; null: 0.1, for simnpo 2.5."""
     gamma: float = Field(0.0, ge=0)
     """simnpo: margin; larger goes on pushing for longer."""
+    layer: int | None = Field(None, ge=0)
+    """rmu, adaptive-rmu: the layer, from 0, whose hidden states are steered; null: the last of the lowest quarter."""
+    steering: float = Field(20.0, gt=0)
+    """rmu: length of the vector that they are steered to; adaptive-rmu finds one that fits the model."""
+    scale: float = Field(5.0, gt=0)
+    """adaptive-rmu: that length as a multiple of the states' mean length before."""
     tokens: Literal["all", "without-first", "informative"] = "all"
     """Which answer tokens count: all; all but the first; those that the prompt makes likelier."""
+
+    @property
+    def reads_states(self) -> bool:
+        """Whether it reads hidden states in place of logits."""
+        return self.name in ("rmu", "adaptive-rmu")
 
 
 class Positive(Section):
@@ -308,16 +319,16 @@ class Positive(Section):
 class Normal(Section):
     """What keeps the model's ability."""
 
-    name: Literal["ce+kl", "ce", "kl", "none"] = "ce+kl"
-    """ce: cross-entropy on normal answers; kl: to the model before unlearning, on its top_k tokens."""
+    name: Literal["ce+kl", "ce", "kl", "states", "none"] = "ce+kl"
+    """ce: cross-entropy on normal answers; kl: to the model before; states: to its hidden states, with rmu."""
     weight: float = Field(2.5, ge=0)
-    """λ_nor, where the dual step starts and which it never falls below."""
+    """λ_nor, where the dual step starts and which it never falls below; of states rmu's α, 1200 by its authors."""
     top_k: int = Field(64, ge=1)
     """Tokens of the reference distribution that are cached (the rest is one bucket)."""
     budget: float = Field(1.1, gt=0)
     """The normal perplexity may rise to this multiple of what it was before λ_nor grows."""
     dual_rate: float = Field(5.0, ge=0)
-    """Step of λ_nor per unit of overrun; 0 keeps it fixed."""
+    """Step of λ_nor per unit of overrun; 0 keeps it fixed, as it always is with states."""
     rehearsal: bool = True
     """Keep the model's own answers to everyday questions as well, so that what the log does not show drifts less."""
 
@@ -329,7 +340,16 @@ class ObjectiveRecipe(Section):
     positive: Positive = Positive()
     normal: Normal = Normal()
     balance: bool = True
-    """Scale the negative loss to the normal loss's gradient norm (s in the docs)."""
+    """Scale the negative loss to the normal loss's gradient norm (s in the docs); rmu and states are not scaled."""
+
+    @model_validator(mode="after")
+    def _states_are_those_of_rmu(self) -> ObjectiveRecipe:
+        if self.normal.name == "states" and not self.negative.reads_states:
+            raise ValueError(
+                f"normal.name 'states' keeps what rmu steers, but negative.name is {self.negative.name!r}: "
+                "set that to rmu or adaptive-rmu, or normal.name to ce+kl"
+            )
+        return self
 
 
 class Lora(Section):
@@ -364,7 +384,8 @@ class Tuning(Section):
     kind: Literal["lora", "full"] = "lora"
     """lora: an adapter; full: the model's own weights."""
     layers: str = "auto"
-    """Of which layers: all, top-8 (the last eight), a share (top-66%); auto: top-66% with lora, all with full."""
+    """Of which layers: all, top-8 (the last eight), a share (top-66%), a range from 0 (5-7); auto: top-66% with lora,
+    all with full, with rmu the layer that it reads and the two below."""
     damping: float | None = Field(0.1, gt=0)
     """Contrast and directions: steps spare what normal answers are sensitive to; larger spares less, null nothing."""
     lora: Lora = Lora()
@@ -372,9 +393,16 @@ class Tuning(Section):
 
     @field_validator("layers")
     @classmethod
-    def _layers_are_all_or_the_last(cls, layers: str) -> str:
-        if not re.fullmatch(r"auto|all|top-[1-9]\d*%?", layers):
-            raise ValueError(f"{layers!r} is none of: auto, all, a number such as top-8, a share such as top-66%")
+    def _layers_are_known(cls, layers: str) -> str:
+        if not re.fullmatch(r"auto|all|top-[1-9]\d*%?|\d+-\d+", layers):
+            raise ValueError(
+                f"{layers!r} is none of: auto, all, a number such as top-8, a share such as top-66%, "
+                "a range such as 5-7"
+            )
+        if layers[0].isdigit():
+            first, last = layers.split("-")
+            if int(first) > int(last):
+                raise ValueError(f"{layers!r} names no layer: set it to {last}-{first}")
         return layers
 
     @model_validator(mode="after")

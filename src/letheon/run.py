@@ -196,14 +196,19 @@ class Run:
     def _check_training(self) -> None:
         """Check the training's settings, and that every dialogue fits into the model's context."""
         from letheon.chat import check_tokenizer, encode_dialogue, encode_reply
-        from letheon.train.recipe_run import training_settings
+        from letheon.train.recipe_run import check_layers, training_settings
 
         recipe = self.recipe
         settings = training_settings(recipe, str(self.checkpoints))
         tokenizer = load_tokenizer(recipe.model)
         check_tokenizer(tokenizer)
-        longest = settings.max_length or context_length(load_config(recipe.model))
+        config = load_config(recipe.model)
+        longest = settings.max_length or context_length(config)
         faults = []
+        try:
+            check_layers(recipe, config.get_text_config().num_hidden_layers)
+        except InputError as error:
+            faults += error.faults
         log = ((recipe.data.dialogues, dialogue) for dialogue in self.log())
         reworded = ((recipe.data.paraphrases or Path(), paraphrase.dialogue) for paraphrase in self.paraphrases())
         for path, dialogue in chain(log, reworded):

@@ -16,7 +16,8 @@ from letheon.objective.negative import (
 from letheon.objective.normal import CrossEntropy, ReferenceKL, top_k_kl
 from letheon.objective.objective import PARTS, Counts, Objective, Part
 from letheon.objective.positive import ClusterMean
-from letheon.objective.term import Term
+from letheon.objective.states import RMU, AdaptiveRMU, ReferenceStates
+from letheon.objective.term import Needs, Term
 
 __all__ = [
     "CHUNK",
@@ -24,6 +25,8 @@ __all__ = [
     "NLUL",
     "NPO",
     "PARTS",
+    "RMU",
+    "AdaptiveRMU",
     "Answers",
     "Balance",
     "ChunkedLogits",
@@ -33,9 +36,11 @@ __all__ = [
     "DualWeight",
     "GradientAscent",
     "LogOddsHinge",
+    "Needs",
     "Objective",
     "Part",
     "ReferenceKL",
+    "ReferenceStates",
     "SimNPO",
     "Term",
     "log_odds_margin",

@@ -1,6 +1,7 @@
-"""What every loss term reads: the logits at answer positions, and what the model said before unlearning.
+"""What every loss term reads: logits or hidden states at answer positions, and what they were before unlearning.
 
-Notation used throughout this package: N answer tokens of S sequences, V vocabulary entries, k reference tokens.
+Notation used throughout this package: N answer tokens of S sequences, V vocabulary entries, k reference tokens, d the
+width of hidden states.
 """
 
 from __future__ import annotations
@@ -20,23 +21,29 @@ class Answers:
 
     Attributes:
         logits: (N, V) float logits that predict each token, or what makes them a chunk at a time; prompt and padding
-            are not among them.
+            are not among them. None where the term reads hidden states.
         targets: (N,) the tokens themselves.
         sequence: (N,) index in [0, S) of the sequence each token belongs to.
         counts: (N,) bool, whether a token takes part in the loss (the token choice).
         reference_log_prob: (N,) log p_θ₀ of the targets, where a term declares that it needs it.
         reference_top_ids: (N, k) the likeliest tokens under θ₀.
         reference_top_log_probs: (N, k) and their log-probabilities.
+        states: (N, d) the hidden states that leave a layer where each token is predicted; for terms that read them.
+        reference_states: (N, d) the same under θ₀.
+        reference_norm: The mean ‖h‖ of these states under θ₀, over all that is to be forgotten.
         preferred: Of old answers, the expected ones: S sequences in the same order.
     """
 
-    logits: Tensor | ChunkedLogits
+    logits: Tensor | ChunkedLogits | None
     targets: Tensor
     sequence: Tensor
     counts: Tensor
     reference_log_prob: Tensor | None = None
     reference_top_ids: Tensor | None = None
     reference_top_log_probs: Tensor | None = None
+    states: Tensor | None = None
+    reference_states: Tensor | None = None
+    reference_norm: float | None = None
     preferred: Answers | None = None
 
     @property
@@ -53,6 +60,7 @@ class Answers:
             reduction: Of (n, V) logits, (n,) targets and (n, …) others to (n,).
             *by_token: The others.
         """
+        assert self.logits is not None
         if isinstance(self.logits, ChunkedLogits):
             return self.logits.reduce(reduction, self.targets, *by_token)
         return reduction(self.logits, self.targets, *by_token)

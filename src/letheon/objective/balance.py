@@ -12,6 +12,8 @@ class Balance:
 
     z are the logits at answer positions, so the norms cost no backward pass through the model. Using the last step's
     norms keeps s constant over the micro-batches of one step. Where either norm is zero (a satisfied hinge), s stays.
+    Of terms on hidden states there are none, and s is 1: their normal loss starts at a minimum, and a ratio to its
+    gradient would stop the negative term before it has begun.
 
     Attributes:
         scale: The current s.

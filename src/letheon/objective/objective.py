@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from letheon.objective.answers import Answers
 from letheon.objective.negative import LogOddsHinge
 from letheon.objective.normal import ReferenceKL
 from letheon.objective.positive import ClusterMean
-from letheon.objective.term import Needs, Term
+from letheon.objective.term import Needs, StateTerm, Term
 
 Part = Literal["negative", "positive", "normal"]
 PARTS: tuple[Part, ...] = ("negative", "positive", "normal")
@@ -50,6 +50,10 @@ class Objective:
     normal: Term | None = ReferenceKL()
     weights: tuple[float, float, float] = (1.0, 0.2, 2.5)
 
+    def __post_init__(self) -> None:
+        if len(layers := self._layers) > 1:
+            raise ValueError(f"terms read the states of layers {layers}: let all of them read one")
+
     def term(self, part: Part) -> Term | None:
         """The term of a part."""
         terms: dict[Part, Term | None] = {
@@ -70,6 +74,25 @@ class Objective:
     def prefers(self) -> bool:
         """Whether the negative term reads the expected answers too."""
         return self.negative is not None and "preferred" in self.negative.needs
+
+    def reads_states(self, part: Part) -> bool:
+        """Whether the term of a part reads hidden states in place of logits."""
+        return "states" in self.needs(part)
+
+    @property
+    def reads_logits(self) -> bool:
+        """Whether any term reads logits; if none does, nothing above the `layer` is needed."""
+        return any(self.term(part) is not None and not self.reads_states(part) for part in PARTS)
+
+    @property
+    def layer(self) -> int | None:
+        """The layer whose states terms read; None where none does."""
+        return next(iter(self._layers), None)
+
+    @property
+    def _layers(self) -> list[int]:
+        terms = [term for part in PARTS if (term := self.term(part)) is not None and "states" in term.needs]
+        return sorted({cast(StateTerm, term).layer for term in terms})
 
     def __call__(self, batch: dict[Part, Answers], counts: dict[Part, Counts] | None = None) -> dict[Part, Tensor]:
         """Mean loss of each part, shape ().

@@ -9,7 +9,8 @@ from torch import Tensor
 from letheon.objective.answers import Answers
 
 Unit = Literal["token", "sequence"]
-Need = Literal["reference_log_prob", "reference_top", "preferred"]
+Need = Literal["reference_log_prob", "reference_top", "preferred", "states", "reference_states", "reference_norm"]
+"""A term that needs "states" reads hidden states in place of logits, and has a `layer`: see `StateTerm`."""
 Needs = frozenset[Need]
 
 
@@ -22,7 +23,15 @@ class Term(Protocol):
 
     @property
     def needs(self) -> Needs:
-        """What must be present in `Answers`: quantities under θ₀, or, for a negative term, the expected answers."""
+        """What must be present in `Answers`: quantities under θ₀, states; of a negative term, expected answers."""
 
     def __call__(self, answers: Answers) -> Tensor:
         """Losses before any mean."""
+
+
+class StateTerm(Term, Protocol):
+    """A term that reads the hidden states that leave a layer, and no logits."""
+
+    @property
+    def layer(self) -> int:
+        """Number of the layer, from 0."""

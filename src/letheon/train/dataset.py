@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -171,12 +171,14 @@ class Collator:
     Attributes:
         pad_token_id: Padding token.
         reference: By part, the reference of each key that occurs; parts without one get none.
+        states: By part, the (n, d) states under θ₀ of each key that occurs, for parts whose term needs them.
         packed: Whether to pack, as of `letheon.forward.collate`.
         prefix: As of there.
     """
 
     pad_token_id: int
     reference: dict[Part, dict[int, Reference]]
+    states: dict[Part, dict[int, Tensor]] = field(default_factory=dict)
     packed: bool = False
     prefix: FrozenPrefix | None = None
 
@@ -204,4 +206,7 @@ class Collator:
         if normal:
             batch["reference_top_ids"] = torch.cat([r.top_ids for r in normal]).long()
             batch["reference_top_log_probs"] = torch.cat([r.top_log_probs for r in normal])
+        states = [self.states[s.part][s.key] for s in sequences if s.part in self.states and s.key is not None]
+        if states:
+            batch["reference_states"] = torch.cat(states)
         return batch

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from letheon.chat import Encoded, encode_reply
 from letheon.measure import release_memory
 from letheon.models import Model, Tokenizer
-from letheon.objective import Objective, Part
+from letheon.objective import Needs, Objective, Part
 from letheon.records import Message, Turn
 from letheon.split import spread
 from letheon.train.config import UnlearnConfig
@@ -22,6 +22,9 @@ from letheon.train.sensitivity import Sensitivity, measure_sensitivity
 
 PASS_SIZE = 16
 """Sequences in a forward pass without gradients."""
+
+SCORED: Needs = frozenset({"reference_log_prob", "reference_top"})
+"""What is known from logits."""
 
 LOOKED_AT = 512
 """Normal dialogues that tell what normal inputs are like; of more, so many are taken."""
@@ -34,13 +37,52 @@ class Prepared:
     Attributes:
         reference: By part and number, what was said about a sequence; parts whose term needs nothing have none, and
             normal dialogues none before they are to be dealt.
+        states: In the same way, their states, for terms that need them.
+        norm: The mean length of the states of old answers, for a term that needs it.
         directions: Full tuning along directions: the (r, d) rows of each weight that learns.
         sensitivity: By the parameter whose gradient is to spare normal answers: an adapter's B, or a layer's weight.
     """
 
     reference: dict[Part, dict[int, Reference]] = field(default_factory=dict)
+    states: dict[Part, dict[int, Tensor]] = field(default_factory=dict)
+    norm: float | None = None
     directions: dict[nn.Parameter, Tensor] = field(default_factory=dict)
     sensitivity: dict[nn.Parameter, Sensitivity] = field(default_factory=dict)
+
+    def ask(
+        self,
+        model: Model,
+        cache: ReferenceCache,
+        objective: Objective,
+        part: Part,
+        sequences: Mapping[int, Encoded],
+        moments: Moments | None = None,
+        *,
+        score: bool = False,
+    ) -> None:
+        """Ask θ₀ what the term of a part needs to know of sequences.
+
+        Args:
+            model: The model under θ₀.
+            cache: Asks it.
+            objective: Whose terms say what they need.
+            part: The part.
+            sequences: By number.
+            moments: Sees a pass over all of them, which goes no further than the objective does.
+            score: Ask for log-probabilities in any case.
+        """
+        needs, listed = objective.needs(part), list(sequences.values())
+        whole, above = (moments, None) if objective.reads_logits else (None, moments)
+        if "reference_states" in needs or above is not None:
+            assert objective.layer is not None
+            states = cache.states(model, listed, objective.layer, above)
+            if "reference_states" in needs:
+                self.states.setdefault(part, {}).update(zip(sequences, states, strict=True))
+        asked = score or needs & SCORED
+        if asked or whole is not None:
+            scored = cache(model, listed, whole)
+            if asked:
+                self.reference.setdefault(part, {}).update(zip(sequences, scored, strict=True))
 
 
 def pass_size(args: UnlearnConfig) -> int:
@@ -78,13 +120,15 @@ def prepare(
     old, normal = [item.old for item in dataset.forget], dataset.normal
     # Of normal dialogues the prompts count too: what is known about normal inputs is never enough.
     moments = (Moments(layers), Moments(layers, everywhere=True)) if layers else (None, None)
-    if layers or objective.needs("negative") or args.token_choice != "all":
-        found.reference["negative"] = dict(enumerate(cache(model, old, moments[0])))
-    if objective.needs("positive"):
-        found.reference["positive"] = dict(enumerate(cache(model, dataset.expected)))
+    choose = args.token_choice != "all"
+    found.ask(model, cache, objective, "negative", dict(enumerate(old)), moments[0], score=choose)
+    found.ask(model, cache, objective, "positive", dict(enumerate(dataset.expected)))
     looked = spread(range(len(normal)), LOOKED_AT) if layers else []
-    scored = cache(model, [normal[number] for number in looked], moments[1])
-    found.reference["normal"] = dict(zip(looked, scored, strict=True))
+    found.ask(model, cache, objective, "normal", {number: normal[number] for number in looked}, moments[1])
+    if "reference_norm" in objective.needs("negative"):
+        assert objective.layer is not None
+        lengths = [states.norm(dim=1) for states in cache.states(model, old, objective.layer)]
+        found.norm = float(torch.cat(lengths).mean())
     if moments[0] is not None and moments[1] is not None:
         _look(model, layers, moments[0], moments[1], found, args.directions)
         # They are as large as half the layers, and no longer needed.
@@ -92,7 +136,7 @@ def prepare(
         release_memory()
         if args.damping is not None:
             found.sensitivity = _sensitivity(model, layers, normal, args, args.damping, cache)
-    if args.token_choice != "all":
+    if choose:
         negative = found.reference["negative"]
         masks = {number: torch.arange(len(known.log_prob)) > 0 for number, known in negative.items()}
         if args.token_choice == "informative":

@@ -20,12 +20,15 @@ from letheon.objective import (
     DPO,
     NLUL,
     NPO,
+    RMU,
+    AdaptiveRMU,
     ClusterMean,
     CrossEntropy,
     GradientAscent,
     LogOddsHinge,
     Objective,
     ReferenceKL,
+    ReferenceStates,
     SimNPO,
     Term,
 )
@@ -35,7 +38,7 @@ from letheon.run import Run
 from letheon.split import Split
 from letheon.train.config import UnlearnConfig
 from letheon.train.progress import quiet
-from letheon.train.scope import adapter_for, freeze_lower
+from letheon.train.scope import adapter_for, check_reach, freeze_others, layer_read, learning_layers
 from letheon.train.trainer import STATE_FILE, UnlearnTrainer
 
 LORA_SAVE_STEPS, FULL_SAVE_STEPS = 10, 25
@@ -77,8 +80,9 @@ def train_from_recipe(
         The trained model (with its adapter), and why training stopped.
     """
     tuning = run.recipe.tuning
+    layer = layer_read(run.recipe.objective, model.config.get_text_config().num_hidden_layers)
     if tuning.kind == "full":
-        freeze_lower(model, tuning)
+        freeze_others(model, tuning, layer)
     settings = training_settings(run.recipe, str(run.checkpoints))
     settings.cache_dir, settings.keep_cache = str(run.cache), keep_cache
     trainer = UnlearnTrainer(
@@ -89,8 +93,8 @@ def train_from_recipe(
         probe_dataset=data.probe,
         # A tenth of a log is few, and two that break would end the run.
         normal_probe_dataset=[*data.normal_probe, *rehearsed[::GUARDING]],
-        objective=objective_of(run.recipe.objective),
-        peft_config=None if tuning.kind == "full" else adapter_for(model, tuning),
+        objective=objective_of(run.recipe.objective, layer, run.recipe.seed),
+        peft_config=None if tuning.kind == "full" else adapter_for(model, tuning, layer),
         processing_class=tokenizer,
         callbacks=[TrainingLog(run, append=resume)],
     )
@@ -116,8 +120,14 @@ def _last_checkpoint(run: Run) -> str | None:
     return str(max(whole, key=lambda folder: int(folder.name.split("-")[1]))) if whole else None
 
 
-def objective_of(recipe: ObjectiveRecipe) -> Objective:
-    """The objective that a recipe describes."""
+def objective_of(recipe: ObjectiveRecipe, layer: int | None = None, seed: int = 0) -> Objective:
+    """The objective that a recipe describes.
+
+    Args:
+        recipe: The section.
+        layer: The layer whose states it reads, where it does; see `letheon.train.scope.layer_read`.
+        seed: Of what a term draws.
+    """
     negative = recipe.negative
     beta = {} if negative.beta is None else {"beta": negative.beta}
     distances: dict[str, Term] = {
@@ -128,11 +138,15 @@ def objective_of(recipe: ObjectiveRecipe) -> Objective:
         "nlul": NLUL(),
         "gradient-ascent": GradientAscent(),
     }
+    if layer is not None:
+        distances["rmu"] = RMU(layer, negative.steering, seed)
+        distances["adaptive-rmu"] = AdaptiveRMU(layer, negative.scale, seed)
     top_k = recipe.normal.top_k
     keep: dict[str, Term | None] = {
         "ce+kl": ReferenceKL(top_k),
         "ce": CrossEntropy(),
         "kl": ReferenceKL(top_k, cross_entropy=False),
+        "states": None if layer is None else ReferenceStates(layer),
         "none": None,
     }
     return Objective(
@@ -141,6 +155,25 @@ def objective_of(recipe: ObjectiveRecipe) -> Objective:
         normal=keep[recipe.normal.name],
         weights=(negative.weight, recipe.positive.weight, recipe.normal.weight),
     )
+
+
+def check_layers(recipe: Recipe, total: int) -> None:
+    """Check that the layers which a recipe names are there, and that those which learn get a gradient.
+
+    Args:
+        recipe: The recipe.
+        total: The model's layers.
+
+    Raises:
+        InputError: They are not, or do not.
+    """
+    layer = layer_read(recipe.objective, total)
+    learning = learning_layers(recipe.tuning, total, layer)
+    # A pattern says by itself which layers have an adapter.
+    modules = recipe.tuning.lora.target_modules
+    pattern = recipe.tuning.kind == "lora" and isinstance(modules, str) and modules != "all-linear"
+    if layer is not None and not pattern:
+        check_reach(learning, layer, alone=not objective_of(recipe.objective, layer).reads_logits)
 
 
 def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, batch_for, batches
+from letheon.forward import answer_logits, answer_states, batch_for, batches
 from letheon.models import Model
 from letheon.prefix import FrozenPrefix
 from letheon.store import Store, digest
@@ -21,7 +22,8 @@ class ReferenceCache:
     """Scores sequences under θ₀, each of them once.
 
     Of a distribution the k likeliest tokens are kept, 516 bytes a token for k = 64. To keep the last hidden states
-    instead and to run the head on them again would take 4 d bytes, more from d = 130 on, and the head's time.
+    instead and to run the head on them again would take 4 d bytes, more from d = 130 on, and the head's time. Where a
+    term reads the states of a layer, those are kept.
 
     Args:
         store: Where that is kept.
@@ -49,37 +51,67 @@ class ReferenceCache:
         Returns:
             S references, in the order of the sequences; all tokens count.
         """
+        names = self._run(model, sequences, "log_prob", partial(self._score, model), moments)
+        return [self._read(name) for name in names]
+
+    def states(
+        self, model: Model, sequences: Sequence[Encoded], layer: int, moments: Moments | None = None
+    ) -> list[Tensor]:
+        """The hidden states that leave a layer, of sequences that are not known yet by passes that end there.
+
+        Args:
+            model: The model under θ₀.
+            sequences: S sequences.
+            layer: Number of the layer.
+            moments: As above, of layers that are not above it.
+
+        Returns:
+            S tensors (n, d), in the order of the sequences.
+        """
+
+        def keep(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {f"answer-states-{layer}": answer_states(model, batch, layer, self.prefix)[0].float().cpu()}
+
+        names = self._run(model, sequences, f"answer-states-{layer}", keep, moments)
+        return [self.store[f"{name}.answer-states-{layer}"] for name in names]
+
+    def _run(
+        self,
+        model: Model,
+        sequences: Sequence[Encoded],
+        what: str,
+        look: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+        moments: Moments | None,
+    ) -> list[str]:
+        """Look at sequences of which something is not known yet; their names."""
         names = [digest(sequence) for sequence in sequences]
         run = [
-            number for number, name in enumerate(names) if moments is not None or f"{name}.log_prob" not in self.store
+            number for number, name in enumerate(names) if moments is not None or f"{name}.{what}" not in self.store
         ]
         training = model.training
         model.eval()
         for chosen in batches([sequences[number] for number in run], self.batch_size):
             numbers = [run[place] for place in chosen]
-            self._score(model, [sequences[n] for n in numbers], [names[n] for n in numbers], moments)
+            batch = batch_for(model, [sequences[n] for n in numbers], self.pad_token_id, self.prefix)
+            with moments.watching(batch) if moments else nullcontext(), torch.no_grad():
+                looked = look(batch)
+            rows, found = batch["row"].cpu(), dict[str, Tensor]()
+            for place, number in enumerate(numbers):
+                found |= {f"{names[number]}.{kind}": values[rows == place] for kind, values in looked.items()}
+            # Where they were run for their moments alone they are known.
+            self.store.update({name: tensor for name, tensor in found.items() if name not in self.store})
         model.train(training)
-        return [self._read(name) for name in names]
+        return names
 
-    @torch.no_grad()
-    def _score(
-        self, model: Model, sequences: Sequence[Encoded], names: Sequence[str], moments: Moments | None
-    ) -> None:
-        batch = batch_for(model, sequences, self.pad_token_id, self.prefix)
-        with moments.watching(batch) if moments else nullcontext():
-            logits, targets, row = answer_logits(model, batch, self.prefix)
+    def _score(self, model: Model, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        logits, targets, _ = answer_logits(model, batch, self.prefix)
         logits = logits.float()
         # No second copy of the logits, as a log-softmax would be.
         normaliser = logits.logsumexp(dim=1, keepdim=True)
         own = (logits.gather(1, targets[:, None]) - normaliser)[:, 0].cpu()
         top = logits.topk(min(self.top_k, logits.size(1)), dim=1)
-        values, ids, rows = (top.values - normaliser).cpu(), top.indices.to(torch.int32).cpu(), row.cpu()
-        found: dict[str, Tensor] = {}
-        for place, name in enumerate(names):
-            of = rows == place
-            found |= {f"{name}.log_prob": own[of], f"{name}.top_ids": ids[of], f"{name}.top_log_probs": values[of]}
-        # Where they were run for their moments alone they are known.
-        self.store.update({name: tensor for name, tensor in found.items() if name not in self.store})
+        values, ids = (top.values - normaliser).cpu(), top.indices.to(torch.int32).cpu()
+        return {"log_prob": own, "top_ids": ids, "top_log_probs": values}
 
     def _read(self, name: str) -> Reference:
         log_prob, ids, values = (self.store[f"{name}.{what}"] for what in ("log_prob", "top_ids", "top_log_probs"))

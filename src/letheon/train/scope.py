@@ -1,28 +1,30 @@
-"""Which weights learn: those of an adapter on the upper layers, or those layers' own."""
+"""Which weights learn: those of an adapter on some layers, or those layers' own."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from letheon.errors import InputError
+from letheon.layers import decoder_layers
 from letheon.models import Model
-from letheon.prefix import decoder_layers
-from letheon.recipe import Tuning
+from letheon.recipe import ObjectiveRecipe, Tuning
 
 ADAPTED = "top-66%"
 """The layers that have an adapter by default: on lower ones it costs more than it adds."""
 
 
-def adapter_for(model: Model, tuning: Tuning | None = None) -> Any:
+def adapter_for(model: Model, tuning: Tuning | None = None, layer: int | None = None) -> Any:
     """The `peft.LoraConfig` that a recipe's `tuning` section describes for a model.
 
     Args:
         model: The model that the adapter is for.
         tuning: The section; None: the defaults, on which Letheon's numbers are measured.
+        layer: The layer whose states the objective reads, if it does: see `learning_layers`.
     """
     from peft import LoraConfig
 
@@ -33,11 +35,11 @@ def adapter_for(model: Model, tuning: Tuning | None = None) -> Any:
     excluded = [one for one in recipe.exclude_modules if any(f".{name}".endswith(f".{one}") for name in linear)]
     options: dict[str, Any] = {"target_modules": recipe.target_modules, "exclude_modules": excluded}
     total = model.config.get_text_config().num_hidden_layers
-    if (top := top_layers(ADAPTED if tuning.layers == "auto" else tuning.layers, total)) < total:
+    if len(learning := learning_layers(tuning, total, layer)) < total:
         # PEFT takes numbers of layers beside names of modules only.
         if recipe.target_modules == "all-linear":
             options["target_modules"] = {name.rsplit(".", 1)[-1] for name in linear}
-        options["layers_to_transform"] = list(range(total - top, total))
+        options["layers_to_transform"] = list(learning)
     return LoraConfig(
         r=recipe.r,
         lora_alpha=recipe.alpha,
@@ -49,17 +51,18 @@ def adapter_for(model: Model, tuning: Tuning | None = None) -> Any:
     )
 
 
-def freeze_lower(model: Model, tuning: Tuning) -> None:
-    """Before full tuning, leave the weights of the upper layers alone to learn; by default all weights learn.
+def freeze_others(model: Model, tuning: Tuning, layer: int | None = None) -> None:
+    """Before full tuning, leave the weights of some layers alone to learn; by default all weights learn.
 
     Args:
         model: The model.
         tuning: A recipe's section.
+        layer: As of `adapter_for`.
 
     Raises:
-        InputError: The model's layers are not in one list.
+        InputError: The model's layers are not in one list, or it has fewer.
     """
-    if tuning.layers in {"auto", "all"}:
+    if tuning.layers == "all" or (tuning.layers == "auto" and layer is None):
         return
     found = decoder_layers(model)
     if not found:
@@ -67,25 +70,102 @@ def freeze_lower(model: Model, tuning: Tuning) -> None:
             f"tuning.layers={tuning.layers}: {type(model).__name__} has no list of layers; set it to all"
         )
     model.requires_grad_(False)
-    for layer in found[-top_layers(tuning.layers, len(found)) :]:
-        layer.requires_grad_(True)
+    for number in learning_layers(tuning, len(found), layer):
+        found[number].requires_grad_(True)
 
 
-def top_layers(layers: str, total: int) -> int:
-    """How many of a model's layers, counted from the last: "all", "top-8", or a share of them, "top-66%".
+def learning_layers(tuning: Tuning, total: int, layer: int | None = None) -> range:
+    """The numbers of the layers that learn, from 0.
 
     Args:
-        layers: As in a recipe.
+        tuning: A recipe's section, whose `layers` are "auto", "all", "top-8" (the last eight), a share of them,
+            "top-66%" (rounded up), or from one to another, "5-7".
         total: The model's layers.
+        layer: The layer whose states the objective reads, if it does: "auto" then is this one and the two below.
 
-    Returns:
-        In [1, total]; shares are rounded up.
+    Raises:
+        InputError: There are fewer layers than are named.
     """
+    layers = tuning.layers
+    if layers == "auto" and layer is not None:
+        return around(layer)
+    if layers == "auto":
+        layers = ADAPTED if tuning.kind == "lora" else "all"
     if layers == "all":
-        return total
+        return range(total)
+    if not layers.startswith("top-"):
+        first, last = map(int, layers.split("-"))
+        if last >= total:
+            raise InputError(f"tuning.layers={layers}: the model has {total} layers, numbered 0 to {total - 1}")
+        return range(first, last + 1)
     number = layers.removeprefix("top-")
     wanted = math.ceil(total * int(number[:-1]) / 100) if number.endswith("%") else int(number)
-    return min(wanted, total)
+    return range(max(total - wanted, 0), total)
+
+
+def around(layer: int) -> range:
+    """The layers that learn with RMU, as its authors have it: the one whose states are read, and the two below."""
+    return range(max(layer - 2, 0), layer + 1)
+
+
+def layer_read(recipe: ObjectiveRecipe, total: int) -> int | None:
+    """The number of the layer whose states a recipe's objective reads; None where it reads none.
+
+    By default it is the last one of the lowest quarter: the authors' 7 of 32.
+
+    Args:
+        recipe: The section.
+        total: The model's layers.
+
+    Raises:
+        InputError: There is no such layer, or it is the last one.
+    """
+    negative = recipe.negative
+    if not negative.reads_states:
+        return None
+    layer = max(total // 4 - 1, 0) if negative.layer is None else negative.layer
+    check_layer(layer, total)
+    return layer
+
+
+def check_layer(layer: int, total: int) -> None:
+    """Refuse to read the states of a layer that is not there, or of the last one.
+
+    Raises:
+        InputError: As said.
+    """
+    if layer > total - 2:
+        raise InputError(
+            f"objective.negative.layer={layer}: the model has {total} layers, numbered from 0, and states are read "
+            f"below the last; choose one of 0 to {total - 2}"
+            if total > 1
+            else "objective.negative: states are read below the last layer, and the model has one; take another name"
+        )
+
+
+def check_reach(learning: Collection[int], layer: int, *, alone: bool) -> None:
+    """Refuse layers that would learn without a gradient.
+
+    Args:
+        learning: The numbers of the layers that learn.
+        layer: The layer whose states the objective reads.
+        alone: Whether it reads nothing else, so that nothing above has a gradient.
+
+    Raises:
+        InputError: All that learns lies above that layer, or some of it, where nothing else is read.
+    """
+    few = around(layer)
+    instead = f"set tuning.layers to {few[0]}-{layer} (or requires_grad to False)"
+    if learning and min(learning) > layer:
+        raise InputError(
+            f"the lowest layer that learns is {min(learning)}, above layer {layer} whose states the negative term "
+            f"reads, so that nothing would be forgotten; {instead}"
+        )
+    if alone and learning and max(learning) > layer:
+        raise InputError(
+            f"layers up to {max(learning)} learn, but the objective reads nothing above layer {layer}: they would "
+            f"get no gradient; {instead}"
+        )
 
 
 def _linear_names(model: Model) -> set[str]:

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from letheon.chat import Encoded, check_tokenizer, encode_dialogue, encode_reply
 from letheon.dialogues import BadRowError, parse_row
 from letheon.errors import InputError
 from letheon.expected import Target, targets_of
-from letheon.forward import can_pack, chunked_logits
-from letheon.models import Model, Tokenizer, context_length
+from letheon.forward import answer_states, can_pack, chunked_logits
+from letheon.layers import decoder_layers
+from letheon.models import Model, Tokenizer, bare_model, context_length
 from letheon.objective import (
     PARTS,
     Answers,
@@ -47,6 +48,7 @@ from letheon.train.prepare import Prepared, pass_size, prepare
 from letheon.train.probe import Prober
 from letheon.train.reference import ReferenceCache
 from letheon.train.scale_back import Line, scale_back
+from letheon.train.scope import check_layer, check_reach
 from letheon.train.stop import Decision, Probe, StopRule
 
 logger = logging.getLogger(__name__)
@@ -138,6 +140,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             from peft import get_peft_model
 
             model = get_peft_model(model, peft_config)
+        if self.objective.layer is not None:
+            self._check_layer(model, args, self.objective.layer)
         if args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
             model.enable_input_require_grads()
         lora, total = hasattr(model, "peft_config"), sum(parameter.numel() for parameter in model.parameters())
@@ -210,6 +214,19 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         )
         return Forget(self._turn(target.turn), answers, target.weights)
 
+    def _check_layer(self, model: Model, args: UnlearnConfig, layer: int) -> None:
+        """Refuse a layer whose states cannot be read, or from which nothing that learns would get a gradient."""
+        layers = decoder_layers(model)
+        if not layers:
+            raise InputError(f"{type(bare_model(model)).__name__} has no list of layers whose states could be read")
+        if args.n_gpu > 1:
+            raise InputError(
+                f"states are read on one device a process, and this has {args.n_gpu}: start it with accelerate launch"
+            )
+        check_layer(layer, len(layers))
+        learning = [n for n, one in enumerate(layers) if any(p.requires_grad for p in one.parameters())]
+        check_reach(learning, layer, alone=not self.objective.reads_logits)
+
     def _evaluated(self, rows: Sequence[Dialogue | Mapping[str, Any]]) -> UnlearnDataset:
         return UnlearnDataset([], self._normal(rows), cached=False)
 
@@ -259,13 +276,13 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             return_outputs: Also return the parts.
             num_items_in_batch: (3, 2) counts of the step; None takes those of the batch.
         """
-        # Data of an evaluation pass once.
-        logits, targets, row = chunked_logits(model, inputs, self._collator.prefix if model.training else None)
         if not model.training:
+            # Data of an evaluation pass once.
+            logits, targets, row = chunked_logits(model, inputs)
             all_count = torch.ones_like(targets, dtype=torch.bool)
             loss = -Answers(logits, targets, row, all_count).log_probs().mean()
             return (loss, {"loss": loss}) if return_outputs else loss
-        batch = self._answers(logits, targets, row, inputs)
+        batch = self._answers(model, inputs)
         counts = None
         if num_items_in_batch is not None:
             counts = {
@@ -282,35 +299,46 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
     @property
     def _balancing(self) -> bool:
-        return bool(self.args.balance) and self.objective.negative is not None and self.objective.normal is not None
+        """Whether there are two norms to balance: those of terms that read logits."""
+        objective = self.objective
+        both = objective.negative is not None and objective.normal is not None
+        states = objective.reads_states("negative") or objective.reads_states("normal")
+        return bool(self.args.balance) and both and not states
 
-    @staticmethod
-    def _answers(
-        logits: Tensor | ChunkedLogits, targets: Tensor, row: Tensor, inputs: dict[str, Tensor]
-    ) -> dict[Part, Answers]:
-        """Split the answer tokens of a batch by part; the collator has put those of a part together."""
+    def _answers(self, model: Model, inputs: dict[str, Tensor]) -> dict[Part, Answers]:
+        """Run the model, and split the answer tokens of a batch by part; the collator has put those together."""
+        objective, prefix = self.objective, self._collator.prefix
+        logits: Tensor | ChunkedLogits | None
+        states: Tensor | None
+        if objective.layer is None:
+            logits, states = chunked_logits(model, inputs, prefix)[0], None
+        else:
+            states, logits = answer_states(model, inputs, objective.layer, prefix, with_logits=objective.reads_logits)
         batch: dict[Part, Answers] = {}
-        part_of_token = inputs["part"][row]
+        part_of_token = inputs["part"][inputs["row"]]
         sizes = [int((part_of_token == number).sum()) for number in range(len(PARTS))]
         # Slices: to choose tokens by a mask costs more on the way back than all the losses.
-        split_logits = logits.split(sizes) if isinstance(logits, ChunkedLogits) else torch.split(logits, sizes)
-        split = {
-            key: torch.split(values, sizes)
-            for key, values in {"targets": targets, "row": row, **inputs}.items()
-            if key in {"targets", "row", "counts", "reference_log_prob"}
-        }
+        split = {key: torch.split(inputs[key], sizes) for key in ("targets", "row", "counts", "reference_log_prob")}
+        split_logits, split_states = _split(logits, sizes), _split(states, sizes)
+        # As the collator has them: of parts that need them.
+        kept = [n if "reference_states" in objective.needs(p) else 0 for p, n in zip(PARTS, sizes, strict=True)]
+        split_reference = _split(inputs.get("reference_states"), kept)
         for number, part in enumerate(PARTS):
             if not sizes[number]:
                 continue
             of_normal = part == "normal" and "reference_top_ids" in inputs
+            reads_states = objective.reads_states(part)
             batch[part] = Answers(
-                logits=split_logits[number],
+                logits=None if reads_states else split_logits[number],
                 targets=split["targets"][number],
                 sequence=torch.unique_consecutive(split["row"][number], return_inverse=True)[1],
                 counts=split["counts"][number],
                 reference_log_prob=split["reference_log_prob"][number],
                 reference_top_ids=inputs["reference_top_ids"] if of_normal else None,
                 reference_top_log_probs=inputs["reference_top_log_probs"] if of_normal else None,
+                states=split_states[number] if reads_states else None,
+                reference_states=split_reference[number],
+                reference_norm=self._prepared.norm,
             )
         return batch
 
@@ -336,9 +364,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._collator.prefix = None if self.args.dataloader_num_workers else self._cache.prefix
         if not self.train_dataset.forget:
             if self.objective.needs("normal"):
-                with self.accelerator.autocast():
-                    scored = self._cache(model, self.train_dataset.normal)
-                self._collator.reference["normal"] = dict(enumerate(scored))
+                self._ask_normal(range(len(self.train_dataset.normal)))
+                self._collator.reference, self._collator.states = self._prepared.reference, self._prepared.states
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         # All this under θ₀: before a checkpoint, if any, is loaded. And in the precision of training, which comes to
         # the model only when training begins.
@@ -356,7 +383,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 tokenizer=self._tokenizer,
                 max_length=self._max_length,
             )
-            self._collator.reference = self._prepared.reference
+            self._collator.reference, self._collator.states = self._prepared.reference, self._prepared.states
         self._line = Line(self._trainable(), self._own_folder)
         self._epochs_ahead = 0
         self.train_dataset.on_epoch = self._run_ahead
@@ -386,19 +413,32 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
         In the order of the epochs, also where a run resumes in a later one: then it comes out the same to the bit.
         """
-        dataset, known = self.train_dataset, self._collator.reference["normal"]
+        dataset, known = self.train_dataset, self._known_normal
         while self._epochs_ahead <= epoch:
-            new = sorted(dataset.dealt(self._epochs_ahead) - known.keys())
+            new = sorted(dataset.dealt(self._epochs_ahead) - known.keys()) if known is not None else []
             if new:
                 assert self._line is not None
-                with self._line.at_start(), self.accelerator.autocast():
-                    scored = self._cache(self.model, [dataset.normal[number] for number in new])
-                known.update(zip(new, scored, strict=True))
+                with self._line.at_start():
+                    self._ask_normal(new)
             if self._collator.prefix is not None:
                 drawn = dataset.sequences(self._epochs_ahead)
                 with self.accelerator.autocast():
                     self._collator.prefix.run_ahead(self.model, drawn, self._cache.batch_size)
             self._epochs_ahead += 1
+
+    @property
+    def _known_normal(self) -> Mapping[int, Any] | None:
+        """What is known of normal dialogues under θ₀, by number; None where nobody asks."""
+        if "reference_states" in self.objective.needs("normal"):
+            return self._prepared.states.setdefault("normal", {})
+        # The dual weight asks where the term does not.
+        return self._prepared.reference.setdefault("normal", {}) if self.objective.reads_logits else None
+
+    def _ask_normal(self, numbers: Iterable[int]) -> None:
+        sequences = {number: self.train_dataset.normal[number] for number in numbers}
+        score = not self.objective.reads_states("normal")
+        with self.accelerator.autocast():
+            self._prepared.ask(self.model, self._cache, self.objective, "normal", sequences, score=score)
 
     def _contrasted(self, args: UnlearnConfig, model: Model) -> dict[str, torch.nn.Module]:
         """The layers for which a contrast is looked up: those with a fresh adapter, or of full tuning."""
@@ -679,7 +719,7 @@ class _StepSums:
     def add(self, parts: dict[Part, Tensor], batch: dict[Part, Answers], *, balance: bool) -> None:
         for part, loss in parts.items():
             self.losses[part] = self.losses.get(part, 0.0) + float(loss.detach())
-        if "normal" in batch:
+        if "normal" in batch and batch["normal"].logits is not None:
             answers = batch["normal"]
             assert answers.reference_log_prob is not None
             with torch.no_grad():
@@ -691,7 +731,13 @@ class _StepSums:
             self.negative_square += _square_norm(parts["negative"], batch["negative"].logits)
 
 
-def _square_norm(loss: Tensor, logits: Tensor | ChunkedLogits) -> float:
+def _split(values: Tensor | ChunkedLogits | None, sizes: list[int]) -> Sequence[Any]:
+    """The rows of each part, where there are any."""
+    return [None] * len(sizes) if values is None else values.split(sizes)
+
+
+def _square_norm(loss: Tensor, logits: Tensor | ChunkedLogits | None) -> float:
+    assert logits is not None
     if isinstance(logits, ChunkedLogits):
         return logits.square_norm(loss)
     (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
