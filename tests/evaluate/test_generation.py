@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 
 from letheon.chat import encode_prompt
 from letheon.evaluate.generation import greedy_answers
+from letheon.forward import can_pack
 from letheon.records import Message
 
 
@@ -39,6 +40,24 @@ def test_agrees_with_a_naive_loop(tiny_model: Callable[..., Any], tiny_tokenizer
     answers = greedy_answers(model, tiny_tokenizer, QUESTIONS, batch_size=batch_size, max_new_tokens=12)
     assert answers == [naive(model, tiny_tokenizer, prompt, 12) for prompt in QUESTIONS]
     assert len(set(answers)) > 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_shared_beginning_is_read_once(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any, batch_size: int
+) -> None:
+    model, lengths = tiny_model(), list[int]()
+    assert can_pack(model)
+    system = Message(role="system", content="You are brief.")
+    asked = [[system, *prompt] for prompt in QUESTIONS]
+    model.model.register_forward_pre_hook(
+        lambda module, args, given: lengths.append(given["input_ids"].size(1)), with_kwargs=True
+    )
+    answers = greedy_answers(model, tiny_tokenizer, asked, batch_size=batch_size, max_new_tokens=6)
+    longest = max(len(encode_prompt(tiny_tokenizer, prompt)) for prompt in asked)
+    assert lengths[0] > len(system.content)
+    assert max(lengths[1:]) == longest - lengths[0]
+    assert answers == [naive(model, tiny_tokenizer, prompt, 6) for prompt in asked]
 
 
 def test_stops_at_the_end_of_the_turn(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:

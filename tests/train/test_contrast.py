@@ -65,7 +65,8 @@ def test_moments_are_those_of_the_positions_before_answer_tokens() -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_moments_everywhere_leave_out_padding_alone(packed: bool) -> None:
+def test_moments_everywhere_leave_out_padding_alone(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("letheon.train.contrast.STRIDE", 1)
     layer = nn.Embedding(10, 2).requires_grad_(False)
     linear = nn.Linear(2, 1)
     moments = Moments({"q": linear}, everywhere=True)
@@ -76,3 +77,8 @@ def test_moments_everywhere_leave_out_padding_alone(packed: bool) -> None:
         linear(layer(batch["input_ids"]))
     there = layer(torch.tensor([1, 2, 3] if packed else [1, 2, 3, 4, 1, 2, 5]))
     torch.testing.assert_close(moments.mean("q"), there.T @ there / len(there))
+    monkeypatch.setattr("letheon.train.contrast.STRIDE", 2)
+    every_second = Moments({"q": linear}, everywhere=True)
+    with every_second.watching(batch):
+        linear(layer(batch["input_ids"]))
+    torch.testing.assert_close(every_second.mean("q"), there[::2].T @ there[::2] / len(there[::2]))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from letheon.chat import Encoded, encode_prompt, end_of_turn_ids
-from letheon.forward import collate
+from letheon.forward import can_pack, collate
 from letheon.models import Model, Tokenizer
 from letheon.records import Message
+
+
+SHORTEST = 8
+"""Tokens that prompts have to share for that to be used."""
 
 
 def greedy_answers(
@@ -71,18 +78,53 @@ def greedy_tokens(
         progress(len(prompts) - len(open_))
     begun = {number: encode_prompt(tokenizer, prompts[number]) + answers[number] for number in open_}
     order = sorted(open_, key=lambda number: -len(begun[number]))
+    beginning = _Beginning(model, list(begun.values()))
     for start in range(0, len(order), batch_size):
         numbers = order[start : start + batch_size]
-        batch = collate([Encoded(begun[n], [False] * len(begun[n])) for n in numbers], pad_token_id=ends[0])
-        ids = batch["input_ids"].to(model.device)
-        attention = batch["attention_mask"].to(model.device)
+        ends_of = [begun[number][len(beginning.ids) :] for number in numbers]
+        batch = collate([Encoded(own, [False] * len(own)) for own in ends_of], pad_token_id=ends[0])
+        ids, attention, cache = beginning.before(batch["input_ids"], batch["attention_mask"])
         config.max_new_tokens = max_new_tokens - min(len(answers[number]) for number in numbers)
-        output = model.generate(input_ids=ids, attention_mask=attention, generation_config=config)
+        output = model.generate(
+            input_ids=ids, attention_mask=attention, past_key_values=cache, generation_config=config
+        )
         for number, tokens in zip(numbers, output[:, ids.size(1) :].tolist(), strict=True):
             answers[number] = (answers[number] + tokens)[:max_new_tokens]
         if progress is not None:
             progress(len(numbers))
     return [_until(tokens, ends) for tokens in answers]
+
+
+class _Beginning:
+    """What all prompts begin with, such as a system message: the model reads it once.
+
+    Args:
+        model: A causal language model. One that may take more from a beginning than keys and values gets none.
+        prompts: Token ids.
+    """
+
+    def __init__(self, model: Model, prompts: Sequence[Sequence[int]]):
+        self.model = model
+        shared = os.path.commonprefix([list(ids) for ids in prompts])
+        shortest = min((len(ids) for ids in prompts), default=0)
+        # Something has to be left to go on from; a few tokens are not worth a pass.
+        self.ids = shared[: shortest - 1] if len(prompts) > 1 and len(shared) >= SHORTEST and can_pack(model) else []
+        self._cache: Any = None
+        if self.ids:
+            row = torch.tensor([self.ids], device=model.device)
+            self._cache = model(input_ids=row, use_cache=True).past_key_values
+
+    def before(self, ids: Tensor, attention: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """(B, T) tokens and mask with the beginning before them, on the model's device, and what is known of it."""
+        device, rows = self.model.device, len(ids)
+        cache = None
+        if self._cache is not None:
+            # What is generated is added to it.
+            cache = copy.deepcopy(self._cache)
+            cache.batch_repeat_interleave(rows)
+            ids = torch.cat([torch.tensor([self.ids]).expand(rows, -1), ids], dim=1)
+            attention = torch.cat([attention.new_ones(rows, len(self.ids)), attention], dim=1)
+        return ids.to(device), attention.to(device), cache
 
 
 def _until(tokens: list[int], ends: Sequence[int]) -> list[int]:
