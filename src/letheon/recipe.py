@@ -355,10 +355,12 @@ class Positive(Section):
 class Normal(Section):
     """What keeps the model's ability."""
 
-    name: Literal["ce+kl", "ce", "kl", "none"] = "ce+kl"
-    """ce: cross-entropy on normal answers; kl: to the model before unlearning, on its top_k tokens."""
+    name: Literal["ce+kl", "ce", "kl", "js", "none"] = "ce+kl"
+    """ce: cross-entropy on normal answers; kl, js: divergence to the model before, on its top_k tokens; none."""
     weight: float = Field(2.5, ge=0)
-    """λ_nor, where the dual step starts and which it never falls below."""
+    """λ_nor, where the dual step starts."""
+    floor: float | None = Field(None, ge=0)
+    """λ_nor never falls below this; null: weight."""
     top_k: int = Field(64, ge=1)
     """Tokens of the reference distribution that are cached (the rest is one bucket)."""
     budget: float = Field(1.1, gt=0)

@@ -22,7 +22,7 @@ from letheon.objective.negative import (
     log_odds_margin,
     share_preferred,
 )
-from letheon.objective.normal import CrossEntropy, ReferenceKL, top_k_kl
+from letheon.objective.normal import CrossEntropy, ReferenceJS, ReferenceKL, top_k_kl
 from letheon.objective.objective import PARTS, Counts, Objective, Part
 from letheon.objective.positive import ClusterMean
 from letheon.objective.term import Term
@@ -50,6 +50,7 @@ __all__ = [
     "Objective",
     "PARTS",
     "Part",
+    "ReferenceJS",
     "ReferenceKL",
     "SatImp",
     "SimNPO",

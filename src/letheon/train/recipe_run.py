@@ -33,6 +33,7 @@ from letheon.objective import (
     LogOddsHinge,
     MaxEntropy,
     Objective,
+    ReferenceJS,
     ReferenceKL,
     SatImp,
     SimNPO,
@@ -152,6 +153,7 @@ def objective_of(recipe: ObjectiveRecipe) -> Objective:
         "ce+kl": ReferenceKL(top_k),
         "ce": CrossEntropy(),
         "kl": ReferenceKL(top_k, cross_entropy=False),
+        "js": ReferenceJS(top_k),
         "none": None,
     }
     return Objective(
@@ -184,6 +186,7 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
         "balance": objective.balance,
         "top_k": normal.top_k,
         "dual_rate": normal.dual_rate,
+        "normal_floor": normal.floor,
         "normal_budget": normal.budget,
         "stop_every": stop.every,
         "stop_probability": stop.probability,
