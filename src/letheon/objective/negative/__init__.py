@@ -16,7 +16,7 @@ mean. m, p and π are always those of the old answer's tokens, π⁺ and p⁺ th
 | GradientAscent | log p | fades where p → 1 | grows without bound |
 | WGA | sg(p^β) log p | fades where p → 1 | fades |
 | SatImp | sg(p^β₁ (1 − p)^β₂) log p | fades where p → 1 | fades |
-| UNDIAL | CE(softmax(z₀ − β onehot), p_θ) | strong | fades |
+| UNDIAL | CE(softmax(z₀ − β onehot), p_θ) | strong where β outweighs m | fades at m₀ − β |
 | MaxEntropy | KL(uniform ‖ p_θ) | strong | strong, until all is flat |
 | LogitFlattening | (max z − mean z)² | strong | strong, until all is flat |
 | JensUn | JSD(p_θ, onehot of a refusal) | nearly none | nearly none, until the refusal is likely |
