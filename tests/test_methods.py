@@ -155,3 +155,14 @@ def test_a_starter_can_be_of_a_method(tmp_path: Path, talk: Path, letheon: Any) 
     code, _, told = letheon("init", "log.jsonl", "org/name", "-o", "other.yaml", "--method", "satimpp")
     assert code == 2
     assert "did you mean 'satimp'?" in told
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"altpo"}))
+def test_every_method_trains(talk: Path, letheon: Any, name: str) -> None:
+    """From the recipe to a step, on the tiny model. (AltPO's samples need a judge that has learnt something.)"""
+    arguments = ["--set", f"method={name}", "--set", "train.max_steps=1", "--set", "train.stop_rule=false"]
+    assert letheon("screen", "recipe.yaml")[0] == 0
+    code, _, told = letheon("unlearn", "recipe.yaml", *arguments)
+    assert code == 0, told
+    lines = (talk / "run" / "training.jsonl").read_text().splitlines()
+    assert "grad_norm" in lines[0]

@@ -45,10 +45,10 @@ def test_gradient_of_sam_on_a_parabola() -> None:
     assert float(theta.grad) == pytest.approx(6.3)
 
 
-@pytest.mark.parametrize("normal", [CrossEntropy(), None], ids=["with normal", "alone"])
-def test_a_step_has_the_negative_gradient_of_uphill_and_the_others_of_here(make_trainer: Make, normal: Any) -> None:
+@pytest.mark.parametrize("kept", [CrossEntropy(), None], ids=["with normal", "alone"])
+def test_a_step_has_the_negative_gradient_of_uphill_and_the_others_of_here(make_trainer: Make, kept: Any) -> None:
     """Against passes by hand through copies of the model."""
-    rho, objective = 0.05, Objective(GradientAscent(), None, normal, weights=(0.5, 0.0, 1.0))
+    rho, objective = 0.05, Objective(GradientAscent(), None, kept, weights=(0.5, 0.0, 1.0))
     settings: dict[str, Any] = {
         "objective": objective, "balance": False, "directions": 0, "optim": "sgd", "max_grad_norm": 0.0,
         "learning_rate": 1.0, "max_steps": 1, "per_device_train_batch_size": 8, "lr_scheduler_type": "constant",
@@ -69,7 +69,7 @@ def test_a_step_has_the_negative_gradient_of_uphill_and_the_others_of_here(make_
         loss.backward()
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
-    here = gradient("normal") if normal is not None else {}
+    here = gradient("normal") if kept is not None else {}
     ascent = gradient("negative")
     norm = torch.stack([g.square().sum() for g in ascent.values()]).sum().sqrt()
     with torch.no_grad():
