@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from letheon.errors import InputError
+from letheon.methods import METHODS, check_method, merged, without
 
 
 class Section(BaseModel):
@@ -259,14 +260,14 @@ class Screen(Section):
         return self
 
 
-ExpectedSource = Literal["data", "facts", "model", "safe-replies"]
+ExpectedSource = Literal["data", "facts", "model", "safe-replies", "mismatch"]
 
 
 class Expected(Section):
     """What the model should say instead."""
 
     sources: list[ExpectedSource] = Field(["data", "safe-replies"], min_length=1)
-    """Where acceptable answers come from, all of them pooled, before clustering; facts: screen.changed_facts."""
+    """Pooled, then clustered: data; facts (screen.changed_facts); model; safe-replies; mismatch (normal answers)."""
     samples: int = Field(4, ge=1)
     """Answers sampled from the model itself per prompt, for the source "model"."""
     safe_replies: Path | None = None
@@ -275,31 +276,89 @@ class Expected(Section):
     """How sharply answers near the cluster mean are preferred: w ∝ exp(cos(e, c) / temperature)."""
 
 
+NegativeName = Literal[
+    "hinge",
+    "masc",
+    "inverted-hinge",
+    "nlul",
+    "npo",
+    "simnpo",
+    "dpo",
+    "flat-tv",
+    "undial",
+    "wga",
+    "satimp",
+    "max-entropy",
+    "logit-flattening",
+    "jensun",
+    "rmu",
+    "adaptive-rmu",
+    "gradient-ascent",
+    "reinforce",
+    "none",
+]
+OWN_SETTINGS: dict[NegativeName, tuple[str, ...]] = {
+    "hinge": ("rho", "eta", "rivals"),
+    "masc": ("rho", "eta", "rivals"),
+    "npo": ("beta",),
+    "simnpo": ("beta", "gamma"),
+    "dpo": ("beta",),
+    "undial": ("beta",),
+    "wga": ("beta",),
+    "satimp": ("beta1", "beta2"),
+    "rmu": ("layer", "steering"),
+    "adaptive-rmu": ("layer", "scale"),
+}
+"""The settings that are a distance's own; the others have none."""
+
+
 class Negative(Section):
     """The distance loss that drives the model away from its old answers."""
 
-    name: Literal["hinge", "npo", "simnpo", "dpo", "nlul", "gradient-ascent", "rmu", "adaptive-rmu"] = "hinge"
-    """hinge: log-odds margin (default); npo; simnpo; dpo; nlul; rmu; adaptive-rmu; gradient-ascent (unbounded)."""
+    name: NegativeName = "hinge"
+    """hinge: log-odds margin (default); none; or a published distance, see docs/methods.md."""
     weight: float = Field(1.0, ge=0)
     """λ_neg."""
-    rho: float = Field(0.2, gt=0, lt=1)
-    """hinge: a token is forgotten when its odds against its rivals fall to rho / (1 - rho)."""
-    eta: float = Field(1.0, gt=0)
-    """hinge: scale of the margin."""
-    rivals: int = Field(10, ge=1)
-    """hinge: how many rival tokens the margin is measured against."""
+    rho: float | None = Field(None, gt=0, lt=1)
+    """hinge, masc: a token is forgotten when its odds against rivals fall to rho / (1 - rho); null: 0.2, masc 0.7."""
+    eta: float | None = Field(None, gt=0)
+    """hinge, masc: scale of the margin; null: 1, masc 0.25."""
+    rivals: int | None = Field(None, ge=1)
+    """hinge, masc: how many rival tokens the margin is measured against; null: 10."""
     beta: float | None = Field(None, gt=0)
-    """npo, simnpo, dpo: inverse temperature; null: 0.1, for simnpo 2.5."""
-    gamma: float = Field(0.0, ge=0)
-    """simnpo: margin; larger goes on pushing for longer."""
+    """npo, simnpo, dpo, wga, undial: inverse temperature, power, demotion; null: 0.1, 2.5, 0.1, 1, 10."""
+    gamma: float | None = Field(None, ge=0)
+    """simnpo: margin; larger goes on pushing for longer; null: 0."""
+    beta1: float | None = Field(None, ge=0)
+    """satimp: power of p; null: 5."""
+    beta2: float | None = Field(None, ge=0)
+    """satimp: power of 1 - p; null: 1."""
     layer: int | None = Field(None, ge=0)
     """rmu, adaptive-rmu: the layer, from 0, whose hidden states are steered; null: the last of the lowest quarter."""
-    steering: float = Field(20.0, gt=0)
-    """rmu: length of the vector that they are steered to; adaptive-rmu finds one that fits the model."""
-    scale: float = Field(5.0, gt=0)
-    """adaptive-rmu: that length as a multiple of the states' mean length before."""
+    steering: float | None = Field(None, gt=0)
+    """rmu: length of the vector that they are steered to; null: 20; adaptive-rmu finds one that fits the model."""
+    scale: float | None = Field(None, gt=0)
+    """adaptive-rmu: that length as a multiple of the states' mean length before; null: 5."""
+    sam_rho: float = Field(0.0, ge=0)
+    """SAM, with any distance: its gradient is taken so far uphill of the weights; 0: where they are."""
     tokens: Literal["all", "without-first", "informative"] = "all"
     """Which answer tokens count: all; all but the first; those that the prompt makes likelier."""
+
+    @model_validator(mode="after")
+    def _only_its_own_settings(self) -> Negative:
+        own = OWN_SETTINGS.get(self.name, ())
+        every = dict.fromkeys(name for names in OWN_SETTINGS.values() for name in names)
+        if foreign := [name for name in every if name not in own and getattr(self, name) is not None]:
+            raise ValueError(
+                f"{self.name!r} has no {' and no '.join(foreign)}: take it out, or set it to null"
+                + (f"; its own settings are {', '.join(own)}" if own else "")
+            )
+        return self
+
+    def own_settings(self) -> dict[str, float]:
+        """Those of the named distance that are set."""
+        own = {name: getattr(self, name) for name in OWN_SETTINGS.get(self.name, ())}
+        return {name: value for name, value in own.items() if value is not None}
 
     @property
     def reads_states(self) -> bool:
@@ -319,10 +378,12 @@ class Positive(Section):
 class Normal(Section):
     """What keeps the model's ability."""
 
-    name: Literal["ce+kl", "ce", "kl", "states", "none"] = "ce+kl"
-    """ce: cross-entropy on normal answers; kl: to the model before; states: to its hidden states, with rmu."""
+    name: Literal["ce+kl", "ce", "kl", "js", "states", "none"] = "ce+kl"
+    """ce: cross-entropy on normal answers; kl, js: divergence to the model before; states: its hidden ones (rmu)."""
     weight: float = Field(2.5, ge=0)
-    """λ_nor, where the dual step starts and which it never falls below; of states rmu's α, 1200 by its authors."""
+    """λ_nor, where the dual step starts; of states rmu's α, 1200 by its authors."""
+    floor: float | None = Field(None, ge=0)
+    """λ_nor never falls below this; null: weight."""
     top_k: int = Field(64, ge=1)
     """Tokens of the reference distribution that are cached (the rest is one bucket)."""
     budget: float = Field(1.1, gt=0)
@@ -472,6 +533,8 @@ class Recipe(Section):
     """Folder (or hub id) of the causal language model to treat."""
     output: Path = Path("runs/latest")
     """The run folder."""
+    method: str = "letheon"
+    """A published method by name: its authors' settings fill what the recipe leaves open (docs/methods.md)."""
     seed: int = 0
     """Seed of everything random."""
     show_texts: bool = False
@@ -486,6 +549,41 @@ class Recipe(Section):
     stop: StopRecipe = StopRecipe()
     evaluate: Evaluate = Evaluate()
     gates: Gates = Gates()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_fills_what_is_open(cls, raw: Any) -> Any:
+        settings = METHODS.get(str(raw.get("method"))) if isinstance(raw, dict) else None
+        if not settings:
+            return raw
+        filled = merged(settings, raw)
+        meant = settings["objective"]["negative"]["name"]
+        named = _at(filled, "objective", "negative", "name")
+        if named != meant:
+            raise ValueError(
+                f"method {raw['method']!r} has the distance {meant!r}, but objective.negative.name is {named!r}: "
+                "take one of them out; where a recipe spells out its settings, "
+                f"'--set method={raw['method']}' puts the method's in their place"
+            )
+        return filled
+
+    @field_validator("method")
+    @classmethod
+    def _method_is_known(cls, name: str) -> str:
+        try:
+            check_method(name)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @model_validator(mode="after")
+    def _what_is_reinforced_is_negated(self) -> Recipe:
+        if (self.objective.negative.name == "reinforce") != (self.train.get("negation") is not None):
+            raise ValueError(
+                "objective.negative.name: reinforce, which teaches the old answers, and train.negation, which then "
+                "goes the other way, belong together: set both, or neither"
+            )
+        return self
 
     @model_validator(mode="after")
     def _corrected_answers_need_facts(self) -> Recipe:
@@ -578,9 +676,7 @@ def is_loopback(url: str) -> bool:
 def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
     """Make the paths of a raw recipe relative to its own folder, in place."""
     for section, keys in PATH_FIELDS.items():
-        holder: Any = raw
-        for part in section.split(".") if section else ():
-            holder = holder.get(part) if isinstance(holder, dict) else None
+        holder = _at(raw, *(section.split(".") if section else ()))
         if not isinstance(holder, dict):
             continue
         for key in keys:
@@ -613,6 +709,9 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     key, found, value = override.partition("=")
     if not found or not key:
         raise InputError(f"--set {override!r}: expected key.path=value, e.g. objective.negative.rho=0.1")
+    if key == "method":
+        take_method(raw, value)
+        return
     *parents, leaf = key.split(".")
     holder = raw
     for parent in parents:
@@ -625,6 +724,23 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         holder[leaf] = _yaml(value)
     except yaml.YAMLError:
         raise InputError(f"--set {override!r}: the value is not valid YAML; quote it") from None
+
+
+def _at(raw: Any, *path: str) -> Any:
+    """What raw settings have at a path; None where it leads nowhere."""
+    for part in path:
+        raw = raw.get(part) if isinstance(raw, dict) else None
+    return raw
+
+
+def take_method(raw: dict[str, Any], name: str) -> None:
+    """Put a method's settings in the place of a raw recipe's, in place.
+
+    What an earlier method had set goes, and so does all of the objective.
+    """
+    kept = without(raw, METHODS.get(str(raw.get("method")), {}))
+    raw.clear()
+    raw.update(merged({**kept, "objective": {}, "method": name}, METHODS.get(name, {})))
 
 
 class _Loader(yaml.SafeLoader):

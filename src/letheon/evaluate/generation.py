@@ -15,7 +15,6 @@ from letheon.forward import can_pack, collate
 from letheon.models import Model, Tokenizer
 from letheon.records import Message
 
-
 SHORTEST = 8
 """Tokens that prompts have to share for that to be used."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -18,21 +18,31 @@ from letheon.expected import Target
 from letheon.models import MERGED, Model, Tokenizer, fast_bf16
 from letheon.objective import (
     DPO,
+    MASC,
     NLUL,
     NPO,
     RMU,
+    UNDIAL,
+    WGA,
     AdaptiveRMU,
     ClusterMean,
     CrossEntropy,
+    FlatTV,
     GradientAscent,
+    InvertedHinge,
+    JensUn,
+    LogitFlattening,
     LogOddsHinge,
+    MaxEntropy,
     Objective,
+    ReferenceJS,
     ReferenceKL,
     ReferenceStates,
+    SatImp,
     SimNPO,
     Term,
 )
-from letheon.recipe import ObjectiveRecipe, Recipe
+from letheon.recipe import NegativeName, ObjectiveRecipe, Recipe
 from letheon.records import Stop
 from letheon.run import Run
 from letheon.split import Split
@@ -49,6 +59,29 @@ GUARDING = 8
 
 NUMBER = {"class", "int", "float", "None"}
 """The words in a numeric field's type, such as "<class 'int'>" or "float | None"."""
+
+
+DISTANCES: dict[NegativeName, Callable[..., Term]] = {
+    "hinge": LogOddsHinge,
+    "masc": MASC,
+    "inverted-hinge": InvertedHinge,
+    "nlul": NLUL,
+    "npo": NPO,
+    "simnpo": SimNPO,
+    "dpo": DPO,
+    "flat-tv": FlatTV,
+    "undial": UNDIAL,
+    "wga": WGA,
+    "satimp": SatImp,
+    "max-entropy": MaxEntropy,
+    "logit-flattening": LogitFlattening,
+    "jensun": JensUn,
+    "rmu": RMU,
+    "adaptive-rmu": AdaptiveRMU,
+    "gradient-ascent": GradientAscent,
+    "reinforce": CrossEntropy,
+}
+"""The negative terms by their names in a recipe."""
 
 
 def train_from_recipe(
@@ -129,28 +162,20 @@ def objective_of(recipe: ObjectiveRecipe, layer: int | None = None, seed: int = 
         seed: Of what a term draws.
     """
     negative = recipe.negative
-    beta = {} if negative.beta is None else {"beta": negative.beta}
-    distances: dict[str, Term] = {
-        "hinge": LogOddsHinge(negative.rho, negative.eta, negative.rivals),
-        "npo": NPO(**beta),
-        "simnpo": SimNPO(**beta, gamma=negative.gamma),
-        "dpo": DPO(**beta),
-        "nlul": NLUL(),
-        "gradient-ascent": GradientAscent(),
-    }
-    if layer is not None:
-        distances["rmu"] = RMU(layer, negative.steering, seed)
-        distances["adaptive-rmu"] = AdaptiveRMU(layer, negative.scale, seed)
     top_k = recipe.normal.top_k
     keep: dict[str, Term | None] = {
         "ce+kl": ReferenceKL(top_k),
         "ce": CrossEntropy(),
         "kl": ReferenceKL(top_k, cross_entropy=False),
         "states": None if layer is None else ReferenceStates(layer),
+        "js": ReferenceJS(top_k),
         "none": None,
     }
+    own: dict[str, Any] = negative.own_settings()
+    if negative.reads_states:
+        own |= {"layer": layer, "seed": seed}
     return Objective(
-        negative=distances[negative.name],
+        negative=None if negative.name == "none" else DISTANCES[negative.name](**own),
         positive=None if recipe.positive.name == "none" else ClusterMean(),
         normal=keep[recipe.normal.name],
         weights=(negative.weight, recipe.positive.weight, recipe.normal.weight),
@@ -194,10 +219,12 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
         "adapter_init": recipe.tuning.lora.init,
         "directions": recipe.tuning.full.directions,
         "damping": recipe.tuning.damping,
+        "sam_rho": objective.negative.sam_rho,
         "token_choice": objective.negative.tokens,
         "balance": objective.balance,
         "top_k": normal.top_k,
         "dual_rate": normal.dual_rate,
+        "normal_floor": normal.floor,
         "normal_budget": normal.budget,
         "stop_every": stop.every,
         "stop_probability": stop.probability,

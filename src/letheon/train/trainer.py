@@ -44,11 +44,13 @@ from letheon.train.config import UnlearnConfig, default_learning_rate
 from letheon.train.contrast import lora_layers
 from letheon.train.dataset import Collator, Forget, UnlearnDataset
 from letheon.train.directional import DirectionalAdamW, check_optimizer, directional_layers
+from letheon.train.negation import negate
 from letheon.train.prepare import Prepared, pass_size, prepare
 from letheon.train.probe import Prober
 from letheon.train.reference import ReferenceCache
 from letheon.train.scale_back import Line, scale_back
 from letheon.train.scope import check_layer, check_reach
+from letheon.train.sharpness import gradient_of, uphill
 from letheon.train.stop import Decision, Probe, StopRule
 
 logger = logging.getLogger(__name__)
@@ -113,6 +115,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 "dataloader_persistent_workers=True: such workers would not see what is scored at the start of an "
                 "epoch; leave it off"
             )
+        if args.sam_rho and args.world_size > 1:
+            raise InputError(f"sam_rho={args.sam_rho}: SAM works in one process; set it to 0 to use several")
         if forget_dataset is not None and len(forget_dataset) == 0:
             raise InputError("forget_dataset is empty: there is no dialogue to forget")
         self._tokenizer = processing_class
@@ -151,8 +155,12 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if args.learning_rate is None:
             args.learning_rate = default_learning_rate(total, lora=lora, contrast=contrast)
 
-        dataset = UnlearnDataset(forget, normal, normal_per_forget=args.normal_per_forget, seed=args.seed)
-        collator = Collator(processing_class.pad_token_id, {})
+        # What no term reads is not run.
+        beside = args.normal_per_forget if self.objective.normal is not None else 0
+        pushed = self.objective.negative is not None
+        dataset = UnlearnDataset(forget, normal, normal_per_forget=beside, seed=args.seed, pushed=pushed)
+        tops = frozenset(part for part in PARTS if "reference_top" in self.objective.needs(part))
+        collator = Collator(processing_class.pad_token_id, {}, tops=tops)
         super().__init__(
             model=model,
             args=args,
@@ -179,9 +187,11 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         )
         self._weights = dict(zip(PARTS, self.objective.weights, strict=True))
         self._balance = Balance()
+        start = self._weights["normal"]
+        floor = start if args.normal_floor is None else args.normal_floor
         self._dual = DualWeight(
-            self._weights["normal"],
-            self._weights["normal"],
+            start,
+            floor,
             args.dual_rate,
             args.normal_budget,
             ceiling=args.dual_ceiling,
@@ -189,6 +199,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         )
         self._holding = False
         self._next_probe = args.stop_every
+        self._ascent: list[Tensor] | None = None
+        self._uphill = False
         self._line: Line | None = None
         self._step = _StepSums()
         self.add_callback(_Adapt(self))
@@ -290,12 +302,34 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 for n, part in enumerate(PARTS)
             }
         parts = self.objective(batch, counts)
-        self._step.add(parts, batch, balance=self._balancing)
         weights = dict(self._weights)
         if self._holding:
             weights["negative"] = 0.0
+        if self._uphill:
+            weights["positive"] = weights["normal"] = 0.0
+        else:
+            self._step.add(parts, batch, balance=self._balancing)
+            if self.args.sam_rho and "negative" in parts and weights["negative"]:
+                self._ascent = gradient_of(parts["negative"], list(self._trainable().values()))
+                weights["negative"] = 0.0
         loss = self.objective.total(parts, weights, self._balance.scale)
         return (loss, parts) if return_outputs else loss
+
+    def training_step(
+        self, model: Model, inputs: dict[str, Tensor], num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        """As the Trainer's; with SAM, the negative term once more, uphill of the weights."""
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        ascent, self._ascent = self._ascent, None
+        if ascent is None:
+            return loss
+        with uphill(list(self._trainable().values()), ascent, self.args.sam_rho):
+            self._uphill = True
+            try:
+                loss = loss + super().training_step(model, inputs, num_items_in_batch)
+            finally:
+                self._uphill = False
+        return loss
 
     @property
     def _balancing(self) -> bool:
@@ -321,12 +355,13 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         split = {key: torch.split(inputs[key], sizes) for key in ("targets", "row", "counts", "reference_log_prob")}
         split_logits, split_states = _split(logits, sizes), _split(states, sizes)
         # As the collator has them: of parts that need them.
+        top_sizes = [n if part in self._collator.tops else 0 for part, n in zip(PARTS, sizes, strict=True)]
+        tops = {key: _split(inputs.get(key), top_sizes) for key in ("reference_top_ids", "reference_top_log_probs")}
         kept = [n if "reference_states" in objective.needs(p) else 0 for p, n in zip(PARTS, sizes, strict=True)]
         split_reference = _split(inputs.get("reference_states"), kept)
         for number, part in enumerate(PARTS):
             if not sizes[number]:
                 continue
-            of_normal = part == "normal" and "reference_top_ids" in inputs
             reads_states = objective.reads_states(part)
             batch[part] = Answers(
                 logits=None if reads_states else split_logits[number],
@@ -334,8 +369,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 sequence=torch.unique_consecutive(split["row"][number], return_inverse=True)[1],
                 counts=split["counts"][number],
                 reference_log_prob=split["reference_log_prob"][number],
-                reference_top_ids=inputs["reference_top_ids"] if of_normal else None,
-                reference_top_log_probs=inputs["reference_top_log_probs"] if of_normal else None,
+                **{key: values[number] if top_sizes[number] else None for key, values in tops.items()},
                 states=split_states[number] if reads_states else None,
                 reference_states=split_reference[number],
                 reference_norm=self._prepared.norm,
@@ -598,6 +632,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             until = "before it was forgotten" if self.args.stop_rule else "without a stop rule"
             self.stop = Stop(step=step, reason=f"reached the limit of steps {until}")
         assert self._line is not None
+        if self.args.negation is not None:
+            negate(self._line, self._trainable(), self.args.negation)
         if self.args.stop_rule:
             self.stop = self._settle(self._line, self.stop.reason)
         self._line.close()
