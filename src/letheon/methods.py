@@ -1,0 +1,95 @@
+"""Published methods by name, each as its authors set it: what `method` in a recipe stands for.
+
+A method is a recipe's settings and nothing else: which terms, their weights and parameters, plain tuning, and the
+authors' schedule without a stop rule of ours. What a recipe says itself wins. Left out on purpose: the kind of
+tuning, which is the user's, and the learning rate, which goes by the size of the model. docs/methods.md has the
+sources, and what differs from the papers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings of which the second win over the first; a section without a line says nothing."""
+    found = dict(below)
+    for key, value in above.items():
+        held = found.get(key)
+        if isinstance(held, dict) and (value is None or isinstance(value, dict)):
+            found[key] = merged(held, value or {})
+        else:
+            found[key] = value
+    return found
+
+
+def without(settings: dict[str, Any], filled: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings less those that are as another filled them."""
+    found = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and isinstance(filled.get(key), dict):
+            found[key] = without(value, filled[key])
+        elif key not in filled or filled[key] != value:
+            found[key] = value
+    return found
+
+
+def _published(
+    negative: dict[str, Any],
+    normal: dict[str, Any],
+    positive: dict[str, Any] | None = None,
+    *,
+    lora: dict[str, Any] | None = None,
+    epochs: int = 10,
+    batch: int = 32,
+    **sections: dict[str, Any],
+) -> dict[str, Any]:
+    """A method's settings: its terms, on plain tuning, under its schedule."""
+    step = min(batch, 4)
+    plain = {
+        "objective": {
+            "negative": negative,
+            "positive": positive or {"name": "none"},
+            "normal": {"weight": 1.0, "dual_rate": 0.0, "rehearsal": False, **normal},
+            "balance": False,
+        },
+        "tuning": {
+            "layers": "all",
+            "damping": None,
+            # The rank of whom only full tuning is published by is ours.
+            "lora": {"r": 16, "alpha": 32, "exclude_modules": [], "init": "random", **(lora or {})},
+            "full": {"directions": 0},
+        },
+        "train": {
+            "stop_rule": False,
+            "num_train_epochs": epochs,
+            "per_device_train_batch_size": step,
+            "gradient_accumulation_steps": batch // step,
+            "normal_per_forget": 1,
+            # A tenth of the steps: TOFU's one epoch of ten.
+            "lr_scheduler_type": "linear",
+            "warmup_steps": 0.1,
+            "weight_decay": 0.01,
+        },
+    }
+    return merged(plain, sections)
+
+
+ABSTENTIONS = {"sources": ["safe-replies"]}
+DRAWN = {"name": "uniform", "weight": 0.0}
+"""Expected answers that a negative term reads, all alike, and that nothing pulls toward."""
+
+METHODS: dict[str, dict[str, Any]] = {
+    "letheon": {},
+    "ga": _published({"name": "gradient-ascent"}, {"name": "none"}, epochs=5),
+    "graddiff": _published({"name": "gradient-ascent"}, {"name": "ce"}, epochs=5),
+    "ga-kl": _published({"name": "gradient-ascent"}, {"name": "kl"}, epochs=5),
+    "idk-dpo": _published({"name": "dpo", "beta": 0.1}, {"name": "ce"}, DRAWN, expected=ABSTENTIONS),
+    "altpo": _published(
+        {"name": "dpo", "beta": 0.1}, {"name": "ce"}, DRAWN, expected={"sources": ["model"], "samples": 5}
+    ),
+    "npo": _published({"name": "npo", "beta": 0.1}, {"name": "ce"}, batch=16),
+    "simnpo": _published({"name": "simnpo", "beta": 2.5, "gamma": 0.0, "weight": 0.1375}, {"name": "ce"}),
+    "nlul": _published({"name": "nlul"}, {"name": "kl"}),
+    "ce-u": _published({"name": "nlul", "tokens": "without-first"}, {"name": "none"}),
+}
