@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from letheon.bench.rows import load_all
+from letheon.bench.tasks import TASKS
 
 
 @pytest.fixture
@@ -24,10 +26,12 @@ def compare(
     return call
 
 
-def test_leak(compare: Callable[..., Any], tmp_path: Path) -> None:
-    code, _, err = compare("leak", "--methods", "letheon,npo", "--trials", 2)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_gives_its_numbers(compare: Callable[..., Any], tmp_path: Path, task: str) -> None:
+    code, _, err = compare(task, "--methods", "npo", "--trials", 1)
     assert code == 0, err
-    with (tmp_path / "out" / "leak-lora.csv").open(encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-
-
+    with (tmp_path / "out" / f"{task}-lora.csv").open(encoding="utf-8") as stream:
+        before, control, npo = csv.DictReader(stream)
+    assert [before["method"], control["method"], npo["method"]] == ["before", "control", "npo"]
+    print({k: (before[k], control[k], npo[k]) for k in before})
+    assert 0

@@ -23,6 +23,7 @@ from letheon.chat import encode_turn
 from letheon.console import Console
 from letheon.demo.fine_tune import FineTuned, fine_tune
 from letheon.demo.weights import demo_model
+from letheon.embed import Embedder
 from letheon.errors import InputError, LetheonError, require_extra
 from letheon.evaluate.teacher_forced import score_sequences
 from letheon.methods import merged
@@ -153,6 +154,8 @@ class _Seed:
         raw = self._write_data(scratch, victim.folder)
         run = Run(check_recipe(raw))
         screen_stage(run, self.console)
+        # What a method asks of the embedder is timed; that its library is loaded first is not.
+        Embedder().encode(["."])
         tokenizer = load_tokenizer(str(victim.folder))
         seen = {}
         models = {}

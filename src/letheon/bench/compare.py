@@ -46,16 +46,20 @@ def compared(task: Task, own: Metrics, before: Metrics, control: Metrics) -> Met
 def closeness(goals: Sequence[Goal], own: Mapping[str, float], before: Metrics, control: Metrics) -> float:
     """How much of the way from the victim to the control's level has been made, the mean over the goals; in [0, 1].
 
-    A metric on which the victim is at the level already says nothing, unless it is left. NaN where a metric is.
+    A metric on which the victim is at the level already says nothing, unless the level is left; 1 where none says
+    anything. NaN where a metric is.
     """
     made = []
     for goal in goals:
         left = goal.excess(own[goal.metric], control[goal.metric])
         way = goal.excess(before[goal.metric], control[goal.metric])
-        if math.isnan(own[goal.metric]):
+        if math.isnan(left):
             return math.nan
-        made.append(1.0 if left <= 0 else max(0.0, 1 - left / way) if way > 0 else 0.0)
-    return math.fsum(made) / len(made)
+        if way > 0:
+            made.append(max(0.0, 1 - left / way))
+        elif left > 0:
+            made.append(0.0)
+    return math.fsum(made) / len(made) if made else 1.0
 
 
 def ratio(value: float, before: float) -> float:

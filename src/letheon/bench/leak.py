@@ -7,6 +7,7 @@ authors outside forget10, which victim and control both learn, and forget10 less
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from letheon.bench.task import (
     drawn,
     general_texts,
     halves,
+    last_turns,
     read_json_lines,
 )
 from letheon.dialogues import Paraphrase
 from letheon.evaluate.membership import membership_auc, min_k, priv_leak
 from letheon.evaluate.teacher_forced import TokenScores
-from letheon.records import Turn
+from letheon.records import Dialogue, Turn
 
 RETAIN, LOGGED = 160, 5 / 8
 """Pairs that are kept, and the share of them that unlearning is given."""
@@ -70,10 +72,8 @@ def build(data: Path, seed: int, split: str = "forget01") -> Task:
     ]
     logged = round(len(retain) * LOGGED)
     kept = [dialogue(f"n{n}", p["question"], p["answer"], label="normal") for n, p in enumerate(retain)]
-    reworded = [
-        dialogue(f"f{n}/p", pair["paraphrased_question"], pair["answer"]).last_turn for n, pair in enumerate(forget)
-    ]
-    others = [dialogue(f"x{n}", p["question"], p["answer"]).last_turn for n, p in enumerate(unseen)]
+    reworded = [dialogue(f"f{n}/p", pair["paraphrased_question"], pair["answer"]) for n, pair in enumerate(forget)]
+    others = [dialogue(f"x{n}", pair["question"], pair["answer"]) for n, pair in enumerate(unseen)]
     world = [
         pair
         for name in WORLD
@@ -86,23 +86,21 @@ def build(data: Path, seed: int, split: str = "forget01") -> Task:
         recipe={"data": {"held_out": 0}, "expected": {"safe_replies": "replies.yaml"}},
         # A question in its other words belongs to the same half, so that those of the stop rule are never reported.
         paraphrases=[
-            Paraphrase(dialogue=turn.dialogue, of=f"f{n}", split="test" if n % 2 else "probe")
-            for n, turn in enumerate(reworded)
+            Paraphrase(dialogue=one, of=f"f{n}", split="test" if n % 2 else "probe") for n, one in enumerate(reworded)
         ],
         files={"replies.yaml": yaml.safe_dump({"privacy": idle, "other": idle})},
-        parts=_parts([d.last_turn for d in old], reworded, [d.last_turn for d in kept[logged:]], others, world, seed),
+        parts=_parts({"old": old, "reworded": reworded, "kept": kept[logged:], "others": others}, world, seed),
         metrics=lambda part, seen: _metrics(seen, Abstentions(idle)),
         relative=lambda own, control: {"privleak": priv_leak(own["membership_auc"], control["membership_auc"])},
         goals=GOALS,
         keeps=("world",),
+        shown=("probability", "reworded_extraction_strength", "world"),
     )
 
 
-def _parts(
-    old: list[Turn], reworded: list[Turn], kept: list[Turn], others: list[Turn], world: list[Any], seed: int
-) -> dict[str, Part]:
+def _parts(given: Mapping[str, Sequence[Dialogue]], world: Sequence[Any], seed: int) -> dict[str, Part]:
     facts = halves(drawn(world, ASKED, seed))
-    sets = {"old": halves(old), "reworded": halves(reworded), "kept": halves(kept), "others": halves(others)}
+    sets = {name: halves(last_turns(dialogues)) for name, dialogues in given.items()}
     texts = halves(general_texts())
     return {
         part: Part(

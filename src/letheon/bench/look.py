@@ -40,8 +40,8 @@ class Part:
 class Seen:
     """What a model did on a part, set by set in the order of its turns."""
 
-    scores: dict[str, list[TokenScores]] = field(default_factory=dict)
-    answers: dict[str, list[str]] = field(default_factory=dict)
+    scores: dict[str, list[TokenScores]]
+    answers: dict[str, list[str]]
     texts: list[TokenScores] = field(default_factory=list)
 
 
@@ -73,13 +73,15 @@ def look(model: Model, tokenizer: Tokenizer, parts: Mapping[str, Part], *, answe
         batch_size=TOGETHER,
         max_new_tokens=answer_tokens,
     )
-    seen = {name: Seen() for name in parts}
+    seen = {
+        name: Seen({group: [] for group in p.given}, {group: [] for group in p.asked}) for name, p in parts.items()
+    }
     for (name, group, _), scores in zip(given, scored, strict=False):
-        seen[name].scores.setdefault(group, []).append(scores)
+        seen[name].scores[group].append(scores)
     for (name, _), scores in zip(texts, scored[len(given) :], strict=True):
         seen[name].texts.append(scores)
     for (name, group, _), answer in zip(asked, answers, strict=True):
-        seen[name].answers.setdefault(group, []).append(answer)
+        seen[name].answers[group].append(answer)
     return seen
 
 

@@ -1,4 +1,4 @@
-"""The rows of a comparison, a file each, so that it goes on where it was cut off; and what is read off all of them."""
+"""The rows of a comparison, a file each, so that it goes on where it was cut off; and which of them count."""
 
 from __future__ import annotations
 

@@ -36,7 +36,8 @@ def write_tables(folder: Path, task_name: str, tuning: str, rows: Sequence[Row],
     stem, picked = f"{task_name}-{tuning}", chosen(rows)
     table, text = folder / f"{stem}.csv", folder / f"{stem}.md"
     write_text(table, as_csv(rows, picked))
-    write_text(text, as_markdown(f"{task_name}, {tuning}", rows, picked, [goal.metric for goal in task.goals]))
+    metrics = [*(goal.metric for goal in task.goals), *task.shown, *USUAL]
+    write_text(text, as_markdown(f"{task_name}, {tuning}", rows, picked, metrics))
     drawn = [folder / f"{stem}-utility.png", folder / f"{stem}-seconds.png"]
     pictures.utility(picked, drawn[0])
     pictures.seconds(picked, drawn[1])
@@ -59,11 +60,10 @@ def as_csv(rows: Sequence[Row], picked: Sequence[Row]) -> str:
     return stream.getvalue()
 
 
-def as_markdown(title: str, rows: Sequence[Row], picked: Sequence[Row], goals: Sequence[str]) -> str:
+def as_markdown(title: str, rows: Sequence[Row], picked: Sequence[Row], metrics: Sequence[str]) -> str:
     """The chosen trials, mean ± sd over seeds; then settings and ends of each; then what was not computed."""
     seeds = sorted({row.seed for row in rows})
     names = [*REFERENCES, *sorted({row.method for row in picked} - set(REFERENCES), key=lambda n: _order(n, picked))]
-    metrics = [*goals, *USUAL]
     head = ["method", *metrics, "seconds", "to the level, s", "tokens", "reached"]
     lines = [
         f"# {title}",

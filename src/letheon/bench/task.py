@@ -14,7 +14,7 @@ from letheon.bench.look import Part, Seen
 from letheon.demo.fine_tune import Schooling
 from letheon.dialogues import Paraphrase
 from letheon.errors import InputError
-from letheon.records import Dialogue, Message
+from letheon.records import Dialogue, Message, Turn
 
 T = TypeVar("T")
 Metrics = dict[str, float]
@@ -38,8 +38,9 @@ class Goal:
 
     def excess(self, value: float, control: float) -> float:
         """How far a value is outside, in [0, ∞)."""
-        apart = abs(value - control) if self.both else value - control
-        return max(0.0, apart - self.within)
+        apart = (abs(value - control) if self.both else value - control) - self.within
+        # Not max(0, apart), which makes 0 of NaN.
+        return 0.0 if apart <= 0 else apart
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Task:
         parts: What is measured, for the choice of settings ("validation") and for the table ("report").
         metrics: Of a part and what a model did on it, the task's own metrics.
         goals: The metrics of forgetting, and how near they must come to the control's.
+        shown: Further metrics that the table shows.
         keeps: Metrics whose ratio to the victim's is the utility, besides those of every task; higher is better.
         relative: Further metrics from a model's and the control's.
         schooling: How victim and control are fine-tuned.
@@ -71,6 +73,7 @@ class Task:
     goals: Sequence[Goal]
     paraphrases: Sequence[Paraphrase] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    shown: Sequence[str] = ()
     keeps: Sequence[str] = ()
     relative: Callable[[Metrics, Metrics], Metrics] = lambda own, control: {}
     schooling: Schooling = Schooling(epochs=5, learning_rate=1e-4)
@@ -81,6 +84,11 @@ def dialogue(name: str, question: str, answer: str, **fields: Any) -> Dialogue:
     """A question and its answer as a dialogue."""
     messages = (Message(role="user", content=question), Message(role="assistant", content=answer))
     return Dialogue(id=name, messages=messages, **fields)
+
+
+def last_turns(dialogues: Sequence[Dialogue]) -> list[Turn]:
+    """The last turn of each."""
+    return [one.last_turn for one in dialogues]
 
 
 def halves(items: Sequence[T]) -> dict[str, list[T]]:

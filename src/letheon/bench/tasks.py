@@ -6,13 +6,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from letheon.bench import leak
+from letheon.bench import hallucination, harm, leak, outdated
 from letheon.bench.task import Task
 from letheon.errors import InputError
 
 TASKS: dict[str, Callable[[Path, int], Task]] = {
     "leak": leak.build,
     "leak-05": partial(leak.build, split="forget05"),
+    "harm": harm.build,
+    "hallucination": hallucination.build,
+    "outdated": outdated.build,
 }
 
 
