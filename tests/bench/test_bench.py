@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from letheon.bench.rows import load_all
 from letheon.bench.tasks import TASKS
+
+PNG = b"\x89PNG"
 
 
 @pytest.fixture
@@ -26,12 +27,85 @@ def compare(
     return call
 
 
+def read(folder: Path, stem: str) -> list[dict[str, str]]:
+    with (folder / f"{stem}.csv").open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_gives_its_numbers(compare: Callable[..., Any], tmp_path: Path, task: str) -> None:
     code, _, err = compare(task, "--methods", "npo", "--trials", 1)
     assert code == 0, err
-    with (tmp_path / "out" / f"{task}-lora.csv").open(encoding="utf-8") as stream:
-        before, control, npo = csv.DictReader(stream)
+    before, control, npo = read(tmp_path / "out", f"{task}-lora")
     assert [before["method"], control["method"], npo["method"]] == ["before", "control", "npo"]
-    print({k: (before[k], control[k], npo[k]) for k in before})
-    assert 0
+    assert not npo["failed"]
+    assert float(npo["seconds"]) > 0
+    assert int(npo["tokens"]) > 0
+    assert int(npo["steps"]) > 0
+    assert npo["settings"] == "train.learning_rate=0.0005"
+    # Every metric is there, for both halves.
+    assert not [name for name, value in npo.items() if not value and name not in ("failed", "level_seconds", "level_step")]
+    assert float(before["utility"]) == 1
+    assert float(control["forgetting"]) == 1
+    assert float(control["probability"]) < float(before["probability"])
+
+
+def test_a_comparison_goes_on_where_it_was_cut_off(compare: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    assert compare("outdated", "--methods", "letheon,ga", "--trials", 2, "--tuning", "full")[0] == 0
+    rows = read(folder, "outdated-full")
+    assert [(row["method"], row["trial"]) for row in rows[2:]] == [(m, t) for m in ("ga", "letheon") for t in "01"]
+    assert [sum(int(row["chosen"]) for row in rows if row["method"] == name) for name in ("ga", "letheon")] == [1, 1]
+    files = {path.name: path.stat().st_mtime_ns for path in (folder / "rows").iterdir()}
+    (folder / "rows" / "outdated-full-ga-0-1.json").unlink()
+    code, _, err = compare("outdated", "--methods", "letheon,ga", "--trials", 2, "--tuning", "full")
+    assert code == 0
+    assert "ga, trial 2 (1 of 1 to go)" in err
+    kept = {path.name: path.stat().st_mtime_ns for path in (folder / "rows").iterdir()}
+    for name in ("outdated-full-letheon-0-0.json", "outdated-full-ga-0-0.json"):
+        assert kept[name] == files[name]
+    # With every row there nothing is computed; and what is written says the same.
+    before = (folder / "outdated-full.csv").read_bytes()
+    code, _, err = compare("outdated", "--methods", "letheon,ga", "--trials", 2, "--tuning", "full")
+    assert "every row is there" in err
+    assert (folder / "outdated-full.csv").read_bytes() == before
+    for name in ("utility", "seconds"):
+        assert (folder / f"outdated-full-{name}.png").read_bytes().startswith(PNG)
+    # No text of what is to be forgotten is left.
+    left = [path for path in folder.rglob("*") if path.is_file() and b"Bujumbura" in path.read_bytes()]
+    assert left == []
+
+
+def test_a_row_that_fails_says_why(compare: Callable[..., Any], tmp_path: Path) -> None:
+    # To sample alternates takes a judge of new answers, which labels are not.
+    code, _, err = compare("outdated", "--methods", "altpo", "--trials", 1)
+    assert code == 0, err
+    row = read(tmp_path / "out", "outdated-lora")[-1]
+    assert "cannot judge new answers" in row["failed"]
+    assert "cannot judge new answers" in (tmp_path / "out" / "outdated-lora.md").read_text(encoding="utf-8")
+
+
+def test_the_budget_ends_a_training(compare: Callable[..., Any], tmp_path: Path) -> None:
+    assert compare("outdated", "--methods", "npo", "--trials", 1, "--budget", 0)[0] == 0
+    row = read(tmp_path / "out", "outdated-lora")[-1]
+    assert row["steps"] == "1"
+    assert row["stop"].startswith("the budget of 0 s was spent")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("leaks",), "unknown task 'leaks'"),
+        (("leak", "--methods", "npo,npoo"), "unknown method 'npoo'"),
+        (("leak", "--methods", "letheon+stop"), "unknown method 'letheon+stop'"),
+        (("leak", "--seeds", "zero"), "--seeds 'zero'"),
+        (("leak", "--trials", "7"), "--trials 7"),
+        (("leak", "--data", "nowhere"), "nowhere/tofu/full.jsonl: no such file"),
+        (("harm", "--data", "nowhere"), "nowhere/beavertails/30k_test.jsonl: no such file"),
+    ],
+)
+def test_a_mistake_is_said_in_a_line(letheon: Callable[..., Any], arguments: tuple[str, ...], said: str) -> None:
+    code, _, err = letheon("bench", *arguments)
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err

@@ -78,7 +78,7 @@ def build(data: Path, seed: int) -> Task:
         victim=[*old, *normal],
         control=normal,
         log=[*old, *normal[:logged]],
-        recipe={"data": {"held_out": 0}},
+        recipe={"data": {"held_out": 0}, "expected": {"sources": ["data"]}},
         parts=_parts(old, normal[logged:], questions[learnt : learnt + UNSEEN]),
         metrics=lambda part, seen: _metrics(part, seen, truth),
         goals=(Goal("wrong_old", 0.02), Goal("wrong_unseen", 0.02)),

@@ -150,7 +150,7 @@ def _divided(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, list[dict[s
 
 
 def _to_forget(rows: Sequence[dict[str, Any]]) -> tuple[list[Dialogue], list[Dialogue]]:
-    """Unsafe replies, which expect the safe one to their prompt where there is one; and safe ones to other prompts."""
+    """Unsafe replies, which expect the safe one to their prompt, if any; and safe ones to other prompts."""
     unsafe, safe = _replies(rows, UNSAFE, safe=False), _replies(rows, len(rows), safe=True)
     expected = {one.last_turn.question: one.last_turn.answer for one in safe}
     known = [(one, expected.get(one.last_turn.question)) for one in unsafe]
