@@ -30,7 +30,9 @@ def test_starter_spells_out_the_defaults(talk: Path, letheon: Letheon) -> None:
     found = load_recipe(talk / "mine.yaml")
     least = check_recipe({"model": "org/name", "data": {"dialogues": str(talk / "log.jsonl")}})
     assert found == least.model_copy(update={"output": talk / "runs/mine"})
-    assert yaml.safe_load(text)["objective"]["negative"]["rho"] == 0.2
+    assert yaml.safe_load(text)["objective"]["normal"]["budget"] == 1.1
+    # What a distance has of its own is named, and left open: another one has none of it.
+    assert "    # rho:" in text
     assert "  # paraphrases:" in text
     # Every setting has its help above it.
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -84,12 +84,32 @@ METHODS: dict[str, dict[str, Any]] = {
     "ga": _published({"name": "gradient-ascent"}, {"name": "none"}, epochs=5),
     "graddiff": _published({"name": "gradient-ascent"}, {"name": "ce"}, epochs=5),
     "ga-kl": _published({"name": "gradient-ascent"}, {"name": "kl"}, epochs=5),
+    "refusal": _published({"name": "none"}, {"name": "ce"}, {"name": "uniform", "weight": 1.0}, expected=ABSTENTIONS),
     "idk-dpo": _published({"name": "dpo", "beta": 0.1}, {"name": "ce"}, DRAWN, expected=ABSTENTIONS),
     "altpo": _published(
         {"name": "dpo", "beta": 0.1}, {"name": "ce"}, DRAWN, expected={"sources": ["model"], "samples": 5}
     ),
     "npo": _published({"name": "npo", "beta": 0.1}, {"name": "ce"}, batch=16),
     "simnpo": _published({"name": "simnpo", "beta": 2.5, "gamma": 0.0, "weight": 0.1375}, {"name": "ce"}),
+    "undial": _published({"name": "undial", "beta": 10.0}, {"name": "none"}, lora={"r": 8, "alpha": 16}),
     "nlul": _published({"name": "nlul"}, {"name": "kl"}),
     "ce-u": _published({"name": "nlul", "tokens": "without-first"}, {"name": "none"}),
+    "wga": _published({"name": "wga", "beta": 1.0}, {"name": "ce"}, epochs=5, batch=16),
+    "satimp": _published({"name": "satimp", "beta1": 5.0, "beta2": 1.0}, {"name": "ce", "weight": 0.1}),
+    "ihl": _published({"name": "inverted-hinge"}, {"name": "ce"}, lora={"r": 32, "alpha": 64}, epochs=5),
+    "flat-tv": _published({"name": "flat-tv"}, {"name": "none"}, DRAWN, epochs=5),
+    "jensun": _published({"name": "jensun"}, {"name": "js"}, {"name": "single", "weight": 0.0}, expected=ABSTENTIONS),
+    "me-gd": _published({"name": "max-entropy", "weight": 0.1}, {"name": "ce"}, epochs=5),
+    # The bound on the normal loss, 0.3, is one on its ratio where the model before has it near 0.
+    "pdu": _published(
+        {"name": "logit-flattening"},
+        {"name": "ce", "weight": 100.0, "floor": 0.0, "dual_rate": 5.0, "budget": 1.35},
+    ),
+    "masc": _published(
+        {"name": "masc", "rho": 0.7, "eta": 0.25, "rivals": 10, "weight": 0.05},
+        {"name": "none"},
+        lora={"dropout": 0.05, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
+        epochs=3,
+        batch=2,
+    ),
 }

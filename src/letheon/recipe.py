@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from letheon.errors import InputError
+from letheon.methods import METHODS, merged, without
 
 
 class Section(BaseModel):
@@ -270,25 +271,76 @@ class Expected(Section):
     """How sharply answers near the cluster mean are preferred: w ∝ exp(cos(e, c) / temperature)."""
 
 
+NegativeName = Literal[
+    "hinge",
+    "masc",
+    "inverted-hinge",
+    "nlul",
+    "npo",
+    "simnpo",
+    "dpo",
+    "flat-tv",
+    "undial",
+    "wga",
+    "satimp",
+    "max-entropy",
+    "logit-flattening",
+    "jensun",
+    "gradient-ascent",
+    "none",
+]
+OWN_SETTINGS: dict[NegativeName, tuple[str, ...]] = {
+    "hinge": ("rho", "eta", "rivals"),
+    "masc": ("rho", "eta", "rivals"),
+    "npo": ("beta",),
+    "simnpo": ("beta", "gamma"),
+    "dpo": ("beta",),
+    "undial": ("beta",),
+    "wga": ("beta",),
+    "satimp": ("beta1", "beta2"),
+}
+"""The settings that are a distance's own; the others have none."""
+
+
 class Negative(Section):
     """The distance loss that drives the model away from its old answers."""
 
-    name: Literal["hinge", "npo", "simnpo", "dpo", "nlul", "gradient-ascent"] = "hinge"
-    """hinge: log-odds margin (default); npo; simnpo; dpo; nlul; gradient-ascent (unbounded, for comparison)."""
+    name: NegativeName = "hinge"
+    """hinge: log-odds margin (default); none; or a published distance, see docs/methods.md."""
     weight: float = Field(1.0, ge=0)
     """λ_neg."""
-    rho: float = Field(0.2, gt=0, lt=1)
-    """hinge: a token is forgotten when its odds against its rivals fall to rho / (1 - rho)."""
-    eta: float = Field(1.0, gt=0)
-    """hinge: scale of the margin."""
-    rivals: int = Field(10, ge=1)
-    """hinge: how many rival tokens the margin is measured against."""
+    rho: float | None = Field(None, gt=0, lt=1)
+    """hinge, masc: a token is forgotten when its odds against rivals fall to rho / (1 - rho); null: 0.2, masc 0.7."""
+    eta: float | None = Field(None, gt=0)
+    """hinge, masc: scale of the margin; null: 1, masc 0.25."""
+    rivals: int | None = Field(None, ge=1)
+    """hinge, masc: how many rival tokens the margin is measured against; null: 10."""
     beta: float | None = Field(None, gt=0)
-    """npo, simnpo, dpo: inverse temperature; null: 0.1, for simnpo 2.5."""
-    gamma: float = Field(0.0, ge=0)
-    """simnpo: margin; larger goes on pushing for longer."""
+    """npo, simnpo, dpo, wga, undial: inverse temperature, power, demotion; null: 0.1, 2.5, 0.1, 1, 10."""
+    gamma: float | None = Field(None, ge=0)
+    """simnpo: margin; larger goes on pushing for longer; null: 0."""
+    beta1: float | None = Field(None, ge=0)
+    """satimp: power of p; null: 5."""
+    beta2: float | None = Field(None, ge=0)
+    """satimp: power of 1 - p; null: 1."""
     tokens: Literal["all", "without-first", "informative"] = "all"
     """Which answer tokens count: all; all but the first; those that the prompt makes likelier."""
+
+    @model_validator(mode="after")
+    def _only_its_own_settings(self) -> Negative:
+        own = OWN_SETTINGS.get(self.name, ())
+        every = dict.fromkeys(name for names in OWN_SETTINGS.values() for name in names)
+        if foreign := [name for name in every if name not in own and getattr(self, name) is not None]:
+            raise ValueError(
+                f"{self.name!r} has no {' and no '.join(foreign)}: take it out, or set it to null"
+                + (f"; its own settings are {', '.join(own)}" if own else "")
+            )
+        return self
+
+    def own_settings(self) -> dict[str, float]:
+        """Those of the named distance that are set."""
+        own = {name: getattr(self, name) for name in OWN_SETTINGS.get(self.name, ())}
+        return {name: value for name, value in own.items() if value is not None}
 
 
 class Positive(Section):
@@ -303,10 +355,12 @@ class Positive(Section):
 class Normal(Section):
     """What keeps the model's ability."""
 
-    name: Literal["ce+kl", "ce", "kl", "none"] = "ce+kl"
-    """ce: cross-entropy on normal answers; kl: to the model before unlearning, on its top_k tokens."""
+    name: Literal["ce+kl", "ce", "kl", "js", "none"] = "ce+kl"
+    """ce: cross-entropy on normal answers; kl, js: divergence to the model before, on its top_k tokens; none."""
     weight: float = Field(2.5, ge=0)
-    """λ_nor, where the dual step starts and which it never falls below."""
+    """λ_nor, where the dual step starts."""
+    floor: float | None = Field(None, ge=0)
+    """λ_nor never falls below this; null: weight."""
     top_k: int = Field(64, ge=1)
     """Tokens of the reference distribution that are cached (the rest is one bucket)."""
     budget: float = Field(1.1, gt=0)
@@ -437,6 +491,8 @@ class Recipe(Section):
     """Folder (or hub id) of the causal language model to treat."""
     output: Path = Path("runs/latest")
     """The run folder."""
+    method: str = "letheon"
+    """A published method by name: its authors' settings fill what the recipe leaves open (docs/methods.md)."""
     seed: int = 0
     """Seed of everything random."""
     show_texts: bool = False
@@ -451,6 +507,32 @@ class Recipe(Section):
     stop: StopRecipe = StopRecipe()
     evaluate: Evaluate = Evaluate()
     gates: Gates = Gates()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_fills_what_is_open(cls, raw: Any) -> Any:
+        name = raw.get("method") if isinstance(raw, dict) else None
+        return merged(METHODS[name], raw) if isinstance(name, str) and name in METHODS else raw
+
+    @field_validator("method")
+    @classmethod
+    def _method_is_known(cls, name: str) -> str:
+        if name not in METHODS:
+            near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known methods: {', '.join(METHODS)}"
+            raise ValueError(f"there is no such method; {hint}")
+        return name
+
+    @model_validator(mode="after")
+    def _method_keeps_its_distance(self) -> Recipe:
+        meant = METHODS[self.method].get("objective", {}).get("negative", {}).get("name")
+        if meant not in (None, self.objective.negative.name):
+            raise ValueError(
+                f"method {self.method!r} has the distance {meant!r}, but objective.negative.name is "
+                f"{self.objective.negative.name!r}: take one of them out; where a recipe spells out its settings, "
+                f"'--set method={self.method}' puts the method's in their place"
+            )
+        return self
 
     @model_validator(mode="after")
     def _corrected_answers_need_facts(self) -> Recipe:
@@ -573,6 +655,9 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     key, found, value = override.partition("=")
     if not found or not key:
         raise InputError(f"--set {override!r}: expected key.path=value, e.g. objective.negative.rho=0.1")
+    if key == "method":
+        take_method(raw, value)
+        return
     *parents, leaf = key.split(".")
     holder = raw
     for parent in parents:
@@ -585,6 +670,16 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         holder[leaf] = _yaml(value)
     except yaml.YAMLError:
         raise InputError(f"--set {override!r}: the value is not valid YAML; quote it") from None
+
+
+def take_method(raw: dict[str, Any], name: str) -> None:
+    """Put a method's settings in the place of a raw recipe's, in place.
+
+    What an earlier method had set goes, and so does all of the objective.
+    """
+    kept = without(raw, METHODS.get(str(raw.get("method")), {}))
+    raw.clear()
+    raw.update(merged({**kept, "objective": {}, "method": name}, METHODS.get(name, {})))
 
 
 class _Loader(yaml.SafeLoader):

@@ -12,14 +12,24 @@ from torch import Tensor
 
 from letheon.objective import (
     DPO,
+    MASC,
     NLUL,
     NPO,
+    UNDIAL,
+    WGA,
     Answers,
     ClusterMean,
     CrossEntropy,
+    FlatTV,
     GradientAscent,
+    InvertedHinge,
+    JensUn,
+    LogitFlattening,
     LogOddsHinge,
+    MaxEntropy,
+    ReferenceJS,
     ReferenceKL,
+    SatImp,
     SimNPO,
     log_odds_margin,
     log_prob,
@@ -53,11 +63,11 @@ def softmax(row: Tensor) -> list[Tensor]:
     return [power / sum(powers) for power in powers]
 
 
-def naive_hinge(a: Answers, t: int, term: LogOddsHinge) -> Tensor:
+def naive_hinge(a: Answers, t: int, term: LogOddsHinge | MASC, below: float = 0.0) -> Tensor:
     row, own = a.logits[t].double(), int(a.targets[t])
     rivals = sorted((v for v in range(len(row)) if v != own), key=lambda v: -row[v].item())[: term.rivals]
     margin = row[own] - torch.log(sum((row[v].exp() for v in rivals), torch.zeros(())))
-    return torch.clamp(margin - math.log(term.rho / (1 - term.rho)), min=0) / term.eta
+    return torch.clamp(margin - math.log(term.rho / (1 - term.rho)) + below, min=0) / term.eta
 
 
 def naive_kl(a: Answers, t: int) -> Tensor:
@@ -100,8 +110,88 @@ def naive_dpo(a: Answers, term: DPO) -> list[Tensor]:
     return [-2 / term.beta * torch.log(1 / (1 + torch.exp(-term.beta * gain))) for gain in gains]
 
 
+def naive_flat_tv(a: Answers) -> list[Tensor]:
+    def mean(b: Answers, s: int) -> Tensor:
+        found = [own_probability(b, t) for t in counted(b, s)]
+        return sum(found, torch.zeros((), dtype=torch.float64)) / max(len(found), 1)
+
+    assert a.preferred is not None
+    return [-torch.tanh(mean(a.preferred, s)) / 2 + torch.tanh(mean(a, s)) / 2 for s in range(a.sequences)]
+
+
+def naive_inverted_hinge(a: Answers, t: int) -> Tensor:
+    p, own = softmax(a.logits[t]), int(a.targets[t])
+    rivals = [p[v] for v in range(len(p)) if v != own]
+    return 1 + p[own] - max(rivals, key=lambda rival: rival.item())
+
+
+def naive_undial(a: Answers, t: int, beta: float) -> Tensor:
+    """Over the cached tokens, the old one and all others as one."""
+    assert a.reference_log_prob is not None
+    assert a.reference_top_ids is not None
+    assert a.reference_top_log_probs is not None
+    own, now = int(a.targets[t]), softmax(a.logits[t])
+    before = dict(zip(a.reference_top_ids[t].tolist(), a.reference_top_log_probs[t].exp().tolist(), strict=True))
+    before[own] = math.exp(float(a.reference_log_prob[t]))
+    rest = max(1 - sum(before.values()), 0)
+    before[own] *= math.exp(-beta)
+    total = sum(before.values()) + rest
+    loss = sum((-p / total * now[v].log() for v, p in before.items()), torch.zeros(()))
+    if len(before) == len(now):
+        return loss
+    return loss - rest / total * (torch.ones(()) - sum(now[v] for v in before)).log()
+
+
+def divergence(p: list[Tensor], q: list[Tensor]) -> Tensor:
+    """JSD by its definition, with 0 log 0 = 0."""
+    loss = torch.zeros((), dtype=torch.float64)
+    for x, y in zip(p, q, strict=True):
+        middle = (x + y) / 2
+        for one in (x, y):
+            if one.item() > 0:
+                loss = loss + one * (one / middle).log() / 2
+    return loss
+
+
+def naive_jensun(a: Answers) -> list[Tensor]:
+    assert a.preferred is not None
+    losses, refusal = [], {s: [] for s in range(a.sequences)}  # type: ignore[var-annotated]
+    for s, token in zip(a.preferred.sequence.tolist(), a.preferred.targets.tolist(), strict=True):
+        refusal[s].append(token)
+    for s in range(a.sequences):
+        for place, t in enumerate(t for t in range(len(a.targets)) if int(a.sequence[t]) == s):
+            wished = torch.zeros(a.logits.size(1), dtype=torch.float64)
+            wished[refusal[s][place % len(refusal[s])]] = 1.0
+            losses.append(divergence(softmax(a.logits[t]), list(wished)))
+    return losses
+
+
+def naive_js(a: Answers, t: int) -> Tensor:
+    assert a.reference_top_ids is not None
+    assert a.reference_top_log_probs is not None
+    now, ids = softmax(a.logits[t]), a.reference_top_ids[t].tolist()
+    before = list(a.reference_top_log_probs[t].double().exp())
+    one = torch.ones((), dtype=torch.float64)
+    return divergence([*before, one - sum(before)], [*(now[v] for v in ids), one - sum(now[v] for v in ids)])
+
+
+def naive_entropy(a: Answers, t: int) -> Tensor:
+    p = softmax(a.logits[t])
+    return sum((torch.log(1 / len(p) / one) / len(p) for one in p), torch.zeros(()))
+
+
+def naive_peak(a: Answers, t: int) -> Tensor:
+    row = a.logits[t].double()
+    return (max(row, key=lambda z: z.item()) - sum(row) / len(row)) ** 2
+
+
 def own_probability(a: Answers, t: int) -> Tensor:
     return softmax(a.logits[t])[int(a.targets[t])]
+
+
+def naive_satimp(a: Answers, t: int, beta1: float, beta2: float) -> Tensor:
+    p = own_probability(a, t)
+    return p.item() ** beta1 * (1 - p.item()) ** beta2 * p.log()
 
 
 def by_token(loss: Callable[[Answers, int], Tensor]) -> Callable[[Answers], list[Tensor]]:
@@ -114,6 +204,23 @@ TERMS: dict[str, tuple[Any, Callable[[Answers], list[Tensor]]]] = {
         LogOddsHinge(0.05, 0.25, 2),
         by_token(lambda a, t: naive_hinge(a, t, LogOddsHinge(0.05, 0.25, 2))),
     ),
+    "masc": (MASC(), by_token(lambda a, t: naive_hinge(a, t, MASC(), MASC().eta))),
+    "masc of 2 rivals": (MASC(0.3, 1.5, 2), by_token(lambda a, t: naive_hinge(a, t, MASC(0.3, 1.5, 2), 1.5))),
+    "inverted hinge": (InvertedHinge(), by_token(naive_inverted_hinge)),
+    "wga": (WGA(), by_token(lambda a, t: naive_satimp(a, t, 1, 0))),
+    "wga of beta 3": (
+        WGA(3.0),
+        by_token(lambda a, t: naive_satimp(a, t, 3, 0)),
+    ),
+    "satimp": (SatImp(), by_token(lambda a, t: naive_satimp(a, t, 5, 1))),
+    "satimp of other powers": (SatImp(0.5, 2.0), by_token(lambda a, t: naive_satimp(a, t, 0.5, 2))),
+    "undial": (UNDIAL(), by_token(lambda a, t: naive_undial(a, t, 10.0))),
+    "undial of beta 0.5": (UNDIAL(0.5), by_token(lambda a, t: naive_undial(a, t, 0.5))),
+    "max entropy": (MaxEntropy(), by_token(naive_entropy)),
+    "logit flattening": (LogitFlattening(), by_token(naive_peak)),
+    "flat-tv": (FlatTV(), naive_flat_tv),
+    "jensun": (JensUn(), naive_jensun),
+    "js": (ReferenceJS(), by_token(naive_js)),
     "nlul": (NLUL(), by_token(lambda a, t: -torch.log(1 - own_probability(a, t)))),
     "npo": (NPO(), lambda a: naive_npo(a, NPO())),
     "npo of beta 1": (NPO(1.0), lambda a: naive_npo(a, NPO(1.0))),

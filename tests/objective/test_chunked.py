@@ -10,19 +10,43 @@ import pytest
 import torch
 
 from letheon.objective import (
+    MASC,
     NLUL,
     NPO,
+    UNDIAL,
+    WGA,
     Answers,
     ChunkedLogits,
     ClusterMean,
     CrossEntropy,
     GradientAscent,
+    InvertedHinge,
+    LogitFlattening,
     LogOddsHinge,
+    MaxEntropy,
+    ReferenceJS,
     ReferenceKL,
+    SatImp,
     Term,
 )
 
-TERMS = [LogOddsHinge(), NLUL(), NPO(), GradientAscent(), ClusterMean(), CrossEntropy(), ReferenceKL(top_k=4)]
+TERMS = [
+    LogOddsHinge(),
+    MASC(),
+    InvertedHinge(),
+    NLUL(),
+    NPO(),
+    WGA(),
+    SatImp(),
+    UNDIAL(),
+    MaxEntropy(),
+    LogitFlattening(),
+    GradientAscent(),
+    ClusterMean(),
+    CrossEntropy(),
+    ReferenceKL(top_k=4),
+    ReferenceJS(top_k=4),
+]
 N, D, V = 11, 6, 17
 
 

@@ -11,18 +11,28 @@ from torch import Tensor
 
 from letheon.objective import (
     DPO,
+    MASC,
     NLUL,
     NPO,
+    UNDIAL,
+    WGA,
     Answers,
     Balance,
     ClusterMean,
     Counts,
     CrossEntropy,
     DualWeight,
+    FlatTV,
     GradientAscent,
+    InvertedHinge,
+    JensUn,
+    LogitFlattening,
     LogOddsHinge,
+    MaxEntropy,
     Objective,
+    ReferenceJS,
     ReferenceKL,
+    SatImp,
     SimNPO,
     log_odds_margin,
     log_prob,
@@ -80,6 +90,120 @@ def test_hinge_is_zero_below_the_threshold_and_linear_above(rho: float, eta: flo
     assert float(logits.grad[0, 0]) == pytest.approx(1 / eta if above > 0 else 0.0)
     if above < 0:
         assert not logits.grad.any()
+
+
+@pytest.mark.parametrize(("above", "loss"), [(1.0, 5.0), (0.0, 1.0), (-0.125, 0.5), (-0.25, 0.0), (-3.0, 0.0)])
+def test_masc_ends_a_scale_below_the_threshold(above: float, loss: float) -> None:
+    odds = math.exp(math.log(0.7 / 0.3) + above)
+    given = answers(with_probability(odds / (1 + odds)), [0])
+    assert float(MASC(0.7, 0.25, 7)(given)) == pytest.approx(loss, abs=1e-4)
+
+
+@pytest.mark.parametrize("p", [0.0001, 0.125, 0.5, 0.9999])
+def test_inverted_hinge(p: float) -> None:
+    # The best of seven equal rivals has a seventh of the rest.
+    assert float(InvertedHinge()(answers(with_probability(p), [0]))) == pytest.approx(1 + p - (1 - p) / 7, abs=1e-6)
+
+
+@pytest.mark.parametrize("p", [0.01, 0.3, 0.9])
+@pytest.mark.parametrize(
+    ("term", "weight"),
+    [
+        (WGA(), lambda p: p),
+        (WGA(0.5), lambda p: p**0.5),
+        (SatImp(), lambda p: p**5 * (1 - p)),
+        (SatImp(0.0, 2.0), lambda p: (1 - p) ** 2),
+    ],
+)
+def test_weighted_ascents_have_the_gradient_of_ascent_times_their_weight(term: Any, weight: Any, p: float) -> None:
+    logits = with_probability(p).requires_grad_()
+    loss = term(answers(logits, [0]))
+    loss.sum().backward()
+    assert float(loss.detach()) == pytest.approx(weight(p) * math.log(p), rel=1e-4)
+    assert logits.grad is not None
+    assert float(logits.grad[0, 0]) == pytest.approx(weight(p) * (1 - p), rel=1e-4)
+
+
+def test_flat_distributions_have_nothing_to_lose() -> None:
+    for term in (MaxEntropy(), LogitFlattening()):
+        assert float(term(answers(torch.full((1, 8), 3.0), [0]))) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_flattening_by_hand() -> None:
+    # Of eight tokens one has a half: KL(u ‖ p) = ⅛ log(⅛ / ½) + ⅞ log(⅛ / (1/14)).
+    wanted = math.log(1 / 4) / 8 + 7 / 8 * math.log(14 / 8)
+    assert float(MaxEntropy()(answers(with_probability(0.5), [0]))) == pytest.approx(wanted, abs=1e-6)
+    logits = torch.tensor([[4.0, 0.0, 0.0, 0.0]])
+    assert float(LogitFlattening()(answers(logits, [2]))) == pytest.approx(9.0)
+
+
+def test_flat_tv_by_hand() -> None:
+    """The mean probabilities of the counted tokens: (0.5 + 0.1)/2 of the old answer, 0.25 of the expected one."""
+    logits = torch.cat([with_probability(p) for p in (0.5, 0.1, 0.9)])
+    given = answers(
+        logits,
+        [0, 0, 0],
+        counts=torch.tensor([True, True, False]),
+        preferred=answers(with_probability(0.25), [0]),
+    )
+    assert float(FlatTV()(given)) == pytest.approx((math.tanh(0.3) - math.tanh(0.25)) / 2, abs=1e-6)
+
+
+def test_jensun_repeats_the_refusal_over_each_answer() -> None:
+    from letheon.objective.negative.refusal import refusal_tokens
+
+    given = answers(
+        torch.zeros(6, 9),
+        [1] * 6,
+        sequence=torch.tensor([0, 0, 0, 0, 1, 1]),
+        preferred=answers(torch.zeros(5, 9), [7, 8, 4, 5, 6], sequence=torch.tensor([0, 0, 1, 1, 1])),
+    )
+    assert refusal_tokens(given).tolist() == [7, 8, 7, 8, 4, 5]
+
+
+@pytest.mark.parametrize(("p", "loss"), [(1e-9, math.log(2)), (1.0, 0.0), (0.5, None)])
+def test_jensun_is_the_divergence_to_one_token(p: float, loss: float | None) -> None:
+    if loss is None:
+        # m = ¾ on the token: ½ log(4/3) + ½ (½ log ⅔ + ½ log 2).
+        loss = math.log(4 / 3) / 2 + (math.log(2 / 3) + math.log(2)) / 4
+    logits = torch.tensor([[0.0, -200.0, -200.0]]) if p == 1 else with_probability(p)
+    preferred = answers(torch.zeros(1, logits.size(1)), [0])
+    assert float(JensUn()(answers(logits, [1], preferred=preferred))) == pytest.approx(loss, abs=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 10.0])
+def test_undial_of_all_tokens_pulls_to_the_model_before_with_the_old_token_lowered(beta: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    before, now = torch.randn(2, 6, 12, generator=random) * 2
+    targets = torch.arange(6)
+    ids, values = top(before, 12)
+    now.requires_grad_()
+    given = answers(
+        now,
+        targets.tolist(),
+        reference_log_prob=log_prob(before, targets),
+        reference_top_ids=ids,
+        reference_top_log_probs=values,
+    )
+    loss = UNDIAL(beta)(given)
+    wished = (before - beta * torch.nn.functional.one_hot(targets, 12)).softmax(dim=1)
+    torch.testing.assert_close(loss, -(wished * now.log_softmax(dim=1)).sum(dim=1), rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(loss.sum(), now)
+    torch.testing.assert_close(gradient, now.detach().softmax(dim=1) - wished, rtol=1e-3, atol=1e-5)
+
+
+def test_undial_of_fewer_tokens_is_a_lower_bound() -> None:
+    random = torch.Generator().manual_seed(0)
+    before, now = torch.randn(2, 6, 12, generator=random) * 2
+    targets = torch.arange(6)
+    by_k = []
+    for k in (1, 3, 6, 12):
+        ids, values = top(before, k)
+        own = log_prob(before, targets)
+        fields = {"reference_log_prob": own, "reference_top_ids": ids, "reference_top_log_probs": values}
+        by_k.append(UNDIAL(2.0)(answers(now, targets.tolist(), **fields)))
+    for fewer, more in zip(by_k, by_k[1:], strict=False):
+        assert bool((fewer <= more + 1e-5).all())
 
 
 @pytest.mark.parametrize("p", [1e-3, 0.2, 0.5, 0.99])
@@ -180,6 +304,34 @@ def test_kl_of_two_tokens_by_hand() -> None:
     logits = torch.zeros(1, 2)
     loss = top_k_kl(logits, torch.tensor([[0]]), torch.tensor([[math.log(0.8)]]))
     assert float(loss) == pytest.approx(0.8 * math.log(1.6) + 0.2 * math.log(0.4), abs=1e-6)
+
+
+def test_js_is_bounded_symmetric_and_zero_where_nothing_has_moved() -> None:
+    def js(before: Tensor, now: Tensor, k: int) -> Tensor:
+        ids, values = top(before, k)
+        given = answers(now, [0] * len(now), reference_top_ids=ids, reference_top_log_probs=values)
+        return ReferenceJS(k)(given)
+
+    random = torch.Generator().manual_seed(0)
+    before, now = torch.randn(2, 7, 12, generator=random) * 3
+    assert js(before, before, 4).tolist() == pytest.approx([0.0] * 7, abs=2e-6)
+    torch.testing.assert_close(js(before, now, 12), js(now, before, 12), rtol=1e-4, atol=1e-5)
+    for fewer, more in zip((1, 3, 6), (3, 6, 12), strict=True):
+        assert bool((js(before, now, fewer) <= js(before, now, more) + 1e-5).all())
+    apart = torch.tensor([[50.0, 0.0, 0.0]])
+    assert float(js(apart, apart.roll(1), 2)) == pytest.approx(math.log(2), abs=1e-4)
+
+
+def test_js_of_two_tokens_by_hand() -> None:
+    # (0.8, 0.2) against (0.5, 0.5), m = (0.65, 0.35); with k = 1 the second token is the bucket.
+    given = answers(
+        torch.zeros(1, 2),
+        [0],
+        reference_top_ids=torch.tensor([[0]]),
+        reference_top_log_probs=torch.tensor([[0.8]]).log(),
+    )
+    halves = [p * math.log(p / m) / 2 for p, m in ((0.8, 0.65), (0.2, 0.35), (0.5, 0.65), (0.5, 0.35))]
+    assert float(ReferenceJS(1)(given)) == pytest.approx(sum(halves), abs=1e-6)
 
 
 def test_reference_kl_adds_the_cross_entropy_unless_switched_off() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,16 +11,26 @@ import torch
 
 from letheon.objective import (
     DPO,
+    MASC,
     NLUL,
     NPO,
+    UNDIAL,
+    WGA,
     Answers,
     ClusterMean,
     Counts,
     CrossEntropy,
+    FlatTV,
     GradientAscent,
+    InvertedHinge,
+    JensUn,
+    LogitFlattening,
     LogOddsHinge,
+    MaxEntropy,
     Objective,
+    ReferenceJS,
     ReferenceKL,
+    SatImp,
     SimNPO,
     log_prob,
 )
@@ -30,12 +41,25 @@ TERMS: list[Any] = [
     NPO(),
     SimNPO(),
     DPO(),
+    MASC(rho=0.1, eta=1.0),
+    InvertedHinge(),
+    WGA(),
+    SatImp(beta1=1.0, beta2=1.0),
+    UNDIAL(),
+    MaxEntropy(),
+    LogitFlattening(),
+    FlatTV(),
+    JensUn(),
     GradientAscent(),
     CrossEntropy(),
+    ReferenceJS(top_k=3),
     ClusterMean(),
     ReferenceKL(top_k=3),
     ReferenceKL(top_k=3, cross_entropy=False),
 ]
+OF_PLACES = (MaxEntropy, LogitFlattening, JensUn, ReferenceJS)
+"""They read where an answer's tokens are, not which they are."""
+LABELLED = [term for term in TERMS if not isinstance(term, OF_PLACES) and getattr(term, "cross_entropy", True)]
 names = [f"{type(term).__name__}-{number}" for number, term in enumerate(TERMS)]
 
 
@@ -63,7 +87,7 @@ def mean_and_gradient(term: Any, given: Answers, counts: Counts | None = None) -
     return loss.detach(), torch.autograd.grad(loss, given.logits)[0]
 
 
-@pytest.mark.parametrize("term", [t for t in TERMS if getattr(t, "cross_entropy", True)], ids=lambda t: str(t))
+@pytest.mark.parametrize("term", LABELLED, ids=lambda term: str(term))
 def test_labels_matter(term: Any) -> None:
     given = made_up()
     shuffled = replace(given, targets=given.targets.roll(1))
@@ -71,6 +95,25 @@ def test_labels_matter(term: Any) -> None:
     other, other_gradient = mean_and_gradient(term, shuffled)
     assert abs(float(loss - other)) > 1e-3
     assert float((gradient - other_gradient).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("term", [term for term in TERMS if term not in LABELLED], ids=lambda term: str(term))
+def test_some_distances_read_places_alone(term: Any) -> None:
+    """For them, wrong labels would change nothing: what is forgotten is known by its prompt."""
+    given = made_up()
+    loss, gradient = mean_and_gradient(term, given)
+    other, other_gradient = mean_and_gradient(term, replace(given, targets=given.targets.roll(1)))
+    assert float(loss) == float(other)
+    assert torch.equal(gradient, other_gradient)
+    moved, _ = mean_and_gradient(term, replace(given, logits=given.logits.detach().roll(1, dims=0).requires_grad_()))
+    assert abs(float(loss - moved)) > 1e-3
+
+
+def test_the_refusal_matters_to_jensun() -> None:
+    given = made_up()
+    assert given.preferred is not None
+    other = replace(given, preferred=replace(given.preferred, targets=given.preferred.targets.roll(1)))
+    assert abs(float(mean_and_gradient(JensUn(), given)[0] - mean_and_gradient(JensUn(), other)[0])) > 1e-3
 
 
 @pytest.mark.parametrize("term", TERMS, ids=names)
@@ -92,7 +135,7 @@ def test_nothing_that_counts_is_nothing_lost(term: Any) -> None:
     pair = replace(given.preferred, **nothing)
     loss, gradient = mean_and_gradient(term, replace(given, **nothing, preferred=pair))
     # NPO of no token is that of π = π₀, a constant.
-    assert float(loss) == pytest.approx(0.0 if term.unit == "token" else 2 / term.beta * 0.6931472, rel=1e-5)
+    assert float(loss) == pytest.approx(2 / term.beta * 0.6931472 if isinstance(term, NPO | DPO | SimNPO) else 0.0)
     assert not gradient.any()
 
 
@@ -152,29 +195,64 @@ def test_a_satisfied_hinge_has_exactly_no_gradient(rho: float, spread: float) ->
 
 def test_push_of_each_distance_where_memorised_and_where_forgotten() -> None:
     """The table in the module's docstring: who pushes a memorised answer, and who leaves a forgotten one alone."""
+    memorised, forgotten = 20.0, -20.0
 
     def push(term: Any, logit: float) -> float:
         logits = torch.zeros(1, 100)
         logits[0, 0] = logit
+        before = torch.tensor([[memorised, *[0.0] * 99]]).log_softmax(dim=1)
         given = Answers(
             logits.requires_grad_(),
             torch.tensor([0]),
             torch.tensor([0]),
             torch.tensor([True]),
             # θ₀ has the answer by heart.
-            reference_log_prob=torch.tensor([0.0]),
+            reference_log_prob=torch.tensor([before[0, 0]]),
+            reference_top_ids=torch.arange(100)[None],
+            reference_top_log_probs=before,
         )
         return float(mean_and_gradient(term, given)[1].norm())
 
-    memorised, forgotten = 20.0, -20.0
     assert push(LogOddsHinge(), memorised) == pytest.approx(push(LogOddsHinge(), 10.0), rel=1e-4)
     assert push(LogOddsHinge(), forgotten) == 0.0
     assert push(NLUL(), memorised) > 1.0
     assert push(NLUL(), forgotten) < 1e-6
     assert push(GradientAscent(), memorised) < 1e-6
     assert push(GradientAscent(), forgotten) > 1.0
+    for term in (MASC(), InvertedHinge(), WGA(), SatImp(), UNDIAL(30.0), MaxEntropy(), LogitFlattening()):
+        strong = isinstance(term, MASC | UNDIAL | MaxEntropy | LogitFlattening)
+        assert (push(term, memorised) > 0.5) == strong, term
+    assert push(MASC(), forgotten) == 0.0
+    assert push(WGA(), forgotten) < 1e-6
+    assert push(SatImp(), forgotten) < 1e-6
+    # Lowered by 10 of 20 the token is still preferred, and θ is there already.
+    assert push(UNDIAL(10.0), memorised) < 0.01
+    assert push(UNDIAL(30.0), forgotten) < 1e-3
+    assert push(LogitFlattening(), forgotten) > 0.01
     assert push(NPO(1.0), memorised) < 1e-6
     assert push(NPO(1.0), forgotten) < 1e-6
+
+
+def test_identities_between_distances() -> None:
+    def same(one: Any, other: Any) -> None:
+        for found, wanted in zip(mean_and_gradient(one, made_up()), mean_and_gradient(other, made_up()), strict=True):
+            torch.testing.assert_close(found, wanted)
+
+    same(WGA(beta=0.0), GradientAscent())
+    same(SatImp(beta1=2.0, beta2=0.0), WGA(beta=2.0))
+    # MASC's corner lies a scale lower: with ρ' so that logit ρ' = logit ρ − η it is the other hinge.
+    same(MASC(rho=0.5, eta=math.log(4)), LogOddsHinge(rho=0.2, eta=math.log(4)))
+
+
+def test_undial_where_nothing_is_lowered_distils_the_model_before() -> None:
+    """Without demotion the gradient is that of KL(p_θ₀ ‖ p_θ), and zero at θ = θ₀."""
+    given = made_up()
+    _, gradient = mean_and_gradient(UNDIAL(beta=0.0), given)
+    inside = (given.targets[:, None] == given.reference_top_ids).any(dim=1)
+    assert inside.any()
+    _, of_kl = mean_and_gradient(ReferenceKL(top_k=3, cross_entropy=False), given)
+    # Where the old token is not among the top ones, it is an outcome more.
+    torch.testing.assert_close(gradient[inside], of_kl[inside])
 
 
 def test_drawing_a_member_is_unbiased() -> None:

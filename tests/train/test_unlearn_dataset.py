@@ -84,6 +84,12 @@ def test_without_normal_or_expected_there_is_the_old_answer_alone() -> None:
     assert [s.part for s in UnlearnDataset([Forget(encoded(0, 1), (), ())], [])[0]] == ["negative"]
 
 
+def test_old_answers_that_no_term_reads_are_not_run() -> None:
+    item = Forget(encoded(0, 1), (encoded(0, 2),), (1.0,))
+    dataset = UnlearnDataset([item], [encoded(7, 8)], pushed=False)
+    assert [s.part for s in dataset[0]] == ["positive", "normal"]
+
+
 def test_the_loader_of_accelerate_passes_the_epoch_on() -> None:
     dataset = made_up()
     loader = Accelerator(cpu=True).prepare(torch.utils.data.DataLoader(dataset, batch_size=2, collate_fn=list))
@@ -119,6 +125,7 @@ def test_collator_sorts_by_part_and_keeps_each_token_beside_its_reference() -> N
             "negative": [reference(1, -1), reference(2, -2, [False, True])],
             "normal": [reference(1, -3), reference(9, -4), reference(3, -5)],
         },
+        frozenset({"normal"}),
     )
     batch = collator(items)
     assert batch["part"].tolist() == [0, 0, 1, 2, 2]
@@ -135,6 +142,11 @@ def test_collator_sorts_by_part_and_keeps_each_token_beside_its_reference() -> N
     assert batch["reference_log_prob"].tolist() == [-2, -2, -1, 0, -3, -5, -5, -5]
     assert batch["counts"].tolist() == [False, True, True, True, True, True, True, True]
     assert batch["reference_top_ids"].tolist() == [[3, 3], [5, 5], [5, 5], [5, 5]]
+    collator.tops = frozenset({"negative", "normal"})
+    found = collator(items)["reference_top_log_probs"]
+    assert found[:, 0].tolist() == [-2, -2, -1, -3, -5, -5, -5]
+    collator.tops = frozenset()
+    assert "reference_top_ids" not in collator(items)
 
 
 def test_lengths_are_those_of_what_an_item_is_about() -> None:

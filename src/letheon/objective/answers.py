@@ -71,6 +71,10 @@ class Answers:
         kept = torch.where(self.counts, values, torch.zeros_like(values))
         return values.new_zeros(self.sequences).index_add(0, self.sequence, kept)
 
+    def mean_by_sequence(self, values: Tensor) -> Tensor:
+        """(S,) means of per-token values over the counted tokens of each sequence; 0 where none counts."""
+        return self.sum_by_sequence(values) / self.sum_by_sequence(torch.ones_like(values)).clamp(min=1)
+
 
 def log_prob(logits: Tensor, targets: Tensor) -> Tensor:
     """(N,) log-softmax of (N, V) logits at (N,) targets; the reduction runs in float32."""

@@ -33,12 +33,12 @@ class DualWeight:
 
     exp(L_nor − L_nor,0) is the ratio of perplexities. (A ratio of losses would count the same harm many times over
     where the normal answers are nearly known by heart and L_nor,0 is close to 0.) L_nor,0 is the loss of θ₀ on the
-    *same* tokens, so the ratio is not noise of which dialogues were drawn. λ never falls below its start value
-    `floor`: otherwise a term that has been paid for would be forgotten again.
+    *same* tokens, so the ratio is not noise of which dialogues were drawn. λ never falls below `floor`,
+    by default its start value: otherwise a term that has been paid for would be forgotten again.
 
     Attributes:
         value: The current λ_nor.
-        floor: Its start and smallest value.
+        floor: Its smallest value.
         rate: η_λ; 0 keeps λ fixed.
         budget: Allowed ratio.
     """

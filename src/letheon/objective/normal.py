@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,10 +36,33 @@ def top_k_kl(logits: Tensor, top_ids: Tensor, top_log_probs: Tensor) -> Tensor:
 
 def _bucket(before: Tensor, now: Tensor) -> Tensor:
     """(N,) the term of the bucket that holds all tokens outside the top k."""
-    smallest = torch.finfo(torch.float32).eps
-    rest_before = (1 - before.exp().sum(dim=1)).clamp(min=smallest)
-    rest_now = (1 - now.exp().sum(dim=1)).clamp(min=smallest)
+    rest_before, rest_now = _rest(before), _rest(now)
     return rest_before * (rest_before.log() - rest_now.log())
+
+
+def _rest(log_probs: Tensor) -> Tensor:
+    """(N,) the mass that (N, k) log-probabilities leave, at least that of a rounding."""
+    return (1 - log_probs.exp().sum(dim=1)).clamp(min=torch.finfo(torch.float32).eps)
+
+
+def top_k_js(logits: Tensor, top_ids: Tensor, top_log_probs: Tensor) -> Tensor:
+    """JSD(p_θ₀, p_θ) = ½ KL(p_θ₀ ‖ m) + ½ KL(p_θ ‖ m), m their mean, on θ₀'s k likeliest tokens and one bucket.
+
+    A lower bound of the full divergence, as `top_k_kl` is. Range [0, log 2], 0 at θ = θ₀, nats per token.
+
+    Args:
+        logits: (N, V) of θ.
+        top_ids: (N, k) token ids.
+        top_log_probs: (N, k) their log-probabilities under θ₀.
+
+    Returns:
+        (N,) divergences in float32.
+    """
+    logits = logits.float()
+    now = logits.gather(1, top_ids) - logits.logsumexp(dim=1, keepdim=True)
+    both = [torch.cat([p, _rest(p).log()[:, None]], dim=1) for p in (top_log_probs.float(), now)]
+    mean = torch.stack(both).logsumexp(dim=0) - math.log(2)
+    return torch.stack([(p.exp() * (p - mean)).sum(dim=1) for p in both]).mean(dim=0)
 
 
 @dataclass(frozen=True)
@@ -77,5 +101,28 @@ class ReferenceKL:
             logits = logits.float()
             kl = top_k_kl(logits, top_ids, top_log_probs)
             return kl - log_prob(logits, targets) if self.cross_entropy else kl
+
+        return answers.reduce(loss, answers.reference_top_ids, answers.reference_top_log_probs)
+
+
+@dataclass(frozen=True)
+class ReferenceJS:
+    """JSD(p_θ₀, p_θ) on θ₀'s top-k tokens: JensUn's normal term (arXiv 2509.02820). Range [0, log 2].
+
+    Attributes:
+        top_k: Number of cached reference tokens.
+    """
+
+    top_k: int = 64
+    unit: ClassVar[Unit] = "token"
+    needs: ClassVar[Needs] = frozenset({"reference_top"})
+
+    def __call__(self, answers: Answers) -> Tensor:
+        """(N,) losses."""
+        assert answers.reference_top_ids is not None
+        assert answers.reference_top_log_probs is not None
+
+        def loss(logits: Tensor, targets: Tensor, top_ids: Tensor, top_log_probs: Tensor) -> Tensor:
+            return top_k_js(logits, top_ids, top_log_probs)
 
         return answers.reduce(loss, answers.reference_top_ids, answers.reference_top_log_probs)

@@ -69,6 +69,9 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     )
     top_k: int = field(default=64, metadata={"help": "Reference tokens cached per position."})
     dual_rate: float = field(default=5.0, metadata={"help": "Step of the normal weight; 0 keeps it fixed."})
+    normal_floor: float | None = field(
+        default=None, metadata={"help": "The normal weight never falls below this; None: below its start."}
+    )
     normal_budget: float = field(default=1.1, metadata={"help": "Allowed ratio of normal perplexity to before."})
 
     stop_rule: bool = field(default=True, metadata={"help": "Probe while training and stop when it is enough."})

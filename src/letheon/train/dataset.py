@@ -58,6 +58,7 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
         normal_per_forget: Normal dialogues beside each one to forget.
         seed: Of the draws.
         cached: Whether the reference cache is about these data; not so for those of an evaluation.
+        pushed: Whether the old answers are in the batches; not so where no term reads them.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
         normal_per_forget: int = 1,
         seed: int = 0,
         cached: bool = True,
+        pushed: bool = True,
     ):
         self.forget = list(forget)
         self.normal = list(normal)
         self.normal_per_forget = normal_per_forget
         self.seed = seed
         self.cached = cached
+        self.pushed = pushed
         self.epoch = 0
         self.on_epoch: Callable[[int], None] = _nothing
         """Called before an epoch's data are taken."""
@@ -101,7 +104,7 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
         if not self.forget:
             return [Sequence_("normal", self.normal[index], index if self.cached else None)]
         item = self.forget[index]
-        sequences = [Sequence_("negative", item.old, index)]
+        sequences = [Sequence_("negative", item.old, index)] if self.pushed else []
         if item.expected:
             draw = random.Random(f"{self.seed}-{epoch}-{index}")
             chosen = draw.choices(range(len(item.expected)), item.weights)[0]
@@ -171,12 +174,14 @@ class Collator:
     Attributes:
         pad_token_id: Padding token.
         reference: By part, the reference of each key that occurs; parts without one get none.
+        tops: The parts whose likeliest tokens under θ₀ are read.
         packed: Whether to pack, as of `letheon.forward.collate`.
         prefix: As of there.
     """
 
     pad_token_id: int
     reference: dict[Part, dict[int, Reference]]
+    tops: frozenset[Part] = frozenset()
     packed: bool = False
     prefix: FrozenPrefix | None = None
 
@@ -196,12 +201,12 @@ class Collator:
             log_probs.append(found.log_prob if found else torch.zeros(size))
         batch["counts"] = torch.cat(counts)
         batch["reference_log_prob"] = torch.cat(log_probs)
-        normal = [
-            self.reference["normal"][s.key]
+        tops = [
+            self.reference[s.part][s.key]
             for s in sequences
-            if s.part == "normal" and s.key is not None and "normal" in self.reference
+            if s.part in self.tops and s.key is not None and s.part in self.reference
         ]
-        if normal:
-            batch["reference_top_ids"] = torch.cat([r.top_ids for r in normal]).long()
-            batch["reference_top_log_probs"] = torch.cat([r.top_log_probs for r in normal])
+        if tops:
+            batch["reference_top_ids"] = torch.cat([r.top_ids for r in tops]).long()
+            batch["reference_top_log_probs"] = torch.cat([r.top_log_probs for r in tops])
         return batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -18,18 +18,28 @@ from letheon.expected import Target
 from letheon.models import MERGED, Model, Tokenizer, fast_bf16
 from letheon.objective import (
     DPO,
+    MASC,
     NLUL,
     NPO,
+    UNDIAL,
+    WGA,
     ClusterMean,
     CrossEntropy,
+    FlatTV,
     GradientAscent,
+    InvertedHinge,
+    JensUn,
+    LogitFlattening,
     LogOddsHinge,
+    MaxEntropy,
     Objective,
+    ReferenceJS,
     ReferenceKL,
+    SatImp,
     SimNPO,
     Term,
 )
-from letheon.recipe import ObjectiveRecipe, Recipe
+from letheon.recipe import NegativeName, ObjectiveRecipe, Recipe
 from letheon.records import Stop
 from letheon.run import Run
 from letheon.split import Split
@@ -46,6 +56,26 @@ GUARDING = 8
 
 NUMBER = {"class", "int", "float", "None"}
 """The words in a numeric field's type, such as "<class 'int'>" or "float | None"."""
+
+
+DISTANCES: dict[NegativeName, Callable[..., Term]] = {
+    "hinge": LogOddsHinge,
+    "masc": MASC,
+    "inverted-hinge": InvertedHinge,
+    "nlul": NLUL,
+    "npo": NPO,
+    "simnpo": SimNPO,
+    "dpo": DPO,
+    "flat-tv": FlatTV,
+    "undial": UNDIAL,
+    "wga": WGA,
+    "satimp": SatImp,
+    "max-entropy": MaxEntropy,
+    "logit-flattening": LogitFlattening,
+    "jensun": JensUn,
+    "gradient-ascent": GradientAscent,
+}
+"""The negative terms by their names in a recipe."""
 
 
 def train_from_recipe(
@@ -120,24 +150,16 @@ def _last_checkpoint(run: Run) -> str | None:
 def objective_of(recipe: ObjectiveRecipe) -> Objective:
     """The objective that a recipe describes."""
     negative = recipe.negative
-    beta = {} if negative.beta is None else {"beta": negative.beta}
-    distances: dict[str, Term] = {
-        "hinge": LogOddsHinge(negative.rho, negative.eta, negative.rivals),
-        "npo": NPO(**beta),
-        "simnpo": SimNPO(**beta, gamma=negative.gamma),
-        "dpo": DPO(**beta),
-        "nlul": NLUL(),
-        "gradient-ascent": GradientAscent(),
-    }
     top_k = recipe.normal.top_k
     keep: dict[str, Term | None] = {
         "ce+kl": ReferenceKL(top_k),
         "ce": CrossEntropy(),
         "kl": ReferenceKL(top_k, cross_entropy=False),
+        "js": ReferenceJS(top_k),
         "none": None,
     }
     return Objective(
-        negative=distances[negative.name],
+        negative=None if negative.name == "none" else DISTANCES[negative.name](**negative.own_settings()),
         positive=None if recipe.positive.name == "none" else ClusterMean(),
         normal=keep[recipe.normal.name],
         weights=(negative.weight, recipe.positive.weight, recipe.normal.weight),
@@ -166,6 +188,7 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
         "balance": objective.balance,
         "top_k": normal.top_k,
         "dual_rate": normal.dual_rate,
+        "normal_floor": normal.floor,
         "normal_budget": normal.budget,
         "stop_every": stop.every,
         "stop_probability": stop.probability,

@@ -147,8 +147,12 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if args.learning_rate is None:
             args.learning_rate = default_learning_rate(total, lora=lora, contrast=contrast)
 
-        dataset = UnlearnDataset(forget, normal, normal_per_forget=args.normal_per_forget, seed=args.seed)
-        collator = Collator(processing_class.pad_token_id, {})
+        # What no term reads is not run.
+        beside = args.normal_per_forget if self.objective.normal is not None else 0
+        pushed = self.objective.negative is not None
+        dataset = UnlearnDataset(forget, normal, normal_per_forget=beside, seed=args.seed, pushed=pushed)
+        tops = frozenset(part for part in PARTS if "reference_top" in self.objective.needs(part))
+        collator = Collator(processing_class.pad_token_id, {}, tops)
         super().__init__(
             model=model,
             args=args,
@@ -174,7 +178,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         )
         self._weights = dict(zip(PARTS, self.objective.weights, strict=True))
         self._balance = Balance()
-        self._dual = DualWeight(self._weights["normal"], self._weights["normal"], args.dual_rate, args.normal_budget)
+        start = self._weights["normal"]
+        floor = start if args.normal_floor is None else args.normal_floor
+        self._dual = DualWeight(start, floor, args.dual_rate, args.normal_budget)
         self._holding = False
         self._line: Line | None = None
         self._step = _StepSums()
@@ -275,9 +281,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
     def _balancing(self) -> bool:
         return bool(self.args.balance) and self.objective.negative is not None and self.objective.normal is not None
 
-    @staticmethod
     def _answers(
-        logits: Tensor | ChunkedLogits, targets: Tensor, row: Tensor, inputs: dict[str, Tensor]
+        self, logits: Tensor | ChunkedLogits, targets: Tensor, row: Tensor, inputs: dict[str, Tensor]
     ) -> dict[Part, Answers]:
         """Split the answer tokens of a batch by part; the collator has put those of a part together."""
         batch: dict[Part, Answers] = {}
@@ -290,18 +295,22 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             for key, values in {"targets": targets, "row": row, **inputs}.items()
             if key in {"targets", "row", "counts", "reference_log_prob"}
         }
+        top_sizes = [size if part in self._collator.tops else 0 for part, size in zip(PARTS, sizes, strict=True)]
+        tops = {
+            key: torch.split(inputs[key], top_sizes)
+            for key in ("reference_top_ids", "reference_top_log_probs")
+            if key in inputs
+        }
         for number, part in enumerate(PARTS):
             if not sizes[number]:
                 continue
-            of_normal = part == "normal" and "reference_top_ids" in inputs
             batch[part] = Answers(
                 logits=split_logits[number],
                 targets=split["targets"][number],
                 sequence=torch.unique_consecutive(split["row"][number], return_inverse=True)[1],
                 counts=split["counts"][number],
                 reference_log_prob=split["reference_log_prob"][number],
-                reference_top_ids=inputs["reference_top_ids"] if of_normal else None,
-                reference_top_log_probs=inputs["reference_top_log_probs"] if of_normal else None,
+                **{key: values[number] for key, values in tops.items() if top_sizes[number]},
             )
         return batch
 
