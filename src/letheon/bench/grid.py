@@ -22,14 +22,18 @@ OUR_RATES = (None, 1e-2, 4e-2)
 
 OWN: dict[str, dict[str, Any]] = {
     OURS: {"stop": {"extraction_strength": 0.05}},
-    "ga": {"train": {"num_train_epochs": 2}},
-    "npo": {"objective": {"negative": {"beta": 0.5}}},
+    **dict.fromkeys(("ga", "masc"), {"train": {"num_train_epochs": 2}}),
+    **dict.fromkeys(("npo", "idk-dpo", "altpo", "wga"), {"objective": {"negative": {"beta": 0.5}}}),
     "simnpo": {"objective": {"negative": {"beta": 4.5}}},
-    "idk-dpo": {"objective": {"negative": {"beta": 0.5}}},
-    "altpo": {"objective": {"negative": {"beta": 0.5}}},
+    "undial": {"objective": {"negative": {"beta": 3.0}}},
+    "me-gd": {"objective": {"negative": {"weight": 1.0}}},
+    "satimp": {"objective": {"normal": {"weight": 1.0}}},
+    **dict.fromkeys(
+        ("graddiff", "ga-kl", "refusal", "nlul", "ihl", "jensun"), {"objective": {"normal": {"weight": 5.0}}}
+    ),
 }
-HEAVIER: dict[str, Any] = {"objective": {"normal": {"weight": 5.0}}}
-"""What changes for the others: the weight of what is to be kept."""
+LONGER: dict[str, Any] = {"train": {"num_train_epochs": 20}}
+"""What changes for the others: how long they train."""
 
 MOST = 6
 
@@ -60,7 +64,7 @@ def trials(method: str, tuning: str, number: int) -> list[dict[str, Any]]:
     name = method.removesuffix(WITH_STOP)
     rates = OUR_RATES if name == OURS else RATES[tuning]
     plain = [{} if rate is None else {"train": {"learning_rate": rate}} for rate in rates]
-    own = OWN.get(name, HEAVIER)
+    own = OWN.get(name, LONGER)
     return [*plain, *(merged(own, rate) for rate in plain)][:number]
 
 

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from letheon.console import OnProgress
 from letheon.expected import Target
 from letheon.measure import release_memory
-from letheon.models import Model, Tokenizer, fast_bf16
+from letheon.models import Model, Tokenizer
 from letheon.pipeline import expected_of, judge_of_verdicts
 from letheon.recipe import Recipe
 from letheon.rehearsal import rehearse
@@ -144,8 +144,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         seconds, begun = self.seconds(), time.perf_counter()
         training = model.training
         model.eval()
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=fast_bf16()):
-            there = self.reached(model)
+        there = self.reached(model)
         model.train(training)
         _wait()
         self._looking += time.perf_counter() - begun
