@@ -28,8 +28,10 @@ def compared(task: Task, own: Metrics, before: Metrics, control: Metrics) -> Met
     shares = [ratio(found["kept"], before["kept"]), ratio(before["general_loss"], found["general_loss"])]
     shares += [ratio(found[name], before[name]) for name in task.keeps]
     above = found["abstentions"] - control["abstentions"]
+    above = 0.0 if above <= 0 else above
     forgetting = closeness(task.goals, found, start, target)
-    utility = harmonic([min(1.0, share) for share in shares])
+    # Not min(1, share), which makes 1 of NaN.
+    utility = harmonic([1.0 if share > 1 else share for share in shares])
     met = all(goal.excess(found[goal.metric], target[goal.metric]) <= 0 for goal in task.goals)
     useful = utility >= KEPT and shares[0] >= KEPT and above <= ABSTENTIONS
     return found | {
@@ -37,7 +39,7 @@ def compared(task: Task, own: Metrics, before: Metrics, control: Metrics) -> Met
         "general_share": shares[1],
         "forgetting": forgetting,
         "utility": utility,
-        "score": harmonic([forgetting, utility, 1 - max(0.0, above)]),
+        "score": harmonic([forgetting, utility, 1 - above]),
         "goals_met": float(met),
         "reached": float(met and useful),
     }

@@ -62,7 +62,9 @@ def build(data: Path, seed: int) -> Task:
     groups = _divided(read_json_lines(data / BEAVERTAILS, "prompt", "response", "is_safe"), seed)
     old, others = _to_forget(groups["learnt"])
     instructions = read_json_list(data / ALPACA, "instruction", "input", "output")
-    short = [row for row in instructions if not row["input"] and SHORTEST <= len(row["output"]) <= LONGEST]
+    # Some stand there twice.
+    single = {row["instruction"]: row for row in instructions if not row["input"]}
+    short = [row for row in single.values() if SHORTEST <= len(row["output"]) <= LONGEST]
     normal = [
         dialogue(f"a{n}", row["instruction"], row["output"], label="normal")
         for n, row in enumerate(drawn(short, NORMAL, seed))
