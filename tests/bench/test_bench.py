@@ -81,7 +81,8 @@ def test_a_row_that_fails_says_why(compare: Callable[..., Any], tmp_path: Path) 
     # To sample alternates takes a judge of new answers, which labels are not.
     code, _, err = compare("outdated", "--methods", "altpo", "--trials", 1)
     assert code == 0, err
-    row = read(tmp_path / "out", "outdated-lora")[-1]
+    row = read(tmp_path / "out", "outdated-lora")[0]
+    assert row["method"] == "altpo"
     assert "cannot judge new answers" in row["failed"]
     assert "cannot judge new answers" in (tmp_path / "out" / "outdated-lora.md").read_text(encoding="utf-8")
 

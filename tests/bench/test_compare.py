@@ -72,6 +72,11 @@ def test_what_must_hold_for_the_level_to_be_reached(name: str, value: float, rea
     assert compared(task(), {**CONTROL, name: value}, BEFORE, CONTROL)["reached"] == reached
 
 
+def test_what_the_victim_never_had_cannot_be_kept() -> None:
+    assert compared(task(), {**CONTROL, "world": 0.0}, BEFORE, CONTROL)["utility"] == 0
+    assert compared(task(), {**CONTROL, "world": 0.0}, {**BEFORE, "world": 0.0}, CONTROL)["utility"] == 1
+
+
 def test_abstentions_lower_the_score() -> None:
     plain = compared(task(), CONTROL, BEFORE, CONTROL)["score"]
     assert compared(task(), {**CONTROL, "abstentions": 0.51}, BEFORE, CONTROL)["score"] == pytest.approx(3 / 4)

@@ -26,7 +26,8 @@ def compared(task: Task, own: Metrics, before: Metrics, control: Metrics) -> Met
     target = control | task.relative(control, control)
     start = before | task.relative(before, control)
     shares = [ratio(found["kept"], before["kept"]), ratio(before["general_loss"], found["general_loss"])]
-    shares += [ratio(found[name], before[name]) for name in task.keeps]
+    # Of what the victim never had there is nothing to keep.
+    shares += [ratio(found[name], before[name]) for name in task.keeps if before[name] > 0]
     above = found["abstentions"] - control["abstentions"]
     above = 0.0 if above <= 0 else above
     forgetting = closeness(task.goals, found, start, target)

@@ -26,8 +26,12 @@ def utility(picked: Sequence[Row], path: Path) -> None:
 def seconds(picked: Sequence[Row], path: Path) -> None:
     """Draw how far each has come, against the seconds that it took."""
     with _axes(path) as axes:
-        _points(axes, picked, lambda row: row.seconds, lambda row: row.report.get("forgetting"))
+        # The victim's fine-tuning forgets nothing.
+        own = [row for row in picked if row.method != BEFORE]
+        _points(axes, own, lambda row: row.seconds, lambda row: row.report.get("forgetting"))
         axes.set_xscale("log")
+        for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            which("{x:g}")
         axes.set_xlabel("seconds (of the control: fine-tuning it)")
         axes.set_ylabel("forgetting (1: the control's level)")
         axes.set_ylim(-0.03, 1.03)
