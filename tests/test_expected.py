@@ -158,6 +158,21 @@ def test_dialogues_draw_different_safe_replies_and_always_the_same() -> None:
     assert draw("1") != draw("2")
 
 
+def test_answers_to_other_questions_are_drawn_alike() -> None:
+    normal = [f"fact {n}" for n in range(30)]
+
+    def draw(id: str) -> dict[str, float]:
+        options: dict[str, Any] = {"embed": embed, "normal": normal, "weighting": "uniform"}
+        return weights(expected_answers([turn(id=id)], sources=("mismatch",), **options)[0])
+
+    assert draw("1") == draw("1")
+    assert draw("1").keys() != draw("2").keys()
+    assert draw("1").keys() <= set(normal)
+    assert list(draw("1").values()) == [0.2] * 5
+    with pytest.raises(InputError, match="none of the sources"):
+        expected_answers([turn()], sources=("mismatch",), embed=embed)
+
+
 def test_each_text_is_embedded_once() -> None:
     calls: list[list[str]] = []
 

@@ -18,6 +18,7 @@ import typer
 
 from letheon.console import Console
 from letheon.errors import GateError, InputError, LetheonError
+from letheon.methods import METHODS
 
 app = typer.Typer(
     name="letheon",
@@ -70,13 +71,16 @@ def init(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the recipe is written.")] = Path(
         "recipe.yaml"
     ),
+    method: Annotated[
+        str, typer.Option(help=f"Settings of Letheon's own, or of a published method: {', '.join(METHODS)}.")
+    ] = "letheon",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing recipe.")] = False,
 ) -> None:
     """Write a commented starter recipe for a dialogue file and a model."""
     from letheon.starter import write_starter
 
     console = Console()
-    for line in write_starter(data, model, output, force=force):
+    for line in write_starter(data, model, output, method=method, force=force):
         console.say(line)
 
 

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-Source = Literal["data", "facts", "model", "safe-replies"]
+Source = Literal["data", "facts", "model", "safe-replies", "mismatch"]
 Weighting = Literal["cluster-mean", "uniform", "single"]
 Embed = Callable[[Sequence[str]], "Vectors"]
 SampleAnswers = Callable[[Sequence[Turn]], Sequence[Sequence[str]]]
 
 SAFE_REPLIES_PER_DIALOGUE = 8
+MISMATCHED_PER_DIALOGUE = 5
 CLUSTER_DISTANCE = 0.6
 """Answers closer than this cosine distance (average linkage) belong together. Chosen by eye on our safe replies."""
 
@@ -102,6 +103,7 @@ def expected_answers(
     safe_replies: Mapping[str, Sequence[str]] | None = None,
     sample: SampleAnswers | None = None,
     corrected: Callable[[Turn], str | None] | None = None,
+    normal: Sequence[str] = (),
     embed: Embed | None = None,
     weighting: Weighting = "cluster-mean",
     temperature: float = 0.1,
@@ -115,6 +117,7 @@ def expected_answers(
         safe_replies: Replies by category; None takes those that come with Letheon.
         sample: Draws answers from the model itself and keeps those that a judge passes; needed for "model".
         corrected: A turn's answer with old values replaced by new ones, None where it has none; needed for "facts".
+        normal: Answers to other questions, of which a few are drawn for each turn; needed for "mismatch".
         embed: Texts → (n, d) unit vectors; None loads MiniLM.
         weighting: "cluster-mean", or its ablations: "uniform" over all candidates, "single" for the best one.
         temperature: Sharpness of the weights.
@@ -131,7 +134,9 @@ def expected_answers(
         categories = [turn.dialogue.category for turn in turns]
     replies = safe_replies if safe_replies is not None else read_safe_replies()
     pools = [
-        _safe(turn, replies.get(category or "other", replies["other"])) if "safe-replies" in sources else []
+        _drawn(turn, replies.get(category or "other", replies["other"]), SAFE_REPLIES_PER_DIALOGUE)
+        if "safe-replies" in sources
+        else []
         for turn, category in zip(turns, categories, strict=True)
     ]
     sampled: Sequence[Sequence[str]] = [()] * len(turns)
@@ -147,6 +152,7 @@ def expected_answers(
         facts = [] if new is None else [new]
         texts: dict[Source, Sequence[str]]
         texts = {"data": turn.expected, "facts": facts, "model": own, "safe-replies": safe}
+        texts["mismatch"] = _drawn(turn, normal, MISMATCHED_PER_DIALOGUE)
         candidates = [Candidate(text, source) for source in sources for text in dict.fromkeys(texts[source])]
         if not candidates:
             raise InputError(
@@ -164,10 +170,10 @@ def targets_of(rows: Sequence[Turn | Target]) -> list[Target]:
     return [row if isinstance(row, Target) else next(made) for row in rows]
 
 
-def _safe(turn: Turn, replies: Sequence[str]) -> list[str]:
-    """A few of the category's replies, drawn by the dialogue's id, so that dialogues share no single refusal."""
+def _drawn(turn: Turn, replies: Sequence[str], size: int) -> list[str]:
+    """A few of the replies, drawn by the dialogue's id, so that dialogues share no single one."""
     seed = hashlib.sha256(f"{turn.dialogue.id}/{turn.index}".encode()).hexdigest()
-    return random.Random(seed).sample(list(replies), min(SAFE_REPLIES_PER_DIALOGUE, len(replies)))
+    return random.Random(seed).sample(list(replies), min(size, len(replies)))
 
 
 def _weigh(targets: Sequence[Target], embed: Embed, weighting: Weighting, temperature: float) -> list[Target]:

@@ -8,18 +8,22 @@ sources, and what differs from the papers.
 
 from __future__ import annotations
 
+import difflib
+from copy import deepcopy
 from typing import Any
+
+from letheon.errors import InputError
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings of which the second win over the first; a section without a line says nothing."""
-    found = dict(below)
+    """New nested settings, of which the second win over the first; a section without a line says nothing."""
+    found = deepcopy(below)
     for key, value in above.items():
         held = found.get(key)
         if isinstance(held, dict) and (value is None or isinstance(value, dict)):
             found[key] = merged(held, value or {})
         else:
-            found[key] = value
+            found[key] = deepcopy(value)
     return found
 
 
@@ -84,12 +88,20 @@ METHODS: dict[str, dict[str, Any]] = {
     "ga": _published({"name": "gradient-ascent"}, {"name": "none"}, epochs=5),
     "graddiff": _published({"name": "gradient-ascent"}, {"name": "ce"}, epochs=5),
     "ga-kl": _published({"name": "gradient-ascent"}, {"name": "kl"}, epochs=5),
+    "yao": _published(
+        {"name": "gradient-ascent", "weight": 0.5},
+        {"name": "kl"},
+        {"name": "uniform", "weight": 1.0},
+        batch=2,
+        expected={"sources": ["mismatch"]},
+    ),
     "refusal": _published({"name": "none"}, {"name": "ce"}, {"name": "uniform", "weight": 1.0}, expected=ABSTENTIONS),
     "idk-dpo": _published({"name": "dpo", "beta": 0.1}, {"name": "ce"}, DRAWN, expected=ABSTENTIONS),
     "altpo": _published(
         {"name": "dpo", "beta": 0.1}, {"name": "ce"}, DRAWN, expected={"sources": ["model"], "samples": 5}
     ),
     "npo": _published({"name": "npo", "beta": 0.1}, {"name": "ce"}, batch=16),
+    "npo-sam": _published({"name": "npo", "beta": 0.1, "sam_rho": 0.01}, {"name": "ce"}, batch=16),
     "simnpo": _published({"name": "simnpo", "beta": 2.5, "gamma": 0.0, "weight": 0.1375}, {"name": "ce"}),
     "undial": _published({"name": "undial", "beta": 10.0}, {"name": "none"}, lora={"r": 8, "alpha": 16}),
     "nlul": _published({"name": "nlul"}, {"name": "kl"}),
@@ -112,4 +124,17 @@ METHODS: dict[str, dict[str, Any]] = {
         epochs=3,
         batch=2,
     ),
+    "task-vector": _published({"name": "reinforce"}, {"name": "none"}, train={"negation": 1.0}),
 }
+
+
+def check_method(name: str) -> None:
+    """Refuse a name that is none of a method's.
+
+    Raises:
+        InputError: With the nearest name, or all of them.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known methods: {', '.join(METHODS)}"
+        raise InputError(f"there is no method {name!r}; {hint}")

@@ -215,6 +215,7 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
         safe_replies=read_safe_replies(recipe.expected.safe_replies),
         sample=sample,
         corrected=_corrected(recipe),
+        normal=[dialogue.last_turn.answer for dialogue in data.normal],
         weighting="cluster-mean" if positive == "none" else positive,
         temperature=recipe.expected.temperature,
     )

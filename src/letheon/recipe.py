@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from letheon.errors import InputError
-from letheon.methods import METHODS, merged, without
+from letheon.methods import METHODS, check_method, merged, without
 
 
 class Section(BaseModel):
@@ -255,14 +255,14 @@ class Screen(Section):
         return self
 
 
-ExpectedSource = Literal["data", "facts", "model", "safe-replies"]
+ExpectedSource = Literal["data", "facts", "model", "safe-replies", "mismatch"]
 
 
 class Expected(Section):
     """What the model should say instead."""
 
     sources: list[ExpectedSource] = Field(["data", "safe-replies"], min_length=1)
-    """Where acceptable answers come from, all of them pooled, before clustering; facts: screen.changed_facts."""
+    """Pooled, then clustered: data; facts (screen.changed_facts); model; safe-replies; mismatch (normal answers)."""
     samples: int = Field(4, ge=1)
     """Answers sampled from the model itself per prompt, for the source "model"."""
     safe_replies: Path | None = None
@@ -287,6 +287,7 @@ NegativeName = Literal[
     "logit-flattening",
     "jensun",
     "gradient-ascent",
+    "reinforce",
     "none",
 ]
 OWN_SETTINGS: dict[NegativeName, tuple[str, ...]] = {
@@ -323,6 +324,8 @@ class Negative(Section):
     """satimp: power of p; null: 5."""
     beta2: float | None = Field(None, ge=0)
     """satimp: power of 1 - p; null: 1."""
+    sam_rho: float = Field(0.0, ge=0)
+    """SAM, with any distance: its gradient is taken so far uphill of the weights; 0: where they are."""
     tokens: Literal["all", "without-first", "informative"] = "all"
     """Which answer tokens count: all; all but the first; those that the prompt makes likelier."""
 
@@ -511,26 +514,35 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _method_fills_what_is_open(cls, raw: Any) -> Any:
-        name = raw.get("method") if isinstance(raw, dict) else None
-        return merged(METHODS[name], raw) if isinstance(name, str) and name in METHODS else raw
+        settings = METHODS.get(str(raw.get("method"))) if isinstance(raw, dict) else None
+        if not settings:
+            return raw
+        filled = merged(settings, raw)
+        meant = settings["objective"]["negative"]["name"]
+        named = _at(filled, "objective", "negative", "name")
+        if named != meant:
+            raise ValueError(
+                f"method {raw['method']!r} has the distance {meant!r}, but objective.negative.name is {named!r}: "
+                "take one of them out; where a recipe spells out its settings, "
+                f"'--set method={raw['method']}' puts the method's in their place"
+            )
+        return filled
 
     @field_validator("method")
     @classmethod
     def _method_is_known(cls, name: str) -> str:
-        if name not in METHODS:
-            near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known methods: {', '.join(METHODS)}"
-            raise ValueError(f"there is no such method; {hint}")
+        try:
+            check_method(name)
+        except InputError as error:
+            raise ValueError(str(error)) from None
         return name
 
     @model_validator(mode="after")
-    def _method_keeps_its_distance(self) -> Recipe:
-        meant = METHODS[self.method].get("objective", {}).get("negative", {}).get("name")
-        if meant not in (None, self.objective.negative.name):
+    def _what_is_reinforced_is_negated(self) -> Recipe:
+        if (self.objective.negative.name == "reinforce") != (self.train.get("negation") is not None):
             raise ValueError(
-                f"method {self.method!r} has the distance {meant!r}, but objective.negative.name is "
-                f"{self.objective.negative.name!r}: take one of them out; where a recipe spells out its settings, "
-                f"'--set method={self.method}' puts the method's in their place"
+                "objective.negative.name: reinforce, which teaches the old answers, and train.negation, which then "
+                "goes the other way, belong together: set both, or neither"
             )
         return self
 
@@ -620,9 +632,7 @@ def is_loopback(url: str) -> bool:
 def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
     """Make the paths of a raw recipe relative to its own folder, in place."""
     for section, keys in PATH_FIELDS.items():
-        holder: Any = raw
-        for part in section.split(".") if section else ():
-            holder = holder.get(part) if isinstance(holder, dict) else None
+        holder = _at(raw, *(section.split(".") if section else ()))
         if not isinstance(holder, dict):
             continue
         for key in keys:
@@ -670,6 +680,13 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         holder[leaf] = _yaml(value)
     except yaml.YAMLError:
         raise InputError(f"--set {override!r}: the value is not valid YAML; quote it") from None
+
+
+def _at(raw: Any, *path: str) -> Any:
+    """What raw settings have at a path; None where it leads nowhere."""
+    for part in path:
+        raw = raw.get(part) if isinstance(raw, dict) else None
+    return raw
 
 
 def take_method(raw: dict[str, Any], name: str) -> None:

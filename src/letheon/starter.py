@@ -13,34 +13,39 @@ from pydantic.fields import FieldInfo
 
 from letheon.dialogues import read_dialogues
 from letheon.errors import InputError
+from letheon.methods import METHODS, check_method
 from letheon.models import check_model
 from letheon.recipe import Recipe
 from letheon.records import write_text
 
 
-def write_starter(data: Path, model: str, output: Path, *, force: bool) -> list[str]:
+def write_starter(data: Path, model: str, output: Path, *, method: str = "letheon", force: bool) -> list[str]:
     """Write a recipe whose every field is commented with its help text, fitted to the data.
 
     Args:
         data: The dialogue file; it is read and checked.
         model: Model folder or hub id.
         output: The recipe file.
+        method: Whose settings it has.
         force: Overwrite it.
 
     Returns:
         What to tell the user.
 
     Raises:
-        InputError: The data or the model is faulty, or the recipe exists.
+        InputError: The data or the model is faulty, there is no such method, or the recipe exists.
     """
     if output.exists() and not force:
         raise InputError(f"{output}: exists; pass --force to overwrite it, or --output for another name")
+    check_method(method)
     check_model(model)
     dialogues = read_dialogues(data)
     labels = [dialogue.label for dialogue in dialogues]
     labelled = "forget" in labels and None not in labels
     folder = output.resolve().parent
     values = {
+        **METHODS[method],
+        "method": method,
         "model": os.path.relpath(model, folder) if Path(model).exists() else model,
         "output": f"runs/{output.stem}",
         "data": {"dialogues": os.path.relpath(data.resolve(), folder)},
@@ -84,7 +89,8 @@ def _lines(section: type[BaseModel], values: dict[str, Any], indent: str = "") -
             yield f"{indent}{name}:"
             continue
         value = values.get(name, default)
-        yield f"{indent}# {name}:" if value is None else f"{indent}{name}: {_yaml(value)}"
+        unset = value is None and name not in values
+        yield f"{indent}# {name}:" if unset else f"{indent}{name}: {_yaml(value)}"
 
 
 def _section(field: FieldInfo) -> type[BaseModel] | None:
@@ -94,4 +100,5 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
 
 def _yaml(value: Any) -> str:
     """A value on one line; JSON is YAML."""
-    return json.dumps(value if isinstance(value, dict | list | int | float | str) else str(value), ensure_ascii=False)
+    plain = value is None or isinstance(value, dict | list | int | float | str)
+    return json.dumps(value if plain else str(value), ensure_ascii=False)

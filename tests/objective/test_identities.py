@@ -228,7 +228,6 @@ def test_push_of_each_distance_where_memorised_and_where_forgotten() -> None:
     # Lowered by 10 of 20 the token is still preferred, and θ is there already.
     assert push(UNDIAL(10.0), memorised) < 0.01
     assert push(UNDIAL(30.0), forgotten) < 1e-3
-    assert push(LogitFlattening(), forgotten) > 0.01
     assert push(NPO(1.0), memorised) < 1e-6
     assert push(NPO(1.0), forgotten) < 1e-6
 

@@ -23,10 +23,11 @@ OUR_RATES = (None, 1e-2, 4e-2)
 OWN: dict[str, dict[str, Any]] = {
     OURS: {"stop": {"extraction_strength": 0.05}},
     **dict.fromkeys(("ga", "masc"), {"train": {"num_train_epochs": 2}}),
-    **dict.fromkeys(("npo", "idk-dpo", "altpo", "wga"), {"objective": {"negative": {"beta": 0.5}}}),
+    **dict.fromkeys(("npo", "npo-sam", "idk-dpo", "altpo", "wga"), {"objective": {"negative": {"beta": 0.5}}}),
     "simnpo": {"objective": {"negative": {"beta": 4.5}}},
     "undial": {"objective": {"negative": {"beta": 3.0}}},
-    "me-gd": {"objective": {"negative": {"weight": 1.0}}},
+    **dict.fromkeys(("me-gd", "yao"), {"objective": {"negative": {"weight": 1.0}}}),
+    "task-vector": {"train": {"negation": 2.0}},
     "satimp": {"objective": {"normal": {"weight": 1.0}}},
     **dict.fromkeys(
         ("graddiff", "ga-kl", "refusal", "nlul", "ihl", "jensun"), {"objective": {"normal": {"weight": 5.0}}}

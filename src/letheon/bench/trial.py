@@ -90,11 +90,15 @@ def train(
     _wait()
     seconds = watch.seconds()
     trained = trained.merge_and_unload() if hasattr(trained, "peft_config") else trained
+    trained.eval()
+    if watch.level_step is None and reached(trained):
+        # What is done to the weights when the steps are over may be what gets them there.
+        watch.level_seconds, watch.level_step = seconds, stop.step
     reason = stop.reason
     if watch.spent:
         reason = f"the budget of {budget:g} s was spent; {reason}"
     return Outcome(
-        model=trained.eval(),
+        model=trained,
         steps=stop.step,
         stop=reason,
         seconds=seconds,
@@ -134,10 +138,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self.spent = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The end may fall between two looks."""
+        """Keep what was counted."""
         self.tokens = int(state.num_input_tokens_seen)
-        if self.level_step is None and state.global_step % WATCHED:
-            self._look(state.global_step, kwargs["model"])
 
     def _look(self, step: int, model: Model) -> None:
         _wait()

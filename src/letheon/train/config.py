@@ -59,6 +59,14 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     token_choice: Literal["all", "without-first", "informative"] = field(
         default="all", metadata={"help": "Which answer tokens the negative loss counts."}
     )
+    sam_rho: float = field(
+        default=0.0,
+        metadata={"help": "SAM: the negative gradient is taken so far uphill of the weights; 0: where they are."},
+    )
+    negation: float | None = field(
+        default=None,
+        metadata={"help": "After training, go this multiple of the change the other way (task-vector negation)."},
+    )
     balance: bool = field(default=True, metadata={"help": "Scale the negative loss to the normal gradient norm."})
     cache_dir: str | None = field(
         default=None, metadata={"help": "Where what the model says before is held meanwhile; None: in output_dir."}
@@ -91,6 +99,13 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     def __post_init__(self) -> None:
         if self.damping is not None and self.damping <= 0:
             raise ValueError(f"damping={self.damping}: it must be above 0, or None to take nothing out")
+        if self.sam_rho < 0:
+            raise ValueError(f"sam_rho={self.sam_rho}: it must be above 0, or 0 for no SAM")
+        if self.negation is not None and (self.negation <= 0 or self.stop_rule):
+            raise ValueError(
+                f"negation={self.negation}, stop_rule={self.stop_rule}: it must be above 0, and goes with "
+                "stop_rule=False: what is negated in the end has not forgotten before"
+            )
         if self.bf16 is None:
             self.bf16 = not self.fp16 and fast_bf16()
         if not torch.accelerator.is_available():

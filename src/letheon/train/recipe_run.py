@@ -74,6 +74,7 @@ DISTANCES: dict[NegativeName, Callable[..., Term]] = {
     "logit-flattening": LogitFlattening,
     "jensun": JensUn,
     "gradient-ascent": GradientAscent,
+    "reinforce": CrossEntropy,
 }
 """The negative terms by their names in a recipe."""
 
@@ -184,6 +185,7 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
         "adapter_init": recipe.tuning.lora.init,
         "directions": recipe.tuning.full.directions,
         "damping": recipe.tuning.damping,
+        "sam_rho": objective.negative.sam_rho,
         "token_choice": objective.negative.tokens,
         "balance": objective.balance,
         "top_k": normal.top_k,

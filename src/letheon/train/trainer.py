@@ -43,10 +43,12 @@ from letheon.train.config import UnlearnConfig, default_learning_rate
 from letheon.train.contrast import lora_layers
 from letheon.train.dataset import Collator, Forget, UnlearnDataset
 from letheon.train.directional import DirectionalAdamW, check_optimizer, directional_layers
+from letheon.train.negation import negate
 from letheon.train.prepare import Prepared, pass_size, prepare
 from letheon.train.probe import Prober
 from letheon.train.reference import ReferenceCache
 from letheon.train.scale_back import Line, scale_back
+from letheon.train.sharpness import gradient_of, uphill
 from letheon.train.stop import Decision, Probe, StopRule
 
 logger = logging.getLogger(__name__)
@@ -111,6 +113,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 "dataloader_persistent_workers=True: such workers would not see what is scored at the start of an "
                 "epoch; leave it off"
             )
+        if args.sam_rho and args.world_size > 1:
+            raise InputError(f"sam_rho={args.sam_rho}: SAM works in one process; set it to 0 to use several")
         if forget_dataset is not None and len(forget_dataset) == 0:
             raise InputError("forget_dataset is empty: there is no dialogue to forget")
         self._tokenizer = processing_class
@@ -182,6 +186,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         floor = start if args.normal_floor is None else args.normal_floor
         self._dual = DualWeight(start, floor, args.dual_rate, args.normal_budget)
         self._holding = False
+        self._ascent: list[Tensor] | None = None
+        self._uphill = False
         self._line: Line | None = None
         self._step = _StepSums()
         self.add_callback(_Adapt(self))
@@ -270,12 +276,32 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 for n, part in enumerate(PARTS)
             }
         parts = self.objective(batch, counts)
-        self._step.add(parts, batch, balance=self._balancing)
         weights = dict(self._weights)
         if self._holding:
             weights["negative"] = 0.0
+        if self._uphill:
+            weights["positive"] = weights["normal"] = 0.0
+        else:
+            self._step.add(parts, batch, balance=self._balancing)
+            if self.args.sam_rho and "negative" in parts and weights["negative"]:
+                self._ascent = gradient_of(parts["negative"], list(self._trainable().values()))
+                weights["negative"] = 0.0
         loss = self.objective.total(parts, weights, self._balance.scale)
         return (loss, parts) if return_outputs else loss
+
+    def training_step(
+        self, model: Model, inputs: dict[str, Tensor], num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        """As the Trainer's; with SAM, the negative term once more, uphill of the weights."""
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        ascent, self._ascent = self._ascent, None
+        if ascent is None:
+            return loss
+        with uphill(list(self._trainable().values()), ascent, self.args.sam_rho):
+            self._uphill = True
+            loss = loss + super().training_step(model, inputs, num_items_in_batch)
+            self._uphill = False
+        return loss
 
     @property
     def _balancing(self) -> bool:
@@ -555,6 +581,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             until = "before it was forgotten" if self.args.stop_rule else "without a stop rule"
             self.stop = Stop(step=step, reason=f"reached the limit of steps {until}")
         assert self._line is not None
+        if self.args.negation is not None:
+            negate(self._line, self._trainable(), self.args.negation)
         if self.args.stop_rule:
             self.stop = self._settle(self._line, self.stop.reason)
         self._line.close()

@@ -1,0 +1,33 @@
+"""Task-vector negation: learn the old answers still better, then go the other way.
+
+θ₀ − α (θ − θ₀), θ being what reinforcement has made of θ₀: no distance runs away, and nothing says when to stop.
+Source: arXiv 2212.04089 (task arithmetic); "tv" in muse_bench.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from letheon.train.scale_back import Line
+
+
+@torch.no_grad()
+def negate(line: Line, parameters: Mapping[str, nn.Parameter], alpha: float) -> None:
+    """Put the weights at −α on the line from θ₀ to where they are.
+
+    A low-rank adapter changes a weight by B A, and starts with B = 0: to negate the change is to negate B alone.
+
+    Args:
+        line: From θ₀.
+        parameters: What has learned, by name.
+        alpha: α, > 0.
+    """
+    factors = [parameter for name, parameter in parameters.items() if ".lora_B." in name]
+    for factor in factors:
+        factor.mul_(-alpha)
+    if not factors:
+        line.end()
+        line.go(-alpha)
