@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from letheon.bench.tasks import TASKS
+from letheon.methods import METHODS
 
 PNG = b"\x89PNG"
 
@@ -75,6 +76,15 @@ def test_a_comparison_goes_on_where_it_was_cut_off(compare: Callable[..., Any], 
     # No text of what is to be forgotten is left.
     left = [path for path in folder.rglob("*") if path.is_file() and b"Bujumbura" in path.read_bytes()]
     assert left == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_every_method_gives_a_row(compare: Callable[..., Any], tmp_path: Path, tuning: str) -> None:
+    assert compare("harm", "--trials", 1, "--tuning", tuning)[0] == 0
+    rows = {row["method"]: row for row in read(tmp_path / "out", f"harm-{tuning}")}
+    assert set(rows) == {"before", "control", *METHODS}
+    assert {name: row["failed"] for name, row in rows.items() if row["failed"]} == {}
 
 
 def test_a_row_that_fails_says_why(compare: Callable[..., Any], tmp_path: Path) -> None:
