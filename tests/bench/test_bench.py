@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from letheon.bench.task import Task
 from letheon.bench.tasks import TASKS
 from letheon.methods import METHODS
 
@@ -76,6 +78,23 @@ def test_a_comparison_goes_on_where_it_was_cut_off(compare: Callable[..., Any], 
     # No text of what is to be forgotten is left.
     left = [path for path in folder.rglob("*") if path.is_file() and b"Bujumbura" in path.read_bytes()]
     assert left == []
+
+
+def test_what_judge_and_label_do_not_agree_on_is_set_aside(
+    compare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = TASKS["harm"]
+
+    def mislabelled(data: Path, seed: int) -> Task:
+        task = build(data, seed)
+        bad = next(one for one in task.log if one.label == "forget")
+        log = [one.model_copy(update={"label": "normal"}) if one is bad else one for one in task.log]
+        return replace(task, log=log)
+
+    arguments = ("harm", "--methods", "ga", "--trials", 1)
+    assert "set aside" not in compare(*arguments)[2]
+    monkeypatch.setitem(TASKS, "harm", mislabelled)
+    assert "set aside, for judge and label do not agree: 1 of" in compare(*arguments)[2]
 
 
 @pytest.mark.slow

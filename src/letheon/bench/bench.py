@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,7 @@ class _Seed:
         raw = self._write_data(scratch, victim.folder)
         run = Run(check_recipe(raw))
         screen_stage(run, self.console)
+        self._review(run)
         # What a method asks of the embedder is timed; that its library is loaded first is not.
         Embedder().encode(["."])
         tokenizer = load_tokenizer(str(victim.folder))
@@ -166,6 +167,24 @@ class _Seed:
         for name, made in ((BEFORE, victim), (CONTROL, control)):
             save(self.plan.output, self._reference(name, made, self._worth(seen[name], seen[BEFORE], seen[CONTROL])))
         return _Ready(models[BEFORE], tokenizer, split_of(run), raw, seen[BEFORE], seen[CONTROL])
+
+    def _review(self, run: Run) -> None:
+        """Set aside what judge and label do not agree on, as one who looks at the verdicts would.
+
+        Otherwise what a judge has missed would be kept by every method's normal term, and no method could forget it.
+        The old answers that are measured are those that are to be forgotten.
+        """
+        labels = {dialogue.id: dialogue.label for dialogue in self.task.log}
+        verdicts = [
+            verdict if verdict.decision == labels[verdict.id] else verdict.model_copy(update={"decision": "review"})
+            for verdict in run.verdicts()
+        ]
+        write_jsonl(run.verdicts_file, verdicts)
+        found = {verdict.id for verdict in verdicts if verdict.decision == "forget"}
+        parts = {name: part.of_old(found) for name, part in self.task.parts.items()}
+        self.task = replace(self.task, parts=parts)
+        if aside := sum(verdict.decision == "review" for verdict in verdicts):
+            self.console.say(f"set aside, for judge and label do not agree: {aside} of {len(verdicts)}")
 
     def _worth(self, own: Parts, before: Parts, control: Parts) -> dict[str, Metrics]:
         return {part: compared(self.task, own[part], before[part], control[part]) for part in own}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from letheon.bench.abstention import Abstentions
@@ -34,6 +34,14 @@ class Part:
     given: Mapping[str, Sequence[Turn]]
     asked: Mapping[str, Sequence[Turn]]
     texts: Sequence[str] = ()
+
+    def of_old(self, ids: Collection[str]) -> Part:
+        """The same, with these of the old answers alone."""
+        given, asked = ({**sets} for sets in (self.given, self.asked))
+        for sets in (given, asked):
+            if "old" in sets:
+                sets["old"] = [turn for turn in sets["old"] if turn.dialogue.id in ids]
+        return Part(given, asked, self.texts)
 
 
 @dataclass(frozen=True)
