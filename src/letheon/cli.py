@@ -383,7 +383,7 @@ def main() -> None:
 
 
 INTERRUPT = 130
-INTERRUPTED = "interrupted; 'letheon run … --resume' goes on from the last checkpoint"
+INTERRUPTED = "interrupted; 'letheon run … --resume' goes on from its last checkpoint, a bench from its last row"
 
 
 def _fail(*lines: str, code: int) -> NoReturn:
