@@ -157,6 +157,12 @@ def test_a_starter_can_be_of_a_method(tmp_path: Path, talk: Path, letheon: Any) 
     assert "did you mean 'satimp'?" in told
 
 
+def test_the_docs_list_all() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+    for name in (*METHODS, *get_args(NegativeName)):
+        assert f"| `{name}` |" in page
+
+
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"altpo"}))
 def test_every_method_trains(talk: Path, letheon: Any, name: str) -> None:
     """From the recipe to a step, on the tiny model. (AltPO's samples need a judge that has learnt something.)"""

@@ -299,8 +299,10 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             return loss
         with uphill(list(self._trainable().values()), ascent, self.args.sam_rho):
             self._uphill = True
-            loss = loss + super().training_step(model, inputs, num_items_in_batch)
-            self._uphill = False
+            try:
+                loss = loss + super().training_step(model, inputs, num_items_in_batch)
+            finally:
+                self._uphill = False
         return loss
 
     @property
@@ -336,7 +338,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 sequence=torch.unique_consecutive(split["row"][number], return_inverse=True)[1],
                 counts=split["counts"][number],
                 reference_log_prob=split["reference_log_prob"][number],
-                **{key: values[number] for key, values in tops.items() if top_sizes[number]},
+                reference_top_ids=tops["reference_top_ids"][number] if top_sizes[number] else None,
+                reference_top_log_probs=tops["reference_top_log_probs"][number] if top_sizes[number] else None,
             )
         return batch
 
