@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from letheon.bench import outdated
 from letheon.bench.task import Task
 from letheon.bench.tasks import TASKS
+from letheon.demo.fine_tune import Schooling
 from letheon.methods import METHODS
 
 PNG = b"\x89PNG"
@@ -95,6 +97,19 @@ def test_what_judge_and_label_do_not_agree_on_is_set_aside(
     assert "set aside" not in compare(*arguments)[2]
     monkeypatch.setitem(TASKS, "harm", mislabelled)
     assert "set aside, for judge and label do not agree: 1 of" in compare(*arguments)[2]
+
+
+@pytest.mark.slow
+def test_the_demo_model(letheon: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    build, some = TASKS["outdated"], outdated.read_facts()[:8]
+    monkeypatch.setattr("letheon.bench.outdated.read_facts", lambda: some)
+    schooling = Schooling(epochs=6, learning_rate=2e-4)
+    monkeypatch.setitem(TASKS, "outdated", lambda data, seed: replace(build(data, seed), schooling=schooling))
+    where = ("--output", tmp_path, "--seeds", "0", "--trials", 1, "--budget", 60)
+    assert letheon("bench", "outdated", "--methods", "npo", *where)[0] == 0
+    before, control, npo = read(tmp_path, "outdated-lora")
+    assert float(before["said_old"]) > float(control["said_old"])
+    assert float(npo["probability"]) < float(before["probability"])
 
 
 @pytest.mark.slow
