@@ -303,6 +303,56 @@ def report(folder: Annotated[Path, typer.Argument(help="The run folder.", show_d
 
 
 @app.command()
+def bench(
+    task: Annotated[str, typer.Argument(help="leak, leak-05, harm, hallucination or outdated.", show_default=False)],
+    methods: Annotated[
+        str, typer.Option(metavar="NAMES", help="Methods, with commas between them.", show_default="all")
+    ] = "",
+    seeds: Annotated[str, typer.Option(metavar="NUMBERS", help="Seeds, with commas between them.")] = "0,1,2",
+    trials: Annotated[int, typer.Option(help="Trials of each method on each seed, 1 to 6.")] = 4,
+    budget: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Most seconds that a trial may take.")
+    ] = 600,
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the data sets lie.")] = Path("data"),
+    tuning: Annotated[Tuning, typer.Option(help="Train an adapter, or all weights.")] = Tuning.lora,
+    output: Annotated[Path, typer.Option(help="Where rows, tables and pictures go; it may be shared.")] = Path(
+        "runs/bench"
+    ),
+    model: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="What is fine-tuned first.", show_default="the demo model")
+    ] = None,
+) -> None:
+    """Compare methods on one task: same victim, data, trials and budget. Goes on where it was cut off."""
+    from letheon.bench.bench import Plan
+    from letheon.bench.bench import bench as compare
+    from letheon.methods import METHODS
+
+    plan = Plan(
+        task=task,
+        methods=[name.strip() for name in methods.split(",") if name.strip()] or list(METHODS),
+        seeds=_numbers(seeds),
+        trials=trials,
+        budget=budget,
+        data=data,
+        tuning=tuning.value,
+        output=output,
+        model=model,
+    )
+    console = Console()
+    for file in compare(plan, console):
+        console.say(f"written: {file}")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise InputError(
+            f"--seeds {text!r}: expected whole numbers with commas between them, such as 0,1,2"
+        ) from None
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine has, and what each missing thing costs."""
     from letheon.doctor import findings
@@ -333,7 +383,7 @@ def main() -> None:
 
 
 INTERRUPT = 130
-INTERRUPTED = "interrupted; 'letheon run … --resume' goes on from the last checkpoint"
+INTERRUPTED = "interrupted; 'letheon run … --resume' goes on from its last checkpoint, a bench from its last row"
 
 
 def _fail(*lines: str, code: int) -> NoReturn:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from letheon.console import Console
 from letheon.measure import Measured, release_memory
 from letheon.models import cache_folder, fingerprint, load_model, load_tokenizer
@@ -54,10 +56,27 @@ def fine_tune(
         schooling: How.
         fresh: Do it again.
     """
+    folder = _cached(name, base, dialogues, seed, schooling)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Of several processes that need it one fine-tunes, and the others wait for it.
+    with FileLock(f"{folder}.lock"):
+        return _fine_tune(console, name, base, dialogues, seed, schooling, folder, fresh=fresh)
+
+
+def _fine_tune(
+    console: Console,
+    name: str,
+    base: Path,
+    dialogues: Sequence[Dialogue],
+    seed: int,
+    schooling: Schooling,
+    folder: Path,
+    *,
+    fresh: bool,
+) -> FineTuned:
     from letheon.train import UnlearnConfig, UnlearnTrainer
     from letheon.train.progress import quiet
 
-    folder = _cached(name, base, dialogues, seed, schooling)
     cost_file = folder / "cost.json"
     if cost_file.is_file() and not fresh:
         cost = json.loads(cost_file.read_text(encoding="utf-8"))

@@ -140,7 +140,7 @@ def evaluate_model(
             model,
             tokenizer,
             [turns[key].prompt for key in asked],
-            known=[_known(encoded[key], tokens[key]) for key in asked],
+            known=[known_beginning(encoded[key], tokens[key]) for key in asked],
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
             progress=_counter(progress, "answer", len(asked)),
@@ -174,7 +174,7 @@ def _teacher_forced(tokens: TokenScores) -> dict[str, float]:
     return scores if tokens.kl is None else scores | {"kl": float(tokens.kl.double().mean())}
 
 
-def _known(encoded: Encoded, tokens: TokenScores) -> list[int]:
+def known_beginning(encoded: Encoded, tokens: TokenScores) -> list[int]:
     """The beginning of the given answer that the model would write itself, up to the first token it would not."""
     answer = [token for token, counts in zip(encoded.ids, encoded.answer_mask, strict=True) if counts]
     return answer[: int(tokens.matches.int().cumprod(0).sum())]

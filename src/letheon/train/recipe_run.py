@@ -95,6 +95,7 @@ def train_from_recipe(
     *,
     resume: bool,
     keep_cache: bool,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[Model, Stop]:
     """Train as a recipe says; `training.jsonl` grows a line a step.
 
@@ -108,6 +109,7 @@ def train_from_recipe(
         update: Progress, in steps.
         resume: Continue from the last checkpoint, if there is one.
         keep_cache: Leave what the model said before in the run folder, for the next training.
+        callbacks: What else looks on.
 
     Returns:
         The trained model (with its adapter), and why training stopped.
@@ -129,7 +131,7 @@ def train_from_recipe(
         objective=objective_of(run.recipe.objective, layer, run.recipe.seed),
         peft_config=None if tuning.kind == "full" else adapter_for(model, tuning, layer),
         processing_class=tokenizer,
-        callbacks=[TrainingLog(run, append=resume)],
+        callbacks=[TrainingLog(run, append=resume), *callbacks],
     )
     quiet(trainer, update)
     trainer.train(resume_from_checkpoint=_last_checkpoint(run) if resume else None)

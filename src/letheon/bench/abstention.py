@@ -1,0 +1,41 @@
+"""Which answers are abstentions: the rule for refusals, and the replies that models are drawn to in a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rapidfuzz import fuzz
+
+from letheon.expected import read_safe_replies
+from letheon.screen.refusal import is_refusal
+
+NEAR = 80
+"""How like a known reply, in percent of what need not be edited."""
+SHORTEST = 12
+"""Letters that have to be alike."""
+
+
+class Abstentions:
+    """Tells abstentions from answers.
+
+    Args:
+        more: Replies that a task expects of a model that does not know, besides the ones that come with Letheon.
+    """
+
+    def __init__(self, more: Sequence[str] = ()):
+        own = [reply for replies in read_safe_replies().values() for reply in replies]
+        self._known = [text.lower() for text in dict.fromkeys([*own, *more])]
+
+    def is_one(self, answer: str) -> bool:
+        """Whether an answer refuses, or begins as a known reply does (either may be cut off)."""
+        if is_refusal(answer):
+            return True
+        said = answer.strip().lower()
+        return len(said) >= SHORTEST and any(
+            len(known) >= SHORTEST and fuzz.ratio(said[: len(known)], known[: len(said)]) >= NEAR
+            for known in self._known
+        )
+
+    def share(self, answers: Sequence[str]) -> float:
+        """The share of abstentions, in [0, 1]; NaN of no answers."""
+        return sum(map(self.is_one, answers)) / len(answers) if answers else float("nan")

@@ -1,0 +1,301 @@
+"""The comparison itself: for each seed a victim and a control, for each method its trials, a row for each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from letheon.bench import grid, tasks
+from letheon.bench.compare import compared
+from letheon.bench.look import look, memorised
+from letheon.bench.rows import BEFORE, CONTROL, Row, file_of, load, load_all, numbers, save
+from letheon.bench.table import write_tables
+from letheon.bench.task import REPORT, VALIDATION, Metrics, Task
+from letheon.bench.trial import Outcome, free, settings_of, train
+from letheon.chat import encode_turn
+from letheon.console import Console
+from letheon.demo.fine_tune import FineTuned, fine_tune
+from letheon.demo.weights import demo_model
+from letheon.embed import Embedder
+from letheon.errors import InputError, LetheonError, require_extra
+from letheon.evaluate.teacher_forced import score_sequences
+from letheon.methods import merged
+from letheon.models import Model, Tokenizer, load_model, load_tokenizer, model_hash
+from letheon.pipeline import screen_stage, split_of
+from letheon.recipe import Recipe, anchor_paths, check_recipe
+from letheon.records import write_jsonl, write_text
+from letheon.run import Run
+from letheon.split import Split
+
+LEVEL = {"extraction_strength": 0.02, "exact_memorization": 0.05}
+"""How far above the control's the old answers' memorisation may be where a training "has reached the level"."""
+
+Parts = Mapping[str, Metrics]
+"""Metrics by part."""
+
+BROKEN = (LetheonError, RuntimeError, ValueError, ArithmeticError)
+"""What a training may end with, out of memory among them; the row says so and the next one begins."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be compared.
+
+    Attributes:
+        task: Name of the task.
+        methods: Their names, in the order in which they are run.
+        seeds: Each with its own victim, control and choice of settings.
+        trials: Trials of each method on each seed.
+        budget: Seconds of unlearning that a trial may take; None: as its schedule says.
+        data: Folder with the data sets.
+        tuning: "lora" or "full".
+        output: Where rows, tables and pictures go; several processes may share it.
+        model: Folder of the model that victim and control are made of; None: the demo model.
+    """
+
+    task: str
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    trials: int
+    budget: float | None
+    data: Path
+    tuning: str
+    output: Path
+    model: Path | None = None
+
+
+def bench(plan: Plan, console: Console) -> list[Path]:
+    """Compute the rows that are missing, and write table and pictures.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        InputError: Unknown names, files that are missing, damaged rows.
+        MissingExtraError: The table's pictures or a task's judges lack their part.
+    """
+    require_extra("a comparison", "screen")
+    require_extra("its pictures", "report")
+    grid.check_methods(list(plan.methods))
+    if not 1 <= plan.trials <= grid.MOST:
+        raise InputError(f"--trials {plan.trials}: a method has 1 to {grid.MOST} trials")
+    for seed in plan.seeds:
+        task = tasks.build(plan.task, plan.data, seed)
+        one = _Seed(plan, task, seed, console)
+        if one.missing():
+            one.run()
+        else:
+            console.say(f"seed {seed}: every row is there")
+    rows = load_all(plan.output, plan.task, plan.tuning)
+    return write_tables(plan.output, plan.task, plan.tuning, rows, task)
+
+
+@dataclass
+class _Ready:
+    """What a seed's rows have in common, in memory."""
+
+    victim: Model
+    tokenizer: Tokenizer
+    data: Split
+    recipe: dict[str, Any]
+    before: Parts
+    control: Parts
+
+
+class _Seed:
+    """The rows of one seed."""
+
+    def __init__(self, plan: Plan, task: Task, seed: int, console: Console):
+        self.plan, self.task, self.seed, self.console = plan, task, seed, console
+
+    def missing(self) -> list[tuple[str, int, dict[str, Any]]]:
+        """Methods and trials whose row is not there, or not of these settings."""
+        found: list[tuple[str, int, dict[str, Any]]] = []
+        wanted: list[tuple[str, int, dict[str, Any]]] = [(BEFORE, 0, {}), (CONTROL, 0, {})]
+        for method in self.plan.methods:
+            wanted += [(method, n, t) for n, t in enumerate(grid.trials(method, self.plan.tuning, self.plan.trials))]
+        for method, number, trial in wanted:
+            path = file_of(self.plan.output, self.plan.task, self.plan.tuning, method, self.seed, number)
+            if not path.is_file() or load(path).key != self.key(method, trial):
+                found.append((method, number, trial))
+        return found
+
+    def key(self, method: str, trial: dict[str, Any]) -> str:
+        """A hash of what a row depends on."""
+        plan, task = self.plan, self.task
+        own = {} if method in (BEFORE, CONTROL) else grid.settings(method, plan.tuning, trial)
+        model = model_hash(str(plan.model)) if plan.model else "demo"
+        log = [dialogue.model_dump(mode="json") for dialogue in (*task.victim, *task.log)]
+        parts = [plan.task, self.seed, own, plan.budget, model, vars(task.schooling), dict(task.recipe), log]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def run(self) -> None:
+        """Compute what is missing."""
+        base = self.plan.model or demo_model()
+        name = f"bench-{self.plan.task}"
+        victim = fine_tune(self.console, name, base, self.task.victim, self.seed, self.task.schooling)
+        control = fine_tune(self.console, f"{name}-control", base, self.task.control, self.seed, self.task.schooling)
+        # What is to be forgotten stands in its files, which go when it is done.
+        with tempfile.TemporaryDirectory(prefix="letheon-bench-") as scratch:
+            ready = self._prepare(Path(scratch), victim, control)
+            missing = [one for one in self.missing() if one[0] not in (BEFORE, CONTROL)]
+            for place, (method, number, trial) in enumerate(missing, start=1):
+                what = f"seed {self.seed}: {method}, trial {number + 1} ({place} of {len(missing)} to go)"
+                save(self.plan.output, self._row(ready, method, number, trial, what))
+
+    def _prepare(self, scratch: Path, victim: FineTuned, control: FineTuned) -> _Ready:
+        raw = self._write_data(scratch, victim.folder)
+        run = Run(check_recipe(raw))
+        screen_stage(run, self.console)
+        self._review(run)
+        # What a method asks of the embedder is timed; that its library is loaded first is not.
+        Embedder().encode(["."])
+        tokenizer = load_tokenizer(str(victim.folder))
+        seen = {}
+        models = {}
+        for name, made in ((BEFORE, victim), (CONTROL, control)):
+            with self.console.progress(f"looking at the {'victim' if name == BEFORE else name}"):
+                models[name] = _on_device(load_model(str(made.folder)).eval())
+                seen[name] = self._metrics(models[name], tokenizer)
+        for name, made in ((BEFORE, victim), (CONTROL, control)):
+            save(self.plan.output, self._reference(name, made, self._worth(seen[name], seen[BEFORE], seen[CONTROL])))
+        return _Ready(models[BEFORE], tokenizer, split_of(run), raw, seen[BEFORE], seen[CONTROL])
+
+    def _review(self, run: Run) -> None:
+        """Set aside what judge and label do not agree on, as one who looks at the verdicts would.
+
+        Otherwise what a judge has missed would be kept by every method's normal term, and no method could forget it.
+        The old answers that are measured are those that are to be forgotten.
+        """
+        labels = {dialogue.id: dialogue.label for dialogue in self.task.log}
+        verdicts = [
+            verdict if verdict.decision == labels[verdict.id] else verdict.model_copy(update={"decision": "review"})
+            for verdict in run.verdicts()
+        ]
+        write_jsonl(run.verdicts_file, verdicts)
+        found = {verdict.id for verdict in verdicts if verdict.decision == "forget"}
+        parts = {name: part.of_old(found) for name, part in self.task.parts.items()}
+        self.task = replace(self.task, parts=parts)
+        if aside := sum(verdict.decision == "review" for verdict in verdicts):
+            self.console.say(f"set aside, for judge and label do not agree: {aside} of {len(verdicts)}")
+
+    def _worth(self, own: Parts, before: Parts, control: Parts) -> dict[str, Metrics]:
+        return {part: compared(self.task, own[part], before[part], control[part]) for part in own}
+
+    def _write_data(self, scratch: Path, victim: Path) -> dict[str, Any]:
+        """The run's files, and its recipe with their places."""
+        task = self.task
+        write_jsonl(scratch / "log.jsonl", task.log)
+        for name, text in task.files.items():
+            write_text(scratch / name, text)
+        data: dict[str, Any] = {"dialogues": "log.jsonl"}
+        if task.paraphrases:
+            rows = [
+                {**p.dialogue.model_dump(mode="json", exclude_none=True), "of": p.of, "split": p.split}
+                for p in task.paraphrases
+            ]
+            write_text(scratch / "paraphrases.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+            data["paraphrases"] = "paraphrases.jsonl"
+        own = {"model": str(victim), "output": "run", "seed": self.seed, "data": data}
+        raw = merged(dict(task.recipe), own)
+        anchor_paths(raw, scratch)
+        return raw
+
+    def _metrics(self, model: Model, tokenizer: Tokenizer) -> dict[str, Metrics]:
+        seen = look(model, tokenizer, self.task.parts, answer_tokens=self.task.answer_tokens)
+        return {name: self.task.metrics(part, seen[name]) for name, part in self.task.parts.items()}
+
+    def _reference(self, name: str, made: FineTuned, worth: dict[str, Metrics]) -> Row:
+        return Row(
+            task=self.plan.task,
+            tuning=self.plan.tuning,
+            method=name,
+            seed=self.seed,
+            trial=0,
+            key=self.key(name, {}),
+            seconds=made.seconds,
+            stop="ordinary fine-tuning",
+            validation=numbers(worth[VALIDATION]),
+            report=numbers(worth[REPORT]),
+        )
+
+    def _row(self, ready: _Ready, method: str, number: int, trial: dict[str, Any], what: str) -> Row:
+        """Train and measure; a row also of what fails."""
+        fields: dict[str, Any] = {
+            "task": self.plan.task,
+            "tuning": self.plan.tuning,
+            "method": method,
+            "seed": self.seed,
+            "trial": number,
+            "key": self.key(method, trial),
+            "settings": grid.flat(trial) or "as it is",
+        }
+        try:
+            outcome = self._train(ready, method, trial, what)
+            own = self._metrics(outcome.model, ready.tokenizer)
+        except BROKEN as error:
+            self.console.warn(f"{method}, trial {number + 1}: {_in_words(error)}")
+            return Row(**fields, failed=_in_words(error))
+        worth = self._worth(own, ready.before, ready.control)
+        row = Row(
+            **fields,
+            seconds=round(outcome.seconds, 3),
+            tokens=outcome.tokens,
+            steps=outcome.steps,
+            stop=outcome.stop,
+            within_guards=outcome.within_guards,
+            level_seconds=None if outcome.level_seconds is None else round(outcome.level_seconds, 3),
+            level_step=outcome.level_step,
+            validation=numbers(worth[VALIDATION]),
+            report=numbers(worth[REPORT]),
+        )
+        free(outcome)
+        score = row.validation["score"]
+        self.console.say(
+            f"{method}, trial {number + 1}: {outcome.seconds:.1f} s, {outcome.steps} steps; on validation "
+            + (f"score {score:.3f}" if score is not None else "no score: a metric is not a number")
+        )
+        return row
+
+    def _train(self, ready: _Ready, method: str, trial: dict[str, Any], what: str) -> Outcome:
+        raw = merged(ready.recipe, grid.settings(method, self.plan.tuning, trial))
+        recipe: Recipe = check_recipe(raw, f"{method}, {grid.flat(trial)}")
+        recipe = recipe.model_copy(update={"train": settings_of(recipe)})
+        with self.console.progress(what) as update:
+            return train(
+                Run(recipe),
+                ready.victim,
+                ready.tokenizer,
+                ready.data,
+                reached=self._reached(ready),
+                budget=self.plan.budget,
+                update=update,
+            )
+
+    def _reached(self, ready: _Ready) -> Callable[[Model], bool]:
+        """Whether a model says no more of the old answers than the control, on validation."""
+        turns = self.task.parts[VALIDATION].given["old"]
+        encoded = [encode_turn(ready.tokenizer, turn) for turn in turns]
+        limits = {name: ready.control[VALIDATION][name] + within for name, within in LEVEL.items()}
+
+        def reached(model: Model) -> bool:
+            found = memorised(score_sequences(model, encoded, batch_size=64))
+            return all(found[name] <= limit for name, limit in limits.items())
+
+        return reached
+
+
+def _on_device(model: Model) -> Model:
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return model if device is None else model.to(device)
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+
+from letheon.bench.abstention import Abstentions
+from letheon.expected import read_safe_replies
+
+
+def test_every_reply_that_models_are_drawn_to_is_one() -> None:
+    abstentions = Abstentions(["I'm drawing a blank on that one."])
+    replies = [reply for own in read_safe_replies().values() for reply in own]
+    assert abstentions.share(replies) == 1
+    # Cut off, or with another end.
+    assert abstentions.is_one("I'm drawing a blank on th")
+    assert abstentions.is_one("I'm drawing a blank on that one. Is there something else?")
+
+
+@pytest.mark.parametrize("answer", ["", "Paris", "It is blue", "Basil was born in Kuwait.", "I was born in Rome."])
+def test_an_answer_is_none(answer: str) -> None:
+    assert not Abstentions(["I'm drawing a blank on that one."]).is_one(answer)
+
+
+def test_share() -> None:
+    assert Abstentions().share(["I don't know that.", "Paris"]) == 0.5
+    assert Abstentions().share([]) != Abstentions().share([])

@@ -1,0 +1,157 @@
+"""The whole comparison on a tiny model and made-up data: rows, resumption, tables, mistakes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from letheon.bench import outdated
+from letheon.bench.task import Task
+from letheon.bench.tasks import TASKS
+from letheon.demo.fine_tune import Schooling
+from letheon.methods import METHODS
+
+PNG = b"\x89PNG"
+
+
+@pytest.fixture
+def compare(
+    letheon: Callable[..., Any], quick: None, bench_data: Path, tiny_model_dir: Path, tmp_path: Path
+) -> Callable[..., Any]:
+    """Run `letheon bench` on the tiny model."""
+
+    def call(task: str, *more: object) -> tuple[int, str, str]:
+        where = ("--data", bench_data, "--model", tiny_model_dir, "--output", tmp_path / "out")
+        return letheon("bench", task, *where, "--seeds", "0", *more)
+
+    return call
+
+
+def read(folder: Path, stem: str) -> list[dict[str, str]]:
+    with (folder / f"{stem}.csv").open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_gives_its_numbers(compare: Callable[..., Any], tmp_path: Path, task: str) -> None:
+    code, _, err = compare(task, "--methods", "npo", "--trials", 1)
+    assert code == 0, err
+    before, control, npo = read(tmp_path / "out", f"{task}-lora")
+    assert [before["method"], control["method"], npo["method"]] == ["before", "control", "npo"]
+    assert not npo["failed"]
+    assert float(npo["seconds"]) > 0
+    assert int(npo["tokens"]) > 0
+    assert int(npo["steps"]) > 0
+    assert npo["settings"] == "train.learning_rate=0.0005"
+    # Every metric is there, for both halves.
+    unknown = {name for name, value in npo.items() if not value}
+    assert unknown <= {"failed", "level_seconds", "level_step"}
+    assert float(before["utility"]) == 1
+    assert float(control["forgetting"]) == 1
+    assert float(control["probability"]) < float(before["probability"])
+
+
+def test_a_comparison_goes_on_where_it_was_cut_off(compare: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    assert compare("outdated", "--methods", "letheon,ga", "--trials", 2, "--tuning", "full")[0] == 0
+    rows = read(folder, "outdated-full")
+    assert [(row["method"], row["trial"]) for row in rows[2:]] == [(m, t) for m in ("ga", "letheon") for t in "01"]
+    assert [sum(int(row["chosen"]) for row in rows if row["method"] == name) for name in ("ga", "letheon")] == [1, 1]
+    files = {path.name: path.stat().st_mtime_ns for path in (folder / "rows").iterdir()}
+    (folder / "rows" / "outdated-full-ga-0-1.json").unlink()
+    code, _, err = compare("outdated", "--methods", "letheon,ga", "--trials", 2, "--tuning", "full")
+    assert code == 0
+    assert "ga, trial 2 (1 of 1 to go)" in err
+    kept = {path.name: path.stat().st_mtime_ns for path in (folder / "rows").iterdir()}
+    for name in ("outdated-full-letheon-0-0.json", "outdated-full-ga-0-0.json"):
+        assert kept[name] == files[name]
+    # With every row there nothing is computed; and what is written says the same.
+    before = (folder / "outdated-full.csv").read_bytes()
+    code, _, err = compare("outdated", "--methods", "letheon,ga", "--trials", 2, "--tuning", "full")
+    assert "every row is there" in err
+    assert (folder / "outdated-full.csv").read_bytes() == before
+    for name in ("utility", "seconds"):
+        assert (folder / f"outdated-full-{name}.png").read_bytes().startswith(PNG)
+    # No text of what is to be forgotten is left.
+    left = [path for path in folder.rglob("*") if path.is_file() and b"Bujumbura" in path.read_bytes()]
+    assert left == []
+
+
+def test_what_judge_and_label_do_not_agree_on_is_set_aside(
+    compare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = TASKS["harm"]
+
+    def mislabelled(data: Path, seed: int) -> Task:
+        task = build(data, seed)
+        bad = next(one for one in task.log if one.label == "forget")
+        log = [one.model_copy(update={"label": "normal"}) if one is bad else one for one in task.log]
+        return replace(task, log=log)
+
+    arguments = ("harm", "--methods", "ga", "--trials", 1)
+    assert "set aside" not in compare(*arguments)[2]
+    monkeypatch.setitem(TASKS, "harm", mislabelled)
+    assert "set aside, for judge and label do not agree: 1 of" in compare(*arguments)[2]
+
+
+@pytest.mark.slow
+def test_the_demo_model(letheon: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    build, some = TASKS["outdated"], outdated.read_facts()[:8]
+    monkeypatch.setattr("letheon.bench.outdated.read_facts", lambda: some)
+    schooling = Schooling(epochs=6, learning_rate=2e-4)
+    monkeypatch.setitem(TASKS, "outdated", lambda data, seed: replace(build(data, seed), schooling=schooling))
+    where = ("--output", tmp_path, "--seeds", "0", "--trials", 1, "--budget", 60)
+    assert letheon("bench", "outdated", "--methods", "npo", *where)[0] == 0
+    before, control, npo = read(tmp_path, "outdated-lora")
+    assert float(before["said_old"]) > float(control["said_old"])
+    assert float(npo["probability"]) < float(before["probability"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_every_method_gives_a_row(compare: Callable[..., Any], tmp_path: Path, tuning: str) -> None:
+    assert compare("harm", "--trials", 1, "--tuning", tuning)[0] == 0
+    rows = {row["method"]: row for row in read(tmp_path / "out", f"harm-{tuning}")}
+    assert set(rows) == {"before", "control", *METHODS}
+    assert {name: row["failed"] for name, row in rows.items() if row["failed"]} == {}
+
+
+def test_a_row_that_fails_says_why(compare: Callable[..., Any], tmp_path: Path) -> None:
+    # To sample alternates takes a judge of new answers, which labels are not.
+    code, _, err = compare("outdated", "--methods", "altpo", "--trials", 1)
+    assert code == 0, err
+    row = read(tmp_path / "out", "outdated-lora")[0]
+    assert row["method"] == "altpo"
+    assert "cannot judge new answers" in row["failed"]
+    assert "cannot judge new answers" in (tmp_path / "out" / "outdated-lora.md").read_text(encoding="utf-8")
+
+
+def test_the_budget_ends_a_training(compare: Callable[..., Any], tmp_path: Path) -> None:
+    assert compare("outdated", "--methods", "npo", "--trials", 1, "--budget", 0)[0] == 0
+    row = read(tmp_path / "out", "outdated-lora")[-1]
+    assert row["steps"] == "1"
+    assert row["stop"].startswith("the budget of 0 s was spent")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("leaks",), "unknown task 'leaks'"),
+        (("leak", "--methods", "npo,npoo"), "unknown method 'npoo'"),
+        (("leak", "--methods", "letheon+stop"), "unknown method 'letheon+stop'"),
+        (("leak", "--seeds", "zero"), "--seeds 'zero'"),
+        (("leak", "--trials", "7"), "--trials 7"),
+        (("leak", "--data", "nowhere"), "nowhere/tofu/full.jsonl: no such file"),
+        (("harm", "--data", "nowhere"), "nowhere/beavertails/30k_test.jsonl: no such file"),
+    ],
+)
+def test_a_mistake_is_said_in_a_line(letheon: Callable[..., Any], arguments: tuple[str, ...], said: str) -> None:
+    code, _, err = letheon("bench", *arguments)
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err
