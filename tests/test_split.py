@@ -181,7 +181,7 @@ def test_paraphrases_are_the_probe_where_there_are_any() -> None:
         for of in ("bad-0", "bad-1", "ok-0")
         for kind in ("probe", "test")
     ]
-    found = split(dialogues, verdicts, paraphrases, **SETTINGS)
+    found = split(dialogues, verdicts, paraphrases, **SETTINGS | {"probe": 0.5})
     assert len(found.forget) == 4
     # Of what is kept, no rewording has to be forgotten.
     assert names(found.probe) == {"p-bad-0-probe", "p-bad-1-probe"}
