@@ -18,8 +18,8 @@ ones. What counts is scored here, alike for all variants of a seed: every dialog
 reworded questions (those that no probe uses), and 30 normal dialogues that are taken out of the log beforehand, so
 that no variant trains on them or takes them for bad. `verdict` is what the run itself believes.
 
-A row is written as soon as it is known, and rows that the file has are not run again. Some twenty minutes a row on
-one core; processes side by side want seeds and CSV files of their own.
+A row is written as soon as it is known, and rows that the file has are not run again. A row takes what the stages of
+the demo take, some five minutes on two cores; processes side by side want seeds and CSV files of their own.
 """
 
 from __future__ import annotations
