@@ -12,11 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from letheon.pipeline import answer_judge, judge_of_verdicts
+from letheon.console import Console
+from letheon.pipeline import answer_judge, evaluate_stage, judge_of_verdicts, unlearn_stage
 from letheon.recipe import check_recipe
 from letheon.records import Results, write_jsonl
 from letheon.rehearsal import everyday_questions
 from letheon.report.page import write_report
+from letheon.review.settle import settle
 from letheon.run import Run
 from letheon.train import UnlearnTrainer
 from letheon.train.recipe_run import GUARDING
@@ -493,6 +495,37 @@ def test_verdicts_teach_a_judge_of_new_answers(finished: Path) -> None:
     ]
     write_jsonl(run.verdicts_file, one)
     assert judge_of_verdicts(Run.open(finished / "run")) is None
+
+
+def test_a_judge_learns_from_a_sample_of_a_long_log(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taught: list[Any] = []
+    monkeypatch.setattr("letheon.screen.judge_from", lambda labelled, seed: taught.append(labelled))
+    run = Run.open(finished / "run")
+    judge_of_verdicts(run)
+    assert [one.id for one in taught[0]] == [one.id for one in run.log()]
+    monkeypatch.setattr("letheon.pipeline.TAUGHT", 3)
+    judge_of_verdicts(run)
+    assert sorted(one.label for one in taught[1]) == ["forget"] * 3 + ["normal"] * 3
+
+
+def test_of_many_normal_dialogues_some_are_used(finished: Path, letheon: Letheon) -> None:
+    code, _, err = letheon("run", "run", "--set", "data.most_normal=4", "--set", "train.max_steps=1")
+    assert (code, redone(err)) == (0, ["unlearn", "evaluate"])
+    assert "to keep: 2 dialogues, 1 for the guards, 1 held out" in err
+    run = Run.open(finished / "run")
+    normal = sum(verdict.decision == "normal" for verdict in run.verdicts())
+    assert f"the log has {normal - 4} normal dialogues more: 4 are used, drawn at random (data.most_normal)" in err
+    found = Results.load(run.results_file).metrics["after"]["normal_held_out"]["probability"]
+    assert found.n == 1  # type: ignore[union-attr]
+
+
+def test_the_log_is_not_held_whole(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("letheon.run.read_dialogues", lambda path: pytest.fail("the log was read whole"))
+    run, console = Run.open(finished / "run"), Console(quiet=True)
+    decide(run.folder, bad_0="normal")
+    settle(run, console.warn)
+    unlearn_stage(run, console)
+    evaluate_stage(run, console)
 
 
 def test_answer_judge_needs_more_than_labels() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import random
 import re
+import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,11 +11,13 @@ import pytest
 from letheon.dialogues import Paraphrase
 from letheon.errors import InputError
 from letheon.records import Dialogue, Verdict
-from letheon.split import Split, split
+from letheon.split import Sample, Split, check_fit, judged, split
+
+SETTINGS: dict[str, Any] = {"most_normal": 100, "held_out": 0.25, "probe": 0.1, "seed": 0}
 
 
-def dialogue(name: str, turns: int = 1) -> Dialogue:
-    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}] * turns
+def dialogue(name: str, turns: int = 1, answer: str = "a") -> Dialogue:
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}] * turns
     return Dialogue.model_validate({"id": name, "messages": messages})
 
 
@@ -31,7 +36,7 @@ def verdict(name: str, turn: int, decision: str = "") -> Verdict:
 
 def divide(bad: int, good: int, turns: int = 1, **settings: Any) -> Split:
     dialogues, verdicts = log(bad, good, turns)
-    return split(dialogues, verdicts, [], **{"held_out": 0.25, "probe": 0.1, "seed": 0} | settings)
+    return split(dialogues, verdicts, [], **SETTINGS | settings)
 
 
 def names(dialogues: Any) -> set[str]:
@@ -64,6 +69,111 @@ def test_sizes_and_seed() -> None:
     assert not divide(20, 40, probe=0).probe
 
 
+# -- a log with more normal dialogues than are used ------------------------------------------------------------------
+
+
+def parts(found: Split) -> list[list[str]]:
+    return [[d.id for d in part] for part in (found.normal_held_out, found.normal_probe, found.normal)]
+
+
+@pytest.mark.parametrize("most_normal", [40, 20_000])
+def test_up_to_the_limit_the_whole_log_is_shuffled(most_normal: int) -> None:
+    found = divide(5, 40, seed=3, most_normal=most_normal)
+    draw, wanted = random.Random("3-split"), [f"ok-{n}" for n in range(40)]
+    draw.shuffle(wanted)
+    assert sum(parts(found), []) == wanted
+    bad = [f"bad-{n}" for n in range(5)]
+    draw.shuffle(bad)
+    assert [turn.dialogue.id for turn in found.probe] == bad[:1]
+    assert found.normal_unused == 0
+
+
+def test_beyond_the_limit_a_sample_is_divided_that_no_order_changes() -> None:
+    found = divide(5, 41, most_normal=20)
+    assert [len(part) for part in parts(found)] == [5, 2, 13]
+    assert (found.normal_unused, len(found.asked)) == (21, 5)
+    dialogues, verdicts = log(5, 41)
+    for seed in range(3):
+        random.Random(seed).shuffle(dialogues)
+        random.Random(~seed).shuffle(verdicts)
+        assert parts(split(dialogues, verdicts, [], **SETTINGS | {"most_normal": 20})) == parts(found)
+    other = divide(5, 41, most_normal=20, seed=1)
+    assert set(sum(parts(other), [])) != set(sum(parts(found), []))
+
+
+def test_a_sample_is_drawn_evenly_and_a_larger_one_holds_it() -> None:
+    drawn = {}
+    for most in (100, 200, 1000):
+        sample = Sample(most, seed=0)
+        for number in range(1000):
+            sample.offer(dialogue(f"d-{number}"))
+        drawn[most] = [one.id for one in sample.drawn()]
+        assert (len(drawn[most]), sample.offered) == (most, 1000)
+    assert drawn[200][:100] == drawn[100]
+    assert drawn[1000] == [f"d-{number}" for number in range(1000)]
+    # Of each tenth of the log some ten; 3.5 standard deviations of a hypergeometric draw are 10.
+    tenths = [sum(int(name[2:]) // 100 == tenth for name in drawn[100]) for tenth in range(10)]
+    assert max(abs(found - 10) for found in tenths) <= 10
+
+
+def test_a_sample_has_room_for_each_kind() -> None:
+    sample = Sample(3, seed=0)
+    for number in range(20):
+        sample.offer(dialogue(f"{number}"), kind="rare" if number in (4, 7) else "usual")
+    names_drawn = names(sample.drawn())
+    assert len(names_drawn) == 5
+    assert names_drawn >= {"4", "7"}
+
+
+@pytest.mark.parametrize("more", [1, 4])
+def test_memory_does_not_grow_with_the_normal_dialogues(more: int) -> None:
+    bad, good, length = 20, 1000 * more, 4000
+
+    def dialogues() -> Iterator[Dialogue]:
+        for number in range(bad + good):
+            yield dialogue(f"{'bad' if number < bad else 'ok'}-{number}", answer=f"{number:{length}}")
+
+    def verdicts() -> Iterator[Verdict]:
+        for number in range(bad + good):
+            yield verdict(f"{'bad' if number < bad else 'ok'}-{number}", 1)
+
+    tracemalloc.start()
+    found = split(dialogues(), verdicts(), [], **SETTINGS | {"most_normal": 50})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.normal_unused == good - 50
+    # The texts that are kept are 0.28 MB; all of them would be 4 and 16.
+    assert peak < 1e6
+
+
+# -- the verdicts and the log ----------------------------------------------------------------------------------------
+
+
+def test_each_dialogue_has_its_verdicts_whatever_their_order() -> None:
+    dialogues, verdicts = log(3, 3, turns=2)
+    wanted = [(one.id, [verdict for verdict in verdicts if verdict.id == one.id]) for one in dialogues]
+    assert [(one.id, own) for one, own in judged(dialogues, verdicts)] == wanted
+    assert [(one.id, own) for one, own in judged(dialogues, verdicts[::-1])] == wanted
+
+
+def test_no_more_verdicts_are_read_than_are_needed() -> None:
+    dialogues, verdicts = log(3, 3)
+    coming = iter(verdicts)
+    next(judged(dialogues, coming))
+    assert next(coming) is verdicts[1]
+
+
+def test_all_that_does_not_fit_is_counted() -> None:
+    dialogues, verdicts = log(3, 3)
+    with pytest.raises(InputError, match=r"lacks a verdict .* \(2 of them, the first is turn 1 of 'bad-1'\)"):
+        check_fit(dialogues, [verdict for verdict in verdicts if verdict.id not in ("bad-1", "ok-0")])
+    with pytest.raises(InputError, match=r"does not have \(2 of them, the first is turn 1 of 'bad-1'\)"):
+        check_fit([one for one in dialogues if one.id not in ("bad-1", "ok-0")], verdicts)
+
+
+# -- who sees what ---------------------------------------------------------------------------------------------------
+
+
 def test_paraphrases_are_the_probe_where_there_are_any() -> None:
     dialogues, verdicts = log(4, 4)
     paraphrases = [
@@ -71,7 +181,7 @@ def test_paraphrases_are_the_probe_where_there_are_any() -> None:
         for of in ("bad-0", "bad-1", "ok-0")
         for kind in ("probe", "test")
     ]
-    found = split(dialogues, verdicts, paraphrases, held_out=0.25, probe=0.5, seed=0)
+    found = split(dialogues, verdicts, paraphrases, **SETTINGS | {"probe": 0.5})
     assert len(found.forget) == 4
     # Of what is kept, no rewording has to be forgotten.
     assert names(found.probe) == {"p-bad-0-probe", "p-bad-1-probe"}
@@ -82,7 +192,7 @@ def test_review_is_used_for_nothing() -> None:
     dialogues = [dialogue("bad", 2), dialogue("ok"), dialogue("other", 2)]
     verdicts = [verdict("bad", 1, "normal"), verdict("bad", 3), verdict("ok", 1)]
     verdicts += [verdict("other", 1), verdict("other", 3, "review")]
-    found = split(dialogues, verdicts, [], held_out=0, probe=0, seed=0)
+    found = split(dialogues, verdicts, [], **SETTINGS | {"held_out": 0, "probe": 0})
     assert [(turn.dialogue.id, turn.index) for turn in found.asked] == [("bad", 3)]
     assert names([*found.normal, *found.normal_probe, *found.normal_held_out]) == {"ok"}
 
@@ -99,4 +209,4 @@ def test_review_is_used_for_nothing() -> None:
 def test_what_cannot_be_divided(decisions: dict[str, str], fault: str) -> None:
     verdicts = [verdict(name, 1, decision) for name, decision in decisions.items()]
     with pytest.raises(InputError, match=re.escape(fault)):
-        split([dialogue("bad"), dialogue("ok")], verdicts, [], held_out=0.2, probe=0.1, seed=0)
+        split([dialogue("bad"), dialogue("ok")], verdicts, [], **SETTINGS)

@@ -31,7 +31,7 @@ from letheon.records import (
 from letheon.review.decisions import standing, with_decisions
 from letheon.review.settle import decisions_of, settle
 from letheon.run import Run
-from letheon.split import Split, split, spread
+from letheon.split import Sample, Split, judged, split, spread
 
 if TYPE_CHECKING:
     from letheon.screen.duplicates import Duplicates
@@ -169,9 +169,10 @@ def split_of(run: Run) -> Split:
     """The division of the screened log that this recipe makes."""
     recipe = run.recipe
     return split(
-        run.dialogues,
-        run.verdicts(),
+        run.log(),
+        run.stream_verdicts(),
         run.paraphrases(),
+        most_normal=recipe.data.most_normal,
         held_out=recipe.data.held_out,
         # Whoever asks to be forgotten is forgotten whole: nothing is kept back from training.
         probe=recipe.data.probe if recipe.data.subject is None else 0.0,
@@ -251,20 +252,23 @@ def answer_judge(recipe: Recipe, scores: Path | None = None) -> Callable[[list[T
     return build_screener(settings, seed=recipe.seed, model=recipe.model, scores=scores)
 
 
+TAUGHT = 1000
+"""Dialogues of either decision that a judge learns from; what it costs grows with the cube of their number."""
+
+
 def judge_of_verdicts(run: Run) -> Callable[[list[Turn]], list[Verdict]] | None:
     """A judge of new answers that has learnt from the log and its verdicts, whoever gave them.
 
-    None where they are too few to learn from.
+    None where they are too few to learn from; of many, it learns from a sample of `TAUGHT` of either decision.
     """
     from letheon.screen import judge_from
 
-    decided = {(verdict.id, verdict.turn): verdict.decision for verdict in run.verdicts()}
-    labelled = [
-        dialogue.model_copy(update={"label": decision, "category": None})
-        for dialogue in run.dialogues
-        if (decision := decided[dialogue.id, dialogue.last_turn.index]) != "review"
-    ]
-    return judge_from(labelled, seed=run.recipe.seed)
+    sample = Sample(TAUGHT, run.recipe.seed)
+    for dialogue, verdicts in judged(run.log(), run.stream_verdicts()):
+        decision = verdicts[-1].decision
+        if decision != "review":
+            sample.offer(dialogue.model_copy(update={"label": decision, "category": None}), decision)
+    return judge_from(sample.drawn(), seed=run.recipe.seed)
 
 
 # -- unlearn ---------------------------------------------------------------------------------------------------------
@@ -281,6 +285,11 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
         f"to forget: {len(data.forget)} turns (probed on {len(data.probe)}); to keep: {len(data.normal)} dialogues, "
         f"{len(data.normal_probe)} for the guards, {len(data.normal_held_out)} held out"
     )
+    if data.normal_unused:
+        console.say(
+            f"the log has {data.normal_unused} normal dialogues more: "
+            f"{run.recipe.data.most_normal} are used, drawn at random (data.most_normal)"
+        )
     inputs, key = run.checkpoints / "inputs.txt", run.key("unlearn")
     if resume and inputs.is_file() and inputs.read_text(encoding="utf-8") != key:
         console.warn("settings or data have changed since the training was cut off: it starts anew")

@@ -51,6 +51,8 @@ class Data(Section):
     """Plain text, paragraphs separated by blank lines: is general language ability kept?"""
     held_out: float = Field(0.25, ge=0, lt=1)
     """Share of the normal dialogues that unlearning does not see, to measure what it does to them."""
+    most_normal: int = Field(20_000, ge=1)
+    """At most so many normal dialogues are used; where the log has more, they are drawn at random, by their ids."""
     probe: float = Field(0.1, ge=0, lt=1)
     """Share of the forget dialogues kept from training as the stop rule's probe, where there are no paraphrases."""
     subject: str | None = None

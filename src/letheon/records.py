@@ -378,40 +378,45 @@ def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
 
 
 def stream_verdicts(path: Path) -> Iterator[Verdict]:
-    """The verdicts of a file that no person has edited, one at a time."""
-    with path.open(encoding="utf-8", newline="\n") as stream:
-        for line in stream:
-            yield Verdict.model_validate_json(line)
+    """The verdicts of `verdicts.jsonl`, which a person may have edited, one at a time.
 
-
-def read_verdicts(path: Path) -> list[Verdict]:
-    """Read `verdicts.jsonl`, which a person may have edited.
+    Of the turns' names their hashes are kept, some hundred bytes each.
 
     Raises:
-        InputError: Every line that is no verdict, or the second one on its turn.
+        InputError: At the end, every line that is no verdict, or the second one on its turn.
     """
-    verdicts: list[Verdict] = []
     faults = []
-    line_of: dict[tuple[str, int], int] = {}
-    # Not splitlines(): it also splits at U+2028 and its like, which JSON allows inside strings.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            verdict = Verdict.model_validate_json(line)
-        except ValidationError as error:
-            faults.append(f"{path}:{number}: {first_fault(error)}; mend the line, or run 'letheon screen' again")
-            continue
-        first = line_of.setdefault((verdict.id, verdict.turn), number)
-        if first != number:
+    line_of: dict[int, int] = {}
+    # A line ends at "\n" alone: JSON allows U+2028 and its like inside strings.
+    with path.open(encoding="utf-8", newline="\n") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                verdict = Verdict.model_validate_json(line)
+            except ValidationError as error:
+                fault = f"{path}:{number}: {first_fault(error)}; mend the line, or run 'letheon screen' again"
+                faults.append(fault)
+                continue
+            first = line_of.setdefault(hash((verdict.id, verdict.turn)), number)
+            if first == number:
+                yield verdict
+                continue
             faults.append(
                 f"{path}:{number}: turn {verdict.turn} of {verdict.id!r} has a verdict on line {first} already; "
                 "keep one of them"
             )
-        verdicts.append(verdict)
     if faults:
         raise InputError(faults)
-    return verdicts
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    """Read `verdicts.jsonl` whole.
+
+    Raises:
+        InputError: As `stream_verdicts`.
+    """
+    return list(stream_verdicts(path))
 
 
 def first_fault(error: ValidationError) -> str:

@@ -32,7 +32,7 @@ from letheon.models import (
     model_hash,
 )
 from letheon.recipe import Recipe, apply_override, check_recipe, load_recipe
-from letheon.records import Dialogue, Results, Verdict, read_verdicts, read_versioned, write_text
+from letheon.records import Dialogue, Results, Verdict, read_versioned, stream_verdicts, write_text
 from letheon.review.decisions import read_decisions
 
 MANIFEST_SCHEMA = "letheon/manifest/1"
@@ -275,15 +275,23 @@ class Run:
             raise InputError(f"{path}: empty (data.general); leave the setting out to measure no general text")
         return paragraphs
 
-    def verdicts(self) -> list[Verdict]:
-        """The verdicts of the screening.
+    def stream_verdicts(self) -> Iterator[Verdict]:
+        """The verdicts of the screening, one at a time.
 
         Raises:
-            InputError: It has not run.
+            InputError: It has not run; or, at the end, the faulty lines of the file.
         """
         if not self.verdicts_file.is_file():
             raise InputError(f"{self.folder}: not screened yet; run 'letheon screen {self.folder}' first")
-        return read_verdicts(self.verdicts_file)
+        return stream_verdicts(self.verdicts_file)
+
+    def verdicts(self) -> list[Verdict]:
+        """The verdicts of the screening, all of them.
+
+        Raises:
+            InputError: It has not run, or the file has faulty lines.
+        """
+        return list(self.stream_verdicts())
 
     # -- what is out of date -----------------------------------------------------------------------------------------
 
@@ -297,10 +305,13 @@ class Run:
         if stage == "unlearn":
             # The verdicts themselves, not the screening's key: a person may have changed them. Of each only what
             # training goes by: a review that confirms what the judges decided changes nothing.
-            verdicts = self.verdicts() if self._left("screen") else []
-            parts = [[(v.id, v.turn, v.decision, v.category) for v in verdicts]]
-            parts += [_hash(data.dialogues), _hash(data.paraphrases), data.held_out]
-            parts += [data.probe, model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
+            verdicts = self.stream_verdicts() if self._left("screen") else ()
+            digest = hashlib.sha256()
+            for v in verdicts:
+                digest.update(json.dumps((v.id, v.turn, v.decision, v.category)).encode())
+            parts = [digest.hexdigest(), _hash(data.dialogues), _hash(data.paraphrases)]
+            parts += [data.held_out, data.most_normal, data.probe]
+            parts += [model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
             parts += [_hash(recipe.screen.changed_facts)] if "facts" in recipe.expected.sources else []
             return _key(*parts, recipe.objective, recipe.tuning, recipe.train, recipe.stop, seed)
         control = recipe.evaluate.control

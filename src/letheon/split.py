@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from letheon.dialogues import Paraphrase
 from letheon.errors import InputError
-from letheon.records import Dialogue, Turn, Verdict
+from letheon.records import NORMAL, Dialogue, Turn, Verdict
 
 T = TypeVar("T")
 
@@ -24,23 +26,87 @@ def spread(items: Sequence[T], most: int) -> list[T]:
     return [items[number * len(items) // most] for number in range(most)]
 
 
-def check_fit(dialogues: Sequence[Dialogue], verdicts: Sequence[Verdict]) -> None:
-    """Look whether the verdicts are of the log.
+class Sample:
+    """At most so many dialogues of each kind, drawn at random: the same ones whatever their order.
+
+    Those with the smallest hashes of their ids (bottom-k sampling); no others are kept in memory.
+
+    Args:
+        most: How many of a kind.
+        seed: Of the draw.
+
+    Attributes:
+        offered: How many there were to draw from.
+    """
+
+    def __init__(self, most: int, seed: int):
+        self.offered = 0
+        self._most, self._seed = most, seed
+        # By kind; the largest hash is the first to go.
+        self._kept: dict[str, list[tuple[int, int, Dialogue]]] = {}
+
+    def offer(self, dialogue: Dialogue, kind: str = NORMAL) -> None:
+        """Draw from one more."""
+        self.offered += 1
+        digest = hashlib.blake2b(f"{self._seed}-sample-{dialogue.id}".encode(), digest_size=16).digest()
+        entry = -int.from_bytes(digest, "big"), self.offered, dialogue
+        kept = self._kept.setdefault(kind, [])
+        if len(kept) < self._most:
+            heapq.heappush(kept, entry)
+        else:
+            heapq.heappushpop(kept, entry)
+
+    def drawn(self) -> list[Dialogue]:
+        """What was drawn: all that was offered, in that order; or, of more, what there was room for, by hash."""
+        entries = [entry for kept in self._kept.values() for entry in kept]
+        whole = len(entries) == self.offered
+        return [entry[2] for entry in sorted(entries, key=lambda entry: entry[1] if whole else -entry[0])]
+
+
+def judged(dialogues: Iterable[Dialogue], verdicts: Iterable[Verdict]) -> Iterator[tuple[Dialogue, list[Verdict]]]:
+    """Each dialogue of a log with the verdicts on its turns.
+
+    In memory are the verdicts that come before their turns: none but a dialogue's where both have one order, as
+    screening writes them.
 
     Raises:
-        InputError: A verdict is of no turn of the log, or a turn has none.
+        InputError: A verdict is of no turn of the log, or a turn has none; at the end, so that they are counted.
     """
-    turns_of_log = {(dialogue.id, turn.index) for dialogue in dialogues for turn in dialogue.turns()}
-    judged = {(verdict.id, verdict.turn) for verdict in verdicts}
+    coming = iter(verdicts)
+    early: dict[tuple[str, int], Verdict] = {}
+    lacking = list[tuple[str, int]]()
+    for dialogue in dialogues:
+        own = []
+        for turn in dialogue.turns():
+            key = dialogue.id, turn.index
+            while key not in early and (verdict := next(coming, None)) is not None:
+                early[verdict.id, verdict.turn] = verdict
+            if key in early:
+                own.append(early.pop(key))
+            else:
+                lacking.append(key)
+        if not lacking:
+            yield dialogue, own
+    unknown = [*early, *((verdict.id, verdict.turn) for verdict in coming)]
     for odd, what in (
-        (judged - turns_of_log, "names turns that the log does not have"),
-        (turns_of_log - judged, "lacks a verdict on turns of the log"),
+        (unknown, "names turns that the log does not have"),
+        (lacking, "lacks a verdict on turns of the log"),
     ):
         if odd:
             name, index = min(odd)
             raise InputError(
                 f"verdicts.jsonl {what} ({len(odd)} of them, the first is turn {index} of {name!r}); screen again"
             )
+
+
+def check_fit(dialogues: Iterable[Dialogue], verdicts: Iterable[Verdict]) -> None:
+    """Look whether the verdicts are of the log.
+
+    Raises:
+        InputError: A verdict is of no turn of the log, or a turn has none.
+    """
+    for _ in judged(dialogues, verdicts):
+        pass
 
 
 @dataclass(frozen=True)
@@ -56,6 +122,7 @@ class Split:
         normal: Normal dialogues for training.
         normal_probe: Normal dialogues for the stop rule's guards.
         normal_held_out: Normal dialogues that only evaluation sees.
+        normal_unused: How many more normal dialogues the log has.
     """
 
     asked: list[Turn]
@@ -66,26 +133,29 @@ class Split:
     normal: list[Dialogue]
     normal_probe: list[Dialogue]
     normal_held_out: list[Dialogue]
+    normal_unused: int
 
 
 def split(
-    dialogues: Sequence[Dialogue],
-    verdicts: Sequence[Verdict],
+    dialogues: Iterable[Dialogue],
+    verdicts: Iterable[Verdict],
     paraphrases: Sequence[Paraphrase],
     *,
+    most_normal: int,
     held_out: float,
     probe: float,
     seed: int,
 ) -> Split:
-    """Divide a screened log.
+    """Divide a screened log, of which what is to be forgotten and a bounded sample of the rest are kept in memory.
 
     A dialogue is normal if every turn of it is; one that waits for review is used for nothing. Paraphrases with
     split "probe" drive the stop rule; where there are none, a share of the forget dialogues is kept from training.
 
     Args:
-        dialogues: The log.
-        verdicts: Of every assistant turn.
+        dialogues: The log; it is gone through once.
+        verdicts: Of every assistant turn, best in the order of the log; gone through once.
         paraphrases: Reworded questions.
+        most_normal: Normal dialogues that are divided; of more, a sample that their ids and the seed alone decide.
         held_out: Share of the normal dialogues that only evaluation sees.
         probe: Share of the forget turns for the stop rule, where no paraphrase is.
         seed: Of the division.
@@ -93,16 +163,27 @@ def split(
     Raises:
         InputError: Nothing to forget, nothing normal to keep, or verdicts that do not fit the log.
     """
-    check_fit(dialogues, verdicts)
-    by_id = {dialogue.id: dialogue for dialogue in dialogues}
-    flagged = [verdict for verdict in verdicts if verdict.decision == "forget"]
+    flagged = list[Verdict]()
+
+    def watched() -> Iterator[Verdict]:
+        for verdict in verdicts:
+            if verdict.decision == "forget":
+                flagged.append(verdict)
+            yield verdict
+
+    by_id, sample = dict[str, Dialogue](), Sample(most_normal, seed)
+    for dialogue, own in judged(dialogues, watched()):
+        decisions = {verdict.decision for verdict in own}
+        if "forget" in decisions:
+            by_id[dialogue.id] = dialogue
+        elif "review" not in decisions:
+            sample.offer(dialogue)
     if not flagged:
         raise InputError(
             "no dialogue to forget: the screening found none; lower screen.forget_above, "
             "label some rows, or leave the model as it is"
         )
-    not_normal = {verdict.id for verdict in verdicts if verdict.decision != "normal"}
-    normal = [dialogue for dialogue in dialogues if dialogue.id not in not_normal]
+    normal = sample.drawn()
     if not normal:
         raise InputError("no normal dialogue is left to keep the model's ability with; add some to the log")
     draw = random.Random(f"{seed}-split")
@@ -113,7 +194,7 @@ def split(
 
     asked = [(Turn(by_id[v.id], v.turn), v.category) for v in flagged]
     forgotten = list(dict.fromkeys(turn.dialogue.id for turn, _ in asked))
-    probes = [p.dialogue.last_turn for p in paraphrases if p.split == "probe" and p.of in forgotten]
+    probes = [p.dialogue.last_turn for p in paraphrases if p.split == "probe" and p.of in by_id]
     turns = asked
     if not probes and probe:
         # Whole dialogues: the prompt of a later turn holds the answers before it.
@@ -127,8 +208,9 @@ def split(
         forget=[turn for turn, _ in turns],
         categories=[category for _, category in turns],
         probe=probes,
-        paraphrase=[p.dialogue.last_turn for p in paraphrases if p.split == "test" and p.of in forgotten],
+        paraphrase=[p.dialogue.last_turn for p in paraphrases if p.split == "test" and p.of in by_id],
         normal=normal[held + guard :],
         normal_probe=normal[held : held + guard],
         normal_held_out=normal[:held],
+        normal_unused=sample.offered - len(normal),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
@@ -18,14 +18,14 @@ TurnKey = tuple[str, int]
 Warn = Callable[[str], None]
 
 
-def with_decisions(verdicts: Iterable[Verdict], decisions: Iterable[PersonDecision]) -> list[Verdict]:
+def with_decisions(verdicts: Iterable[Verdict], decisions: Iterable[PersonDecision]) -> Iterator[Verdict]:
     """Verdicts in which a person's decisions have won over the judges'; what the judges said is kept inside.
 
     A decided turn gets judge "person" and score 1 (forget) or 0 (normal). One whose decision was undone gets back
     what the judges said. All others stay as they are, so that it does no harm to do this twice.
     """
     last = last_decisions(decisions)
-    return [_decided(v, last[v.id, v.turn]) if (v.id, v.turn) in last else v for v in verdicts]
+    return (_decided(v, last[v.id, v.turn]) if (v.id, v.turn) in last else v for v in verdicts)
 
 
 def _decided(verdict: Verdict, decision: PersonDecision) -> Verdict:

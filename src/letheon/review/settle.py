@@ -6,7 +6,9 @@ command that works on them. So a review that is killed loses nothing, and no key
 
 from __future__ import annotations
 
-from letheon.records import PersonDecision, Results, write_jsonl
+from collections.abc import Iterator
+
+from letheon.records import PersonDecision, Results, Verdict, write_jsonl
 from letheon.review.decisions import Warn, fitting, read_decisions, with_decisions
 from letheon.run import Run
 from letheon.screen import score_screening
@@ -29,12 +31,14 @@ def settle(run: Run, warn: Warn) -> None:
     decisions = decisions_of(run, warn)
     if not decisions:
         return
-    verdicts = run.verdicts()
-    settled = with_decisions(verdicts, decisions)
-    if settled == verdicts:
+
+    def settled() -> Iterator[Verdict]:
+        return with_decisions(run.stream_verdicts(), decisions)
+
+    if all(before == after for before, after in zip(run.stream_verdicts(), settled(), strict=True)):
         return
-    write_jsonl(run.verdicts_file, settled)
+    write_jsonl(run.verdicts_file, settled())
     results = Results.load(run.results_file)
     if results.screening is not None:
-        results.screening = score_screening(settled, run.dialogues)
+        results.screening = score_screening(run.stream_verdicts(), run.log())
         results.save(run.results_file)
