@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from letheon.bench import grid, tasks
 from letheon.bench.compare import compared
 from letheon.bench.look import look, memorised
@@ -162,7 +160,7 @@ class _Seed:
         models = {}
         for name, made in ((BEFORE, victim), (CONTROL, control)):
             with self.console.progress(f"looking at the {'victim' if name == BEFORE else name}"):
-                models[name] = _on_device(load_model(str(made.folder)).eval())
+                models[name] = load_model(str(made.folder)).eval()
                 seen[name] = self._metrics(models[name], tokenizer)
         for name, made in ((BEFORE, victim), (CONTROL, control)):
             save(self.plan.output, self._reference(name, made, self._worth(seen[name], seen[BEFORE], seen[CONTROL])))
@@ -290,11 +288,6 @@ class _Seed:
             return all(found[name] <= limit for name, limit in limits.items())
 
         return reached
-
-
-def _on_device(model: Model) -> Model:
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return model if device is None else model.to(device)
 
 
 def _in_words(error: Exception) -> str:
