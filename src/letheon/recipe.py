@@ -356,8 +356,8 @@ class Tuning(Section):
 
     kind: Literal["lora", "full"] = "lora"
     """lora: an adapter; full: the model's own weights."""
-    layers: str = "auto"
-    """Of which layers: all, top-8 (the last eight), a share (top-66%); auto: top-66% with lora, all with full."""
+    layers: str | None = None
+    """Of which layers: all, top-8 (the last eight), a share; null: top-66% with lora, all with full; auto: a trial."""
     damping: float | None = Field(0.1, gt=0)
     """Contrast and directions: steps spare what normal answers are sensitive to; larger spares less, null nothing."""
     lora: Lora = Lora()
@@ -365,8 +365,8 @@ class Tuning(Section):
 
     @field_validator("layers")
     @classmethod
-    def _layers_are_all_or_the_last(cls, layers: str) -> str:
-        if not re.fullmatch(r"auto|all|top-[1-9]\d*%?", layers):
+    def _layers_are_all_or_the_last(cls, layers: str | None) -> str | None:
+        if layers is not None and not re.fullmatch(r"auto|all|top-[1-9]\d*%?", layers):
             raise ValueError(f"{layers!r} is none of: auto, all, a number such as top-8, a share such as top-66%")
         return layers
 

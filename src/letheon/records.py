@@ -231,6 +231,35 @@ class Stop(Record):
     within_guards: bool = True
 
 
+class TriedLayers(Record):
+    """What a few steps did with an adapter on some of the layers, or with those layers' own weights.
+
+    Attributes:
+        layers: Which, as of the recipe's `tuning.layers`.
+        forgetting: log(left to forget before / after), in [0, ∞) but for harm done; None where it has diverged.
+        kl: KL to the model before, on the normal probe, nats a token; None where it has diverged.
+        harm: KL for as much forgetting as with all layers, in multiples of theirs; None where too little is forgotten
+            to tell.
+        seconds: Of a step, the median.
+        prepare: Seconds before the first step.
+    """
+
+    layers: str
+    forgetting: float | None
+    kl: float | None
+    harm: float | None = None
+    seconds: float
+    prepare: float
+
+
+class LayerTrial(Record):
+    """Which layers were chosen (as of `tuning.layers`), why, and what was tried, the most layers first."""
+
+    chosen: str
+    why: str
+    tried: tuple[TriedLayers, ...] = ()
+
+
 class Outlook(Record):
     """What to expect of a screening: how it does on its examples, each judged without having been learnt from.
 
@@ -299,6 +328,7 @@ class Results(BaseModel):
 
     schema_: Literal["letheon/results/1"] = Field(default="letheon/results/1", alias="schema")
     verdict: Headline | None = None
+    layers: LayerTrial | None = None
     stop: Stop | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
     peak_memory_mb: dict[str, float] = Field(default_factory=dict)

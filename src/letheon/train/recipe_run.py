@@ -29,11 +29,12 @@ from letheon.objective import (
     SimNPO,
     Term,
 )
-from letheon.recipe import ObjectiveRecipe, Recipe
-from letheon.records import Stop
+from letheon.recipe import ObjectiveRecipe, Recipe, Tuning
+from letheon.records import LayerTrial, Stop, write_text
 from letheon.run import Run
 from letheon.split import Split
 from letheon.train.config import UnlearnConfig
+from letheon.train.depth import check_alone, choose_layers
 from letheon.train.progress import quiet
 from letheon.train.scope import adapter_for, freeze_lower
 from letheon.train.trainer import STATE_FILE, UnlearnTrainer
@@ -44,17 +45,61 @@ LORA_SAVE_STEPS, FULL_SAVE_STEPS = 10, 25
 GUARDING = 8
 """Every so many of the rehearsed answers are not trained on: the guards see them."""
 
+TRIAL_FILE = "layers.json"
+
 NUMBER = {"class", "int", "float", "None"}
 """The words in a numeric field's type, such as "<class 'int'>" or "float | None"."""
+
+
+def training_data(
+    recipe: Recipe, tokenizer: Tokenizer, targets: Sequence[Target], data: Split, rehearsed: Sequence[Encoded]
+) -> dict[str, Any]:
+    """What a recipe's trainer is given beside model and settings.
+
+    Args:
+        recipe: The recipe.
+        tokenizer: The tokenizer.
+        targets: What to forget, and what to say instead.
+        data: The division of the log.
+        rehearsed: What the model answered to everyday questions, to be kept too.
+    """
+    return {
+        "forget_dataset": targets,
+        "normal_dataset": [*data.normal, *(answer for n, answer in enumerate(rehearsed) if n % GUARDING)],
+        "probe_dataset": data.probe,
+        # A tenth of a log is few, and two that break would end the run.
+        "normal_probe_dataset": [*data.normal_probe, *rehearsed[::GUARDING]],
+        "objective": objective_of(recipe.objective),
+        "processing_class": tokenizer,
+    }
+
+
+def chosen_before(run: Run) -> LayerTrial | None:
+    """The trial of layers of a training that was cut off after it; None where there was none."""
+    file = run.checkpoints / TRIAL_FILE
+    return LayerTrial.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def choose_for_recipe(run: Run, model: Model, data: dict[str, Any], update: OnProgress) -> LayerTrial:
+    """Try out which layers to tune, and leave the trial beside the checkpoints: seconds differ from day to day.
+
+    Args:
+        run: The run.
+        model: Its model.
+        data: As of `training_data`.
+        update: Progress, in steps.
+    """
+    settings = training_settings(run.recipe, str(run.checkpoints))
+    trial = choose_layers(model, run.recipe.tuning, settings, progress=update, **data)
+    write_text(run.checkpoints / TRIAL_FILE, trial.model_dump_json() + "\n")
+    return trial
 
 
 def train_from_recipe(
     run: Run,
     model: Model,
-    tokenizer: Tokenizer,
-    targets: Sequence[Target],
-    data: Split,
-    rehearsed: Sequence[Encoded],
+    tuning: Tuning,
+    data: dict[str, Any],
     update: OnProgress,
     *,
     resume: bool,
@@ -65,10 +110,8 @@ def train_from_recipe(
     Args:
         run: The run.
         model: Its model.
-        tokenizer: The tokenizer.
-        targets: What to forget, and what to say instead.
-        data: The division of the log.
-        rehearsed: What the model answered to everyday questions, to be kept too.
+        tuning: Which weights learn, with layers that have been chosen.
+        data: As of `training_data`.
         update: Progress, in steps.
         resume: Continue from the last checkpoint, if there is one.
         keep_cache: Leave what the model said before in the run folder, for the next training.
@@ -76,7 +119,6 @@ def train_from_recipe(
     Returns:
         The trained model (with its adapter), and why training stopped.
     """
-    tuning = run.recipe.tuning
     if tuning.kind == "full":
         freeze_lower(model, tuning)
     settings = training_settings(run.recipe, str(run.checkpoints))
@@ -84,15 +126,9 @@ def train_from_recipe(
     trainer = UnlearnTrainer(
         model,
         settings,
-        forget_dataset=targets,
-        normal_dataset=[*data.normal, *(answer for n, answer in enumerate(rehearsed) if n % GUARDING)],
-        probe_dataset=data.probe,
-        # A tenth of a log is few, and two that break would end the run.
-        normal_probe_dataset=[*data.normal_probe, *rehearsed[::GUARDING]],
-        objective=objective_of(run.recipe.objective),
         peft_config=None if tuning.kind == "full" else adapter_for(model, tuning),
-        processing_class=tokenizer,
         callbacks=[TrainingLog(run, append=resume)],
+        **data,
     )
     quiet(trainer, update)
     trainer.train(resume_from_checkpoint=_last_checkpoint(run) if resume else None)
@@ -189,9 +225,12 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
     if faults:
         raise InputError(faults)
     try:
-        return UnlearnConfig(**settings)
+        config = UnlearnConfig(**settings)
     except (TypeError, ValueError) as error:
         raise InputError(f"train: {' '.join(str(error).split())}") from None
+    if recipe.tuning.layers == "auto":
+        check_alone(config)
+    return config
 
 
 class TrainingLog(TrainerCallback):  # type: ignore[misc]

@@ -13,8 +13,8 @@ from letheon.models import Model
 from letheon.prefix import decoder_layers
 from letheon.recipe import Tuning
 
-ADAPTED = "top-66%"
-"""The layers that have an adapter by default: on lower ones it costs more than it adds."""
+DEFAULT_LAYERS = {"lora": "top-66%", "full": "all"}
+"""The layers that learn by default, by kind: an adapter on the lower ones costs more than it adds."""
 
 
 def adapter_for(model: Model, tuning: Tuning | None = None) -> Any:
@@ -23,6 +23,9 @@ def adapter_for(model: Model, tuning: Tuning | None = None) -> Any:
     Args:
         model: The model that the adapter is for.
         tuning: The section; None: the defaults, on which Letheon's numbers are measured.
+
+    Raises:
+        InputError: The layers are still to be chosen.
     """
     from peft import LoraConfig
 
@@ -33,7 +36,7 @@ def adapter_for(model: Model, tuning: Tuning | None = None) -> Any:
     excluded = [one for one in recipe.exclude_modules if any(f".{name}".endswith(f".{one}") for name in linear)]
     options: dict[str, Any] = {"target_modules": recipe.target_modules, "exclude_modules": excluded}
     total = model.config.get_text_config().num_hidden_layers
-    if (top := top_layers(ADAPTED if tuning.layers == "auto" else tuning.layers, total)) < total:
+    if (top := top_layers(named_layers(tuning), total)) < total:
         # PEFT takes numbers of layers beside names of modules only.
         if recipe.target_modules == "all-linear":
             options["target_modules"] = {name.rsplit(".", 1)[-1] for name in linear}
@@ -57,18 +60,32 @@ def freeze_lower(model: Model, tuning: Tuning) -> None:
         tuning: A recipe's section.
 
     Raises:
-        InputError: The model's layers are not in one list.
+        InputError: The model's layers are not in one list, or they are still to be chosen.
     """
-    if tuning.layers in {"auto", "all"}:
+    layers = named_layers(tuning)
+    if layers == "all":
         return
     found = decoder_layers(model)
     if not found:
         raise InputError(
-            f"tuning.layers={tuning.layers}: {type(model).__name__} has no list of layers; set it to all"
+            f"tuning.layers={layers}: {type(model).__name__} has no list of layers; set it to all"
         )
     model.requires_grad_(False)
-    for layer in found[-top_layers(tuning.layers, len(found)) :]:
+    for layer in found[-top_layers(layers, len(found)) :]:
         layer.requires_grad_(True)
+
+
+def named_layers(tuning: Tuning) -> str:
+    """The layers that a section means, by name.
+
+    Raises:
+        InputError: They are to be chosen by a trial.
+    """
+    if tuning.layers == "auto":
+        raise InputError(
+            "tuning.layers=auto is a trial on your data: letheon.choose_layers takes it, and returns the layers to set"
+        )
+    return tuning.layers or DEFAULT_LAYERS[tuning.kind]
 
 
 def top_layers(layers: str, total: int) -> int:
