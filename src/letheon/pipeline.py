@@ -316,9 +316,7 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
                 console.say(line)
             tuning = tuning.model_copy(update={"layers": trial.chosen})
         with console.progress("unlearning") as update:
-            trained, stop = train_from_recipe(
-                run, model, tuning, given, update, resume=resume, keep_cache=keep_cache
-            )
+            trained, stop = train_from_recipe(run, model, tuning, given, update, resume=resume, keep_cache=keep_cache)
     scratch = run.folder / "model.new"
     shutil.rmtree(scratch, ignore_errors=True)
     try:

@@ -357,7 +357,7 @@ class Tuning(Section):
     kind: Literal["lora", "full"] = "lora"
     """lora: an adapter; full: the model's own weights."""
     layers: str | None = None
-    """Of which layers: all, top-8 (the last eight), a share; null: top-66% with lora, all with full; auto: a trial."""
+    """Which layers: all, top-8 (the last eight), a share; null: top-66% with lora, all with full; auto: a trial."""
     damping: float | None = Field(0.1, gt=0)
     """Contrast and directions: steps spare what normal answers are sensitive to; larger spares less, null nothing."""
     lora: Lora = Lora()

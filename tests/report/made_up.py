@@ -102,6 +102,15 @@ def results(show_texts: bool) -> Results:
                 "why": "The old answers are as improbable as for a model that never saw them (0.061 against 0.058), "
                 "and normal answers kept 97.5% of their probability.",
             },
+            "layers": {
+                "chosen": "top-66%",
+                "why": "forgets most in a second (0.62)",
+                "tried": [
+                    {"layers": "all", "forgetting": 0.71, "kl": 0.021, "harm": 1, "seconds": 1.4, "prepare": 14.2},
+                    {"layers": "top-66%", "forgetting": 0.62, "kl": 0.016, "harm": 1, "seconds": 1, "prepare": 11},
+                    {"layers": "top-33%", "forgetting": None, "kl": None, "seconds": 0.5, "prepare": 8.8},
+                ],
+            },
             "stop": {"step": 45, "reason": "forgotten: 8% of probe tokens are still preferred, at most 10% may be."},
             "seconds": {"prepare": 12.1, "screen": 8.4, "unlearn": 93.2, "control": 241.5, "evaluate": 71.9},
             "peak_memory_mb": {"unlearn": 1890.0, "control": 1720.0},

@@ -15,8 +15,8 @@ from letheon.expected import Target
 from letheon.recipe import Full, Lora, Tuning
 from letheon.records import Dialogue, LayerTrial, TriedLayers
 from letheon.train import UnlearnConfig, UnlearnTrainer, adapter_for, choose_layers
-from letheon.train import depth as depth_module
 from letheon.train.depth import AS_BLUNT, STEPS, pick
+from letheon.train.scope import freeze_lower
 
 
 def tried(layers: str, forgetting: float | None, kl: float | None, seconds: float) -> TriedLayers:
@@ -99,7 +99,7 @@ def choose(tmp_path: Path, tiny_tokenizer: Any, targets: list[Target], normal: l
 
     def call(model: Any, tuning: Tuning | None = None, **settings: Any) -> LayerTrial:
         data = {"forget_dataset": targets, "normal_dataset": normal, "processing_class": tiny_tokenizer}
-        data |= {name: settings.pop(name) for name in list(settings) if name.endswith("_dataset")}
+        data |= {name: settings.pop(name) for name in [*settings] if name.endswith("_dataset") or name == "progress"}
         given = {"output_dir": str(tmp_path / "run"), "use_cpu": True, "bf16": False, "learning_rate": 2e-2}
         return choose_layers(model, tuning, UnlearnConfig(**{**given, **settings}), **data)
 
@@ -128,7 +128,6 @@ def test_the_model_is_put_back_as_it_was(
     before = {name: value.clone() for name, value in model.state_dict().items()}
     learning = [parameter.requires_grad for parameter in model.parameters()]
     modules, attributes = [*model.modules()], dict(vars(model))
-    told: list[tuple[int, int]] = []
     trial = choose(model, tuning, bf16=bf16, **settings_of(tuning))
     assert [one.layers for one in trial.tried] == ["all", "top-33%"]
     assert all(one.forgetting is not None and one.seconds > 0 and one.prepare > 0 for one in trial.tried)
@@ -139,7 +138,6 @@ def test_the_model_is_put_back_as_it_was(
     assert [*model.modules()] == modules
     assert vars(model) == attributes
     assert not list((tmp_path / "run").iterdir())
-    assert told == []
 
 
 def test_figures_are_those_of_a_training(
@@ -165,9 +163,79 @@ def test_figures_are_those_of_a_training(
             stop_kl_budget=1000.0,
         )
         trainer.train()
-        before, after = (
-            next(p for p in trainer.probes if p.step == step and p.alpha == 1) for step in (0, STEPS)
-        )
+        before, after = (next(p for p in trainer.probes if p.step == step and p.alpha == 1) for step in (0, STEPS))
         left = [max(1.0, p.probability / 0.1, p.extraction_strength / 0.1) for p in (before, after)]
         assert one.forgetting == pytest.approx(math.log(left[0] / left[1]), rel=1e-4)
         assert one.kl == pytest.approx(after.kl, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["contrast", "full"])
+def test_an_interrupted_trial_puts_the_model_back(
+    memorised: Callable[[], Any], choose: Choose, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    after_step = UnlearnTrainer._after_step
+
+    def interrupt(self: UnlearnTrainer, step: int) -> bool:
+        after_step(self, step)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(UnlearnTrainer, "_after_step", interrupt)
+    model = memorised()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        choose(model, KINDS[kind])
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_progress_runs_through_all_depths(memorised: Callable[[], Any], choose: Choose) -> None:
+    told: list[tuple[int, int]] = []
+    choose(memorised(), progress=lambda done, total: told.append((done, total)))
+    assert told == [*((done, 2 * STEPS) for done in (*range(STEPS + 1), *range(STEPS, 2 * STEPS + 1)))]
+
+
+def test_a_training_shorter_than_the_trial_is_tried_as_it_is(memorised: Callable[[], Any], choose: Choose) -> None:
+    trial = choose(memorised(), max_steps=2, warmup_steps=0)
+    assert all(one.forgetting is not None for one in trial.tried)
+
+
+def test_a_diverged_depth_has_no_figures(memorised: Callable[[], Any], choose: Choose) -> None:
+    trial = choose(memorised(), Tuning(lora=Lora(init="random")), adapter_init="random", learning_rate=1e30)
+    assert [(one.forgetting, one.kl, one.harm) for one in trial.tried] == [(None, None, None)] * 2
+    assert trial.chosen == "top-66%"
+
+
+@pytest.mark.parametrize(("kind", "default"), [("lora", "top-66%"), ("full", "all")])
+def test_nothing_is_tried_where_there_is_nothing_to_choose(
+    tiny_model: Callable[..., Any], choose: Choose, kind: str, default: str
+) -> None:
+    tuning = Tuning(kind=kind, layers="auto")
+    clean = choose(tiny_model(), tuning)
+    assert clean == LayerTrial(chosen=default, why="the default: the model does not say the old answers as it is")
+    single = choose(tiny_model(num_hidden_layers=1), tuning)
+    assert single == LayerTrial(chosen=default, why="the default: the model has but one layer")
+
+
+def test_faults_are_named(
+    memorised: Callable[[], Any], choose: Choose, lora: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import get_peft_model
+
+    with pytest.raises(InputError, match="the model has an adapter"):
+        choose(get_peft_model(memorised(), lora()))
+    with pytest.raises(InputError, match="forget_dataset is missing or empty"):
+        choose(memorised(), forget_dataset=[])
+    with pytest.raises(InputError, match="normal_dataset is missing or empty: what normal answers pay"):
+        choose(memorised(), normal_dataset=None)
+    with monkeypatch.context() as several:
+        several.setattr(UnlearnConfig, "world_size", 2)
+        with pytest.raises(InputError, match="each of 2 processes would choose for itself"):
+            choose(memorised())
+    for use in (lambda model: adapter_for(model, Tuning(layers="auto")), freeze_for_full):
+        with pytest.raises(InputError, match=r"letheon\.choose_layers takes it"):
+            use(memorised())
+
+
+def freeze_for_full(model: Any) -> None:
+    freeze_lower(model, Tuning(kind="full", layers="auto"))

@@ -31,7 +31,7 @@ def test_top_layers(layers: str, total: int, top: int) -> None:
     assert top_layers(layers, total) == top
 
 
-def adapted(model: Any, layers: str = Tuning().layers, **settings: Any) -> set[str]:
+def adapted(model: Any, layers: str | None = None, **settings: Any) -> set[str]:
     """The names of the adapted modules, from their layer on."""
     tuning = Tuning(layers=layers, lora=Lora(**settings))
     names = lora_layers(get_peft_model(model, adapter_for(model, tuning)))
@@ -78,10 +78,10 @@ def test_other_words_for_layers_are_refused(layers: str) -> None:
 
 def test_full_tuning_of_the_last_layers(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model(num_hidden_layers=3)
-    for layers in ("auto", "all"):
-        freeze_lower(model, Tuning(layers=layers))
+    for layers in (None, "all"):
+        freeze_lower(model, Tuning(kind="full", layers=layers))
         assert all(parameter.requires_grad for parameter in model.parameters())
-    freeze_lower(model, Tuning(layers="top-2"))
+    freeze_lower(model, Tuning(kind="full", layers="top-2"))
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert learning == {
         n for n, _ in model.named_parameters() if n.startswith(("model.layers.1.", "model.layers.2."))

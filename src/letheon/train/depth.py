@@ -169,15 +169,16 @@ def _try(
     model: Model, tuning: Tuning, args: UnlearnConfig, update: OnProgress, data: dict[str, Any]
 ) -> TriedLayers | None:
     """Take the steps at one depth; None where there is nothing to forget."""
+    assert args.output_dir is not None
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     place = TemporaryDirectory(dir=args.output_dir, prefix="trial-", ignore_cleanup_errors=True)
-    with place as folder, _as_before(model):
+    with place as own, _as_before(model):
         clock = _Clock()
         if tuning.kind == "full":
             freeze_lower(model, tuning)
         trainer = _Trial(
             model,
-            _settings(args, folder),
+            _settings(args, own),
             peft_config=None if tuning.kind == "full" else adapter_for(model, tuning),
             callbacks=[clock],
             **data,
@@ -209,13 +210,13 @@ def _settings(args: UnlearnConfig, folder: str) -> UnlearnConfig:
 def _as_before(model: Model) -> Iterator[None]:
     """After the block those parameters learn that did before, and nothing else hangs on the model than did."""
     learning = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    training, attributes = model.training, dict(vars(model))
+    training, attributes = model.training, dict(model.__dict__)
     try:
         yield
     finally:
         # Of a model that trains itself accelerate has wrapped the forward.
-        vars(model).clear()
-        vars(model).update(attributes)
+        model.__dict__.clear()
+        model.__dict__.update(attributes)
         for parameter, learns in learning.items():
             parameter.requires_grad_(learns)
         model.train(training)

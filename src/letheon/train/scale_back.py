@@ -53,7 +53,7 @@ class Line:
             files = [opened.enter_context(safe_open(file, "pt")) for file in wanted]
             for name, parameter in self._parameters.items():
                 found = [file.get_tensor(name).to(parameter.device) for file in files]
-                parameter.copy_(found[0] if len(found) == 1 else torch.lerp(*found, alpha))
+                parameter.copy_(found[0] if len(found) == 1 else torch.lerp(found[0], found[1], alpha))
 
     @contextmanager
     def at_start(self) -> Iterator[None]:

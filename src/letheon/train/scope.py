@@ -67,9 +67,7 @@ def freeze_lower(model: Model, tuning: Tuning) -> None:
         return
     found = decoder_layers(model)
     if not found:
-        raise InputError(
-            f"tuning.layers={layers}: {type(model).__name__} has no list of layers; set it to all"
-        )
+        raise InputError(f"tuning.layers={layers}: {type(model).__name__} has no list of layers; set it to all")
     model.requires_grad_(False)
     for layer in found[-top_layers(layers, len(found)) :]:
         layer.requires_grad_(True)
@@ -83,7 +81,7 @@ def named_layers(tuning: Tuning) -> str:
     """
     if tuning.layers == "auto":
         raise InputError(
-            "tuning.layers=auto is a trial on your data: letheon.choose_layers takes it, and returns the layers to set"
+            "tuning.layers=auto is a trial on your data: letheon.choose_layers takes it; set what it has chosen"
         )
     return tuning.layers or DEFAULT_LAYERS[tuning.kind]
 
