@@ -340,11 +340,9 @@ def _trial_in_words(trial: LayerTrial) -> Iterator[str]:
     """A line for each depth that was tried, and one for the choice."""
     for one in trial.tried:
         cost = f"{one.seconds:.2f} s a step, after {one.prepare:.1f} s of preparation"
-        if one.forgetting is None or one.kl is None:
-            yield f"layers {one.layers}: diverged; {cost}"
-            continue
         harm = "" if one.harm is None else f", harm × {one.harm:.2f}"
-        yield f"layers {one.layers}: forgetting {one.forgetting:.3f}, KL {one.kl:.4f}{harm}; {cost}"
+        found = f"forgetting {one.forgetting[-1]:.3f}, KL {one.kl[-1]:.4f}{harm}" if one.forgetting else "diverged"
+        yield f"layers {one.layers}: {found}; {cost}"
     yield f"layers chosen: {trial.chosen}: {trial.why}"
 
 

@@ -236,17 +236,20 @@ class TriedLayers(Record):
 
     Attributes:
         layers: Which, as of the recipe's `tuning.layers`.
-        forgetting: log(left to forget before / after), in [0, ∞) but for harm done; None where it has diverged.
-        kl: KL to the model before, on the normal probe, nats a token; None where it has diverged.
-        harm: KL for as much forgetting as with all layers, in multiples of theirs; None where too little is forgotten
-            to tell.
+        steps: How many were taken.
+        forgetting: log(left to forget before / now) at each probe, the last after the last step; none where it has
+            diverged. Higher is more forgotten.
+        kl: KL to the model before on normal answers, at the same probes; nats a token, lower is better.
+        harm: KL as a multiple of what it was with all layers when they had forgotten as much; None where too little
+            is forgotten to tell. Lower is better.
         seconds: Of a step, the median.
         prepare: Seconds before the first step.
     """
 
     layers: str
-    forgetting: float | None
-    kl: float | None
+    steps: int
+    forgetting: tuple[float, ...]
+    kl: tuple[float, ...]
     harm: float | None = None
     seconds: float
     prepare: float

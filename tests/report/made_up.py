@@ -106,9 +106,9 @@ def results(show_texts: bool) -> Results:
                 "chosen": "top-66%",
                 "why": "forgets most in a second (0.62)",
                 "tried": [
-                    {"layers": "all", "forgetting": 0.71, "kl": 0.021, "harm": 1, "seconds": 1.4, "prepare": 14.2},
-                    {"layers": "top-66%", "forgetting": 0.62, "kl": 0.016, "harm": 1, "seconds": 1, "prepare": 11},
-                    {"layers": "top-33%", "forgetting": None, "kl": None, "seconds": 0.5, "prepare": 8.8},
+                    layers("all", [0.3, 0.71], [0.008, 0.0213], 1, 1.4, 14.2),
+                    layers("top-66%", [0.3, 0.62], [0.007, 0.0151], 0.84, 1.0, 11.1),
+                    layers("top-33%", [], [], None, 0.5, 8.8),
                 ],
             },
             "stop": {"step": 45, "reason": "forgotten: 8% of probe tokens are still preferred, at most 10% may be."},
@@ -119,6 +119,13 @@ def results(show_texts: bool) -> Results:
             "examples": EXAMPLES if show_texts else [Example(id=e.id, set=e.set) for e in EXAMPLES],
         }
     )
+
+
+def layers(
+    name: str, forgetting: list[float], kl: list[float], harm: float | None, seconds: float, prepare: float
+) -> dict[str, object]:
+    figures = {"steps": 8, "forgetting": forgetting, "kl": kl, "harm": harm, "seconds": seconds, "prepare": prepare}
+    return {"layers": name, **figures}
 
 
 def estimate(mean: float, n: int) -> dict[str, object]:

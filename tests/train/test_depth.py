@@ -15,74 +15,99 @@ from letheon.expected import Target
 from letheon.recipe import Full, Lora, Tuning
 from letheon.records import Dialogue, LayerTrial, TriedLayers
 from letheon.train import UnlearnConfig, UnlearnTrainer, adapter_for, choose_layers
-from letheon.train.depth import AS_BLUNT, STEPS, pick
+from letheon.train.depth import AS_BLUNT, EVERY, STEPS, pick
 from letheon.train.scope import freeze_lower
 
+Curve = list[tuple[float, float]]
+"""(forgetting, KL) by probe."""
 
-def tried(layers: str, forgetting: float | None, kl: float | None, seconds: float) -> TriedLayers:
-    return TriedLayers(layers=layers, forgetting=forgetting, kl=kl, seconds=seconds, prepare=9.0)
+
+def tried(layers: str, curve: Curve, seconds: float) -> TriedLayers:
+    forgetting, kl = zip(*curve, strict=True) if curve else ((), ())
+    return TriedLayers(layers=layers, steps=10, forgetting=forgetting, kl=kl, seconds=seconds, prepare=9.0)
 
 
-def three(*figures: tuple[float | None, float | None, float]) -> list[TriedLayers]:
+def three(*figures: tuple[Curve, float]) -> list[TriedLayers]:
     return [tried(layers, *of) for layers, of in zip(("all", "top-66%", "top-33%"), figures, strict=True)]
 
 
 # -- the rule --------------------------------------------------------------------------------------------------------
 
+DEEPEST: Curve = [(0.2, 0.01), (0.4, 0.04), (0.8, 0.16)]
+
 
 def test_the_most_forgetting_in_a_second_at_equal_harm() -> None:
-    trial = pick(three((0.8, 0.04, 2.0), (0.8, 0.04, 1.5), (0.4, 0.01, 0.5)), "top-66%")
-    # KL grows with the square of the forgetting: a quarter of it for half of that is the same.
+    trial = pick(three((DEEPEST, 2.0), (DEEPEST, 1.5), (DEEPEST[:2], 0.5)), "top-66%")
     assert [one.harm for one in trial.tried] == [1.0, pytest.approx(1.0), pytest.approx(1.0)]
     assert trial.chosen == "top-33%"
-    assert trial.why == "forgets most in a second (0.8)"
+    assert trial.why == "forgets most in a second (0.08)"
+
+
+def test_of_equals_the_deepest() -> None:
+    assert pick(three((DEEPEST, 2.0), (DEEPEST, 2.0), (DEEPEST[:2], 1.0)), "top-66%").chosen == "all"
 
 
 def test_a_slower_shallow_depth_is_not_chosen() -> None:
-    assert pick(three((0.8, 0.04, 1.0), (0.5, 0.01, 0.9), (0.2, 0.001, 0.5)), "top-66%").chosen == "all"
+    assert pick(three((DEEPEST, 1.0), ([(0.5, 0.01)], 0.9), ([(0.2, 0.001)], 0.5)), "top-66%").chosen == "all"
 
 
 @pytest.mark.parametrize(("factor", "chosen"), [(0.99, "top-33%"), (1.01, "top-66%")])
 def test_a_blunter_depth_is_not_chosen_however_fast(factor: float, chosen: str) -> None:
-    kl = factor * AS_BLUNT * 0.04 / 4
-    trial = pick(three((0.8, 0.04, 2.0), (0.8, 0.04, 1.5), (0.4, kl, 0.1)), "all")
+    trial = pick(three((DEEPEST, 2.0), (DEEPEST, 1.5), ([(0.4, factor * AS_BLUNT * 0.04)], 0.1)), "all")
     assert trial.chosen == chosen
     assert trial.tried[2].harm == pytest.approx(factor * AS_BLUNT)
     assert ("top-33% would forget more, but at more than 1.25 times the harm" in trial.why) == (chosen == "top-66%")
 
 
-def test_less_kl_for_less_forgetting_does_not_flatter() -> None:
-    """A third of the forgetting for a third of the KL: three times the harm of forgetting as much."""
-    trial = pick(three((0.9, 0.03, 2.0), (0.9, 0.09, 1.0), (0.3, 0.01, 0.1)), "all")
-    assert [one.harm for one in trial.tried] == [1.0, pytest.approx(3), pytest.approx(3)]
-    assert trial.chosen == "all"
-    assert "top-66% and top-33% would forget more" in trial.why
+def test_harm_is_compared_at_the_same_forgetting() -> None:
+    """Of two curves at the lesser end, between probes in proportion, from nothing on."""
+    trial = pick(three((DEEPEST, 1.0), ([(0.3, 0.1)], 1.0), ([(1.0, 0.2), (1.6, 1.0)], 1.0)), "all")
+    # (.01 + .04) / 2 of the deepest at .3; and .16 of the last at .8, half of which is forgotten at 1.6.
+    assert [one.harm for one in trial.tried] == [1.0, pytest.approx(0.1 / 0.025), pytest.approx(0.16 / 0.16)]
+    assert trial.chosen == "top-33%"
+    # No more KL after as many steps, and four times as much for the same forgetting.
+    blunt = pick(three((DEEPEST, 2.0), ([(0.4, 0.16)], 0.1), (DEEPEST, 2.0)), "all")
+    assert blunt.tried[1].harm == pytest.approx(4)
+    assert blunt.chosen == "all"
+
+
+def test_a_curve_that_falls_back_counts_where_it_first_was() -> None:
+    back = [(0.2, 0.01), (0.1, 0.9), (0.4, 0.04), (0.4, 0.9)]
+    trial = pick(three((DEEPEST, 2.0), (back, 0.9), (DEEPEST, 2.0)), "all")
+    assert trial.tried[1].harm == pytest.approx(1)
+    assert trial.chosen == "top-66%"
 
 
 @pytest.mark.parametrize(
     ("figures", "who"),
     [
-        (((0.01, 0.0, 2.0), (0.0, 0.0, 1.5), (-0.2, 0.1, 0.5)), "none forgot"),
+        ((([(0.01, 0.0)], 2.0), ([(0.0, 0.0)], 1.5), ([(-0.2, 0.1)], 0.5)), "none forgot"),
         # Nothing to compare the others' harm with.
-        (((0.01, 0.0, 2.0), (0.9, 0.0, 1.5), (0.9, 0.0, 0.5)), "all, which the others are compared with, forgot"),
-        (((None, None, 2.0), (0.9, 0.1, 1.5), (None, None, 0.5)), "all, which the others are compared with, forgot"),
+        ((([(0.01, 0.0)], 2.0), (DEEPEST, 1.5), (DEEPEST, 0.5)), "all, which the others are compared with, forgot"),
+        ((([], 2.0), (DEEPEST, 1.5), ([], 0.5)), "all, which the others are compared with, forgot"),
     ],
 )
 def test_where_nothing_can_be_compared_the_default_stands(figures: Any, who: str) -> None:
     for default in ("top-66%", "all"):
         trial = pick(three(*figures), default)
-        assert (trial.chosen, trial.why) == (default, f"the default: in 8 steps {who} too little to tell")
+        assert (trial.chosen, trial.why) == (default, f"the default: in 10 steps {who} too little to tell")
         assert {one.harm for one in trial.tried} == {None}
 
 
 def test_a_depth_that_diverged_or_forgot_nothing_is_not_chosen() -> None:
-    trial = pick(three((0.5, 0.01, 2.0), (None, None, 0.1), (0.01, 0.0, 0.0001)), "top-66%")
+    trial = pick(three((DEEPEST, 2.0), ([], 0.1), ([(0.01, 0.0)], 0.0001)), "top-66%")
     assert trial.chosen == "all"
     assert [one.harm for one in trial.tried] == [1.0, None, None]
 
 
+def test_where_the_deepest_costs_nothing_it_is_chosen() -> None:
+    trial = pick(three(([(0.4, 0.0)], 2.0), ([(0.4, 0.01)], 1.0), ([(0.4, 0.0)], 0.5)), "top-66%")
+    assert [one.harm for one in trial.tried] == [1.0, None, None]
+    assert trial.chosen == "all"
+
+
 def test_a_recorded_trial_chooses_the_same() -> None:
-    trial = pick(three((0.8, 0.04, 2.0), (None, None, 1.5), (0.4, 0.01, 0.5)), "all")
+    trial = pick(three((DEEPEST, 2.0), ([], 1.5), (DEEPEST[:2], 0.5)), "all")
     again = LayerTrial.model_validate_json(trial.model_dump_json())
     assert again == trial
     assert pick(again.tried, "all") == trial
@@ -130,7 +155,7 @@ def test_the_model_is_put_back_as_it_was(
     modules, attributes = [*model.modules()], dict(vars(model))
     trial = choose(model, tuning, bf16=bf16, **settings_of(tuning))
     assert [one.layers for one in trial.tried] == ["all", "top-33%"]
-    assert all(one.forgetting is not None and one.seconds > 0 and one.prepare > 0 for one in trial.tried)
+    assert all(len(one.forgetting) == 3 and one.seconds > 0 and one.prepare > 0 for one in trial.tried)
     after = model.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -156,17 +181,17 @@ def test_figures_are_those_of_a_training(
             warmup_steps=4,
             max_steps=STEPS,
             stop_rule=True,
-            stop_every=STEPS,
-            stop_patience=100,
-            stop_probability=0.1,
+            stop_every=EVERY,
+            stop_probability=1e-9,
             stop_normal_budget=1000.0,
             stop_kl_budget=1000.0,
         )
         trainer.train()
-        before, after = (next(p for p in trainer.probes if p.step == step and p.alpha == 1) for step in (0, STEPS))
-        left = [max(1.0, p.probability / 0.1, p.extraction_strength / 0.1) for p in (before, after)]
-        assert one.forgetting == pytest.approx(math.log(left[0] / left[1]), rel=1e-4)
-        assert one.kl == pytest.approx(after.kl, rel=1e-4)
+        before, *others = [probe for probe in trainer.probes if probe.alpha == 1]
+        assert [probe.step for probe in others] == [*range(EVERY, STEPS + 1, EVERY)]
+        left, *lefts = [max(1.0, p.probability / 0.1, p.extraction_strength / 0.1) for p in (before, *others)]
+        assert one.forgetting == pytest.approx([math.log(left / now) for now in lefts], rel=1e-4)
+        assert one.kl == pytest.approx([probe.kl for probe in others], rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["contrast", "full"])
@@ -197,12 +222,12 @@ def test_progress_runs_through_all_depths(memorised: Callable[[], Any], choose: 
 
 def test_a_training_shorter_than_the_trial_is_tried_as_it_is(memorised: Callable[[], Any], choose: Choose) -> None:
     trial = choose(memorised(), max_steps=2, warmup_steps=0)
-    assert all(one.forgetting is not None for one in trial.tried)
+    assert all(one.steps == 2 and len(one.forgetting) == len(one.kl) == 1 for one in trial.tried)
 
 
 def test_a_diverged_depth_has_no_figures(memorised: Callable[[], Any], choose: Choose) -> None:
     trial = choose(memorised(), Tuning(lora=Lora(init="random")), adapter_init="random", learning_rate=1e30)
-    assert [(one.forgetting, one.kl, one.harm) for one in trial.tried] == [(None, None, None)] * 2
+    assert [(one.forgetting, one.kl, one.harm) for one in trial.tried] == [((), (), None)] * 2
     assert trial.chosen == "top-66%"
 
 

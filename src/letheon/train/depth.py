@@ -18,6 +18,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback
 
@@ -35,8 +36,11 @@ from letheon.train.trainer import UnlearnTrainer
 DEPTHS = ("all", "top-66%", "top-33%")
 """What is tried, the deepest first."""
 
-STEPS = 8
-"""Of each depth: twice the warm-up, and about a fifth of a run."""
+STEPS, EVERY = 12, 4
+"""Steps of each depth, and between two probes; the usual warm-up takes four."""
+
+PROBED = 64
+"""Dialogues of each kind in a probe: few normal answers bear most of the harm, and a quick probe may miss them."""
 
 AS_BLUNT = 1.25
 """A depth that harms by more than so many times what the deepest does, for the same forgetting, is not chosen."""
@@ -55,12 +59,12 @@ def choose_layers(
 ) -> LayerTrial:
     """Choose by a trial which layers to tune: all of them, the upper two thirds, or the upper third.
 
-    forgetting = log(left before / left after 8 steps) on the quick probe, with left = max(1, probability / its limit,
-    extraction strength / its limit), the limits being the stop rule's. What is left falls at a nearly constant rate
-    until the limits end the run, so the most forgetting in a second is the shortest run.
-    harm = (KL / forgetting²) / (KL / forgetting² of the deepest), with the KL to θ₀ on the normal probe. Forgetting
-    grows with a change and KL with its square, so this compares what normal answers pay for the same forgetting; KL /
-    forgetting would flatter the depth that has forgotten less.
+    forgetting = log(left before / left after 12 steps), with left = max(1, probability / its limit, extraction
+    strength / its limit) on the probe, the limits being the stop rule's. What is left falls at a nearly constant rate
+    until it is at the limits, so the most forgetting in a second is the shortest run.
+    harm = KL / KL of the deepest when it had forgotten as much, with the KL to θ₀ on the normal probe, interpolated
+    between probes. It grows with forgetting in no simple way, and to compare after as many steps would flatter the
+    depth that has forgotten less.
     Of the depths with harm ≤ 1.25 the one with the most forgetting in a second is chosen. Where the deepest forgets
     less than 0.05 there is nothing to compare with, and the default stands.
 
@@ -137,7 +141,7 @@ def pick(tried: Sequence[TriedLayers], default: str) -> LayerTrial:
     deepest = tried[0]
     if not _forgets(deepest):
         who = f"{deepest.layers}, which the others are compared with," if any(map(_forgets, tried)) else "none"
-        why = f"the default: in {STEPS} steps {who} forgot too little to tell"
+        why = f"the default: in {deepest.steps} steps {who} forgot too little to tell"
         return LayerTrial(chosen=default, why=why, tried=tuple(tried))
     tried = [one.model_copy(update={"harm": _harm(one, deepest)}) for one in tried]
     best = max((one for one in tried if one.harm is not None and one.harm <= AS_BLUNT), key=_rate)
@@ -148,21 +152,33 @@ def pick(tried: Sequence[TriedLayers], default: str) -> LayerTrial:
 
 
 def _forgets(one: TriedLayers) -> bool:
-    return one.forgetting is not None and one.forgetting >= NOTICEABLE
+    return bool(one.forgetting) and one.forgetting[-1] >= NOTICEABLE
 
 
 def _rate(one: TriedLayers) -> float:
     """Forgetting in a second."""
-    return (one.forgetting or 0.0) / one.seconds
+    return one.forgetting[-1] / one.steps / one.seconds if one.forgetting else 0.0
 
 
 def _harm(one: TriedLayers, deepest: TriedLayers) -> float | None:
     """What normal answers pay for the same forgetting, in multiples of what they pay at the deepest."""
     if one is deepest:
         return 1.0
-    if not _forgets(one) or one.kl is None or not deepest.kl:
+    if not _forgets(one):
         return None
-    return one.kl / deepest.kl * ((deepest.forgetting or 0.0) / (one.forgetting or 1.0)) ** 2
+    same = min(max(one.forgetting), max(deepest.forgetting))
+    paid = _kl_at(same, deepest)
+    return _kl_at(same, one) / paid if paid > 0 else None
+
+
+def _kl_at(forgetting: float, one: TriedLayers) -> float:
+    """The KL when so much was forgotten for the first time."""
+    reached, paid = [0.0], [0.0]
+    for more, kl in zip(one.forgetting, one.kl, strict=True):
+        if more > reached[-1]:
+            reached.append(more)
+            paid.append(kl)
+    return float(np.interp(forgetting, reached, paid))
 
 
 def _try(
@@ -190,17 +206,23 @@ def _try(
             trainer.put_back()
     if not clock.seconds:
         return None
-    forgetting, kl = trainer.found()
+    forgetting, kl = trainer.curve()
     return TriedLayers(
-        layers=tuning.layers or "", forgetting=forgetting, kl=kl, seconds=median(clock.seconds), prepare=clock.prepare
+        layers=tuning.layers or "",
+        steps=len(clock.seconds),
+        forgetting=forgetting,
+        kl=kl,
+        seconds=median(clock.seconds),
+        prepare=clock.prepare,
     )
 
 
 def _settings(args: UnlearnConfig, folder: str) -> UnlearnConfig:
-    """The run's own, but for what it leaves behind, and with probes before and after alone."""
+    """The run's own, but for what it leaves behind, and for its probes."""
     settings = copy.copy(args)
     settings.output_dir, settings.cache_dir, settings.keep_cache = folder, None, False
-    settings.stop_rule, settings.stop_every = True, STEPS + 1
+    settings.stop_rule, settings.stop_every = True, EVERY
+    settings.probe_size = max(settings.probe_size, PROBED)
     settings.save_strategy = settings.eval_strategy = settings.logging_strategy = "no"
     settings.report_to, settings.load_best_model_at_end, settings.push_to_hub = [], False, False
     return settings
@@ -223,18 +245,24 @@ def _as_before(model: Model) -> Iterator[None]:
 
 
 class _Trial(UnlearnTrainer):
-    """A training that looks before and after, and leaves nothing behind."""
+    """A training that looks and goes on, whatever it sees, and leaves nothing behind."""
+
+    def _look(self, step: int) -> bool:
+        self._record(self._prober.quick(self.model, step))
+        return False
 
     def _finish(self) -> None:
-        self._record(self._prober.quick(self.model, self.state.global_step))
+        if self.probes[-1].step != self.state.global_step:
+            self._look(self.state.global_step)
 
-    def found(self) -> tuple[float | None, float | None]:
-        """Forgetting, and the KL on the normal probe; None and None of a training that has diverged."""
-        before, after = self.probes[0], self.probes[-1]
-        if self.stop is not None or not self._rule.is_finite(after):
-            return None, None
-        left = [max(self._rule.remaining(probe), 1.0) for probe in (before, after)]
-        return math.log(left[0] / left[1]), after.kl
+    def curve(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Forgetting and the KL on the normal probe, by probe; none of a training that has diverged."""
+        before, *others = self.probes
+        if self.stop is not None or not all(map(self._rule.is_finite, others)):
+            return (), ()
+        left = max(self._rule.remaining(before), 1.0)
+        forgetting = (math.log(left / max(self._rule.remaining(probe), 1.0)) for probe in others)
+        return tuple(forgetting), tuple(probe.kl for probe in others)
 
     def put_back(self) -> None:
         """The weights of θ₀, without an adapter."""
