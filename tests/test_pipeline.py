@@ -363,6 +363,76 @@ def test_resumed_training_ends_where_the_unbroken_one_does(talk: Path, letheon: 
     assert_same(resumed, weights(talk / "run/model"), 1e-6)
 
 
+AUTO = ("--set", "tuning.layers=auto")
+
+
+def watch_layers(patch: pytest.MonkeyPatch) -> list[str]:
+    """The layers of each training from now on, and a "trial" for each that is tried."""
+    from letheon.train import depth, recipe_run
+
+    seen: list[str] = []
+
+    def watched(name: str) -> Callable[..., Any]:
+        real = getattr(recipe_run, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            seen.append("trial" if name == "choose_layers" else args[1].layers)
+            return real(*args, **kwargs)
+
+        return call
+
+    for name in ("choose_layers", "adapter_for"):
+        patch.setattr(recipe_run, name, watched(name))
+    # Whatever the figures are here, and not the default.
+    pick = depth.pick
+    patch.setattr(depth, "pick", lambda tried, default: pick(tried, default).model_copy(update={"chosen": "top-33%"}))
+    return seen
+
+
+def test_layers_chosen_by_a_trial(finished: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watch_layers(monkeypatch)
+    code, _, err = letheon("run", "run", *AUTO)
+    assert (code, redone(err), seen) == (0, ["unlearn", "evaluate"], ["trial", "top-33%"])
+    chosen = Results.load(finished / "run/results.json").layers
+    assert chosen is not None
+    assert [one.layers for one in chosen.tried] == ["all", "top-33%"]
+    lines = [line for line in err.splitlines() if line.startswith("layers ")]
+    assert len(lines) == 3
+    assert all("s a step, after" in line for line in lines[:2])
+    assert lines[2] == f"layers chosen: top-33%: {chosen.why}"
+    # It is the run that it would have been without the trial, to the bit.
+    tried = weights(finished / "run/model")
+    assert redone(letheon("run", "run")[2]) == []
+    assert letheon("run", "run", "--set", "tuning.layers=top-33%")[0] == 0
+    assert_same(tried, weights(finished / "run/model"), 0)
+    assert Results.load(finished / "run/results.json").layers is None
+
+
+def test_a_resumed_training_keeps_the_layers_chosen(
+    talk: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_at(4, patch)
+        seen = watch_layers(patch)
+        assert letheon("run", "recipe.yaml", *AUTO, "--set", "train.save_steps=2")[0] == 130
+    assert seen == ["trial", "top-33%"]
+    recorded = (talk / "run/checkpoints/layers.json").read_text()
+    with monkeypatch.context() as patch:
+        seen = watch_layers(patch)
+        code, _, err = letheon("run", "run", "--resume")
+    assert (code, seen, "layers chosen: top-33%" in err) == (0, ["top-33%"], True)
+    layers = Results.load(talk / "run/results.json").layers
+    assert layers is not None
+    assert layers.model_dump_json() + "\n" == recorded
+    # Without --resume all is done anew.
+    with monkeypatch.context() as patch:
+        interrupt_at(4, patch)
+        letheon("unlearn", "run")
+        seen = watch_layers(patch)
+        assert letheon("unlearn", "run")[0] == 130
+    assert seen == ["trial", "top-33%"]
+
+
 def test_resume_with_other_settings_starts_anew(talk: Path, letheon: Letheon) -> None:
     with pytest.MonkeyPatch.context() as patch:
         interrupt_at(4, patch)

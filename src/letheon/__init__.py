@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from letheon.records import Dialogue, Results, Verdict
     from letheon.rehearsal import rehearse
     from letheon.screen import screen as screen_dialogues
-    from letheon.train import UnlearnConfig, UnlearnTrainer, adapter_for
+    from letheon.train import UnlearnConfig, UnlearnTrainer, adapter_for, choose_layers
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,7 @@ __all__ = [
     "UnlearnTrainer",
     "Verdict",
     "adapter_for",
+    "choose_layers",
     "evaluate_model",
     "expected_answers",
     "rehearse",
@@ -42,6 +43,7 @@ _WHERE = {
     "UnlearnTrainer": ("train", "UnlearnTrainer"),
     "Verdict": ("records", "Verdict"),
     "adapter_for": ("train", "adapter_for"),
+    "choose_layers": ("train", "choose_layers"),
     "evaluate_model": ("evaluate", "evaluate_model"),
     "expected_answers": ("expected", "expected_answers"),
     "rehearse": ("rehearsal", "rehearse"),

@@ -112,7 +112,7 @@ METHODS: dict[str, dict[str, Any]] = {
         lora=DOWN,
         epochs=5,
         batch=4,
-        tuning={"layers": "auto"},
+        tuning={"layers": None},
     ),
     "adaptive-rmu": _published(
         {"name": "adaptive-rmu", "scale": 5.0},
@@ -120,7 +120,7 @@ METHODS: dict[str, dict[str, Any]] = {
         lora=DOWN,
         epochs=5,
         batch=4,
-        tuning={"layers": "auto"},
+        tuning={"layers": None},
     ),
     "undial": _published({"name": "undial", "beta": 10.0}, {"name": "none"}, lora={"r": 8, "alpha": 16}),
     "nlul": _published({"name": "nlul"}, {"name": "kl"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from letheon.records import (
     Dialogue,
     Example,
     Headline,
+    LayerTrial,
     PersonDecision,
     Results,
     Stop,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 EMPTY: dict[str, dict[str, Any]] = {
     "screen": {"screening": None},
-    "unlearn": {"stop": None},
+    "unlearn": {"layers": None, "stop": None},
     "evaluate": {"verdict": None, "metrics": {}, "examples": []},
 }
 """The sections of the results that each stage fills, as they are before it."""
@@ -278,7 +279,13 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
     """Train, and write `model/` and `training.jsonl`; `cache/` is left if asked."""
     from letheon.forward import hold_in_bf16
     from letheon.rehearsal import rehearse
-    from letheon.train.recipe_run import holds_base_in_bf16, train_from_recipe
+    from letheon.train.recipe_run import (
+        choose_for_recipe,
+        chosen_before,
+        holds_base_in_bf16,
+        train_from_recipe,
+        training_data,
+    )
 
     data = split_of(run)
     console.say(
@@ -315,10 +322,17 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
             # Judge and generation have left holes behind, in which training would not fit.
             release_memory()
             console.say(f"to keep besides: the model's own answers to {len(rehearsed)} everyday questions")
+        given = training_data(run.recipe, model, tokenizer, targets, data, rehearsed)
+        tuning, trial = run.recipe.tuning, chosen_before(run)
+        if tuning.layers == "auto":
+            if trial is None:
+                with console.progress("trying out layers") as update:
+                    trial = choose_for_recipe(run, model, given, update)
+            for line in _trial_in_words(trial):
+                console.say(line)
+            tuning = tuning.model_copy(update={"layers": trial.chosen})
         with console.progress("unlearning") as update:
-            trained, stop = train_from_recipe(
-                run, model, tokenizer, targets, data, rehearsed, update, resume=resume, keep_cache=keep_cache
-            )
+            trained, stop = train_from_recipe(run, model, tuning, given, update, resume=resume, keep_cache=keep_cache)
     scratch = run.folder / "model.new"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
@@ -332,10 +346,20 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     if not keep_cache:
         shutil.rmtree(run.cache, ignore_errors=True)
-    _update(run, "unlearn", cost, stop=stop)
+    _update(run, "unlearn", cost, layers=trial, stop=stop)
     console.say(f"stopped at step {stop.step}: {stop.reason}")
     run.finish("unlearn")
     return stop
+
+
+def _trial_in_words(trial: LayerTrial) -> Iterator[str]:
+    """A line for each depth that was tried, and one for the choice."""
+    for one in trial.tried:
+        cost = f"{one.seconds:.2f} s a step, after {one.prepare:.1f} s of preparation"
+        harm = "" if one.harm is None else f", harm × {one.harm:.2f}"
+        found = f"forgetting {one.forgetting[-1]:.3f}, KL {one.kl[-1]:.4f}{harm}" if one.forgetting else "diverged"
+        yield f"layers {one.layers}: {found}; {cost}"
+    yield f"layers chosen: {trial.chosen}: {trial.why}"
 
 
 # -- evaluate --------------------------------------------------------------------------------------------------------

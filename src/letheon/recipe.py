@@ -446,9 +446,9 @@ class Tuning(Section):
 
     kind: Literal["lora", "full"] = "lora"
     """lora: an adapter; full: the model's own weights."""
-    layers: str = "auto"
-    """Of which layers: all, top-8 (the last eight), a share (top-66%), a range from 0 (5-7); auto: top-66% with lora,
-    all with full, with rmu the layer that it reads and the two below."""
+    layers: str | None = None
+    """Which layers: all, top-8 (the last), a share (top-66%), a range from 0 (5-7); null: top-66% with lora, all
+    with full, with rmu the layer that it reads and the two below; auto: chosen by a trial."""
     damping: float | None = Field(0.1, gt=0)
     """Contrast and directions: steps spare what normal answers are sensitive to; larger spares less, null nothing."""
     lora: Lora = Lora()
@@ -456,7 +456,9 @@ class Tuning(Section):
 
     @field_validator("layers")
     @classmethod
-    def _layers_are_known(cls, layers: str) -> str:
+    def _layers_are_known(cls, layers: str | None) -> str | None:
+        if layers is None:
+            return None
         if not re.fullmatch(r"auto|all|top-[1-9]\d*%?|\d+-\d+", layers):
             raise ValueError(
                 f"{layers!r} is none of: auto, all, a number such as top-8, a share such as top-66%, "
@@ -592,6 +594,15 @@ class Recipe(Section):
         if "facts" in self.expected.sources and self.screen.changed_facts is None:
             raise ValueError(
                 "expected.sources names 'facts': set screen.changed_facts to their file, or take 'facts' out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _states_say_which_layers_learn(self) -> Recipe:
+        if self.tuning.layers == "auto" and self.objective.negative.reads_states:
+            raise ValueError(
+                f"tuning.layers is auto, but {self.objective.negative.name!r} reads one layer: "
+                "leave layers out, and that one and the two below learn"
             )
         return self
 

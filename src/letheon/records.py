@@ -231,6 +231,38 @@ class Stop(Record):
     within_guards: bool = True
 
 
+class TriedLayers(Record):
+    """What a few steps did with an adapter on some of the layers, or with those layers' own weights.
+
+    Attributes:
+        layers: Which, as of the recipe's `tuning.layers`.
+        steps: How many were taken.
+        forgetting: log(left to forget before / now) at each probe, the last after the last step; none where it has
+            diverged. Higher is more forgotten.
+        kl: KL to the model before on normal answers, at the same probes; nats a token, lower is better.
+        harm: KL as a multiple of what it was with all layers when they had forgotten as much; None where too little
+            is forgotten to tell. Lower is better.
+        seconds: Of a step, the median.
+        prepare: Seconds before the first step.
+    """
+
+    layers: str
+    steps: int
+    forgetting: tuple[float, ...]
+    kl: tuple[float, ...]
+    harm: float | None = None
+    seconds: float
+    prepare: float
+
+
+class LayerTrial(Record):
+    """Which layers were chosen (as of `tuning.layers`), why, and what was tried, the most layers first."""
+
+    chosen: str
+    why: str
+    tried: tuple[TriedLayers, ...] = ()
+
+
 class Outlook(Record):
     """What to expect of a screening: how it does on its examples, each judged without having been learnt from.
 
@@ -299,6 +331,7 @@ class Results(BaseModel):
 
     schema_: Literal["letheon/results/1"] = Field(default="letheon/results/1", alias="schema")
     verdict: Headline | None = None
+    layers: LayerTrial | None = None
     stop: Stop | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
     peak_memory_mb: dict[str, float] = Field(default_factory=dict)

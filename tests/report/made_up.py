@@ -102,6 +102,15 @@ def results(show_texts: bool) -> Results:
                 "why": "The old answers are as improbable as for a model that never saw them (0.061 against 0.058), "
                 "and normal answers kept 97.5% of their probability.",
             },
+            "layers": {
+                "chosen": "top-66%",
+                "why": "forgets most in a second (0.62)",
+                "tried": [
+                    layers("all", [0.3, 0.71], [0.008, 0.0213], 1, 1.4, 14.2),
+                    layers("top-66%", [0.3, 0.62], [0.007, 0.0151], 0.84, 1.0, 11.1),
+                    layers("top-33%", [], [], None, 0.5, 8.8),
+                ],
+            },
             "stop": {"step": 45, "reason": "forgotten: 8% of probe tokens are still preferred, at most 10% may be."},
             "seconds": {"prepare": 12.1, "screen": 8.4, "unlearn": 93.2, "control": 241.5, "evaluate": 71.9},
             "peak_memory_mb": {"unlearn": 1890.0, "control": 1720.0},
@@ -110,6 +119,13 @@ def results(show_texts: bool) -> Results:
             "examples": EXAMPLES if show_texts else [Example(id=e.id, set=e.set) for e in EXAMPLES],
         }
     )
+
+
+def layers(
+    name: str, forgetting: list[float], kl: list[float], harm: float | None, seconds: float, prepare: float
+) -> dict[str, object]:
+    figures = {"steps": 8, "forgetting": forgetting, "kl": kl, "harm": harm, "seconds": seconds, "prepare": prepare}
+    return {"layers": name, **figures}
 
 
 def estimate(mean: float, n: int) -> dict[str, object]:

@@ -81,6 +81,12 @@ def test_says_the_verdict_first_and_every_section_in_order(plain: str) -> None:
     assert "The old answers are as improbable as for a model that never saw them" in html
     assert "At step 45: forgotten: 8% of probe tokens" in html
     assert "scaled back to 88% of the change" in html
+    assert "Layers tuned: top-66%, chosen by a trial before the first step: forgets most in a second (0.62)." in html
+    assert (
+        '<tr><th scope="row">top-66%</th><td class="n">0.620</td><td class="n">0.015</td><td class="n">0.840' in html
+    )
+    row = '<tr><th scope="row">top-33%</th>' + '<td class="n">–</td>' * 3 + '<td class="n">0.5 s</td>'
+    assert row in html
     assert "39% of the control" in html
     assert "97.5%" in html
     assert re.findall(r'<section id="(\w+)"', html) == SECTIONS

@@ -41,6 +41,14 @@ def test_the_line_goes_through_its_ends(line: Line, weight: nn.Parameter, tmp_pa
     assert not list((tmp_path / "new").iterdir())
 
 
+def test_the_start_is_there_before_the_end(weight: nn.Parameter, tmp_path: Path) -> None:
+    line = Line({"w": weight}, tmp_path)
+    with torch.no_grad():
+        weight.fill_(math.nan)
+    line.go(0)
+    assert weight.tolist() == [2.0, 2.0]
+
+
 def test_a_visit_to_the_start_ends_where_it_began(line: Line, weight: nn.Parameter) -> None:
     line.go(0.25)
     with line.at_start():

@@ -33,10 +33,10 @@ from letheon.train.scope import (
         ("top-100%", 7, 0, 6),
         ("5-7", 30, 5, 7),
         ("0-0", 1, 0, 0),
-        ("auto", 30, 10, 29),
+        (None, 30, 10, 29),
     ],
 )
-def test_learning_layers(layers: str, total: int, first: int, last: int) -> None:
+def test_learning_layers(layers: str | None, total: int, first: int, last: int) -> None:
     assert learning_layers(Tuning(layers=layers), total) == range(first, last + 1)
 
 
@@ -80,7 +80,7 @@ def test_layers_that_would_get_no_gradient() -> None:
         check_reach(range(30), 1, alone=True)
 
 
-def adapted(model: Any, layers: str = Tuning().layers, **settings: Any) -> set[str]:
+def adapted(model: Any, layers: str | None = None, **settings: Any) -> set[str]:
     """The names of the adapted modules, from their layer on."""
     tuning = Tuning(layers=layers, lora=Lora(**settings))
     names = lora_layers(get_peft_model(model, adapter_for(model, tuning)))
@@ -127,10 +127,10 @@ def test_other_words_for_layers_are_refused(layers: str) -> None:
 
 def test_full_tuning_of_the_last_layers(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model(num_hidden_layers=3)
-    for layers in ("auto", "all"):
-        freeze_others(model, Tuning(layers=layers))
+    for layers in (None, "all"):
+        freeze_others(model, Tuning(kind="full", layers=layers))
         assert all(parameter.requires_grad for parameter in model.parameters())
-    freeze_others(model, Tuning(layers="top-2"))
+    freeze_others(model, Tuning(kind="full", layers="top-2"))
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert learning == {
         n for n, _ in model.named_parameters() if n.startswith(("model.layers.1.", "model.layers.2."))

@@ -20,7 +20,7 @@ from letheon.recipe import Recipe
 from letheon.rehearsal import rehearse
 from letheon.run import Run
 from letheon.split import Split
-from letheon.train.recipe_run import objective_of, train_from_recipe
+from letheon.train.recipe_run import objective_of, train_from_recipe, training_data
 
 WATCHED = 5
 """Steps between two looks at the old answers."""
@@ -84,8 +84,9 @@ def train(
     if recipe.objective.normal.name != "none" and recipe.objective.normal.rehearsal:
         judge = judge_of_verdicts(run)
         rehearsed = rehearse(model, tokenizer, judge, max_length=recipe.train.get("max_length"))
+    given = training_data(recipe, model, tokenizer, targets, data, rehearsed)
     trained, stop = train_from_recipe(
-        run, model, tokenizer, targets, data, rehearsed, update, resume=False, keep_cache=False, callbacks=[watch]
+        run, model, recipe.tuning, given, update, resume=False, keep_cache=False, callbacks=[watch]
     )
     _wait()
     seconds = watch.seconds()

@@ -42,11 +42,12 @@ from letheon.objective import (
     SimNPO,
     Term,
 )
-from letheon.recipe import NegativeName, ObjectiveRecipe, Recipe
-from letheon.records import Stop
+from letheon.recipe import NegativeName, ObjectiveRecipe, Recipe, Tuning
+from letheon.records import LayerTrial, Stop, write_text
 from letheon.run import Run
 from letheon.split import Split
 from letheon.train.config import UnlearnConfig
+from letheon.train.depth import check_alone, choose_layers
 from letheon.train.progress import quiet
 from letheon.train.scope import adapter_for, check_reach, freeze_others, layer_read, learning_layers
 from letheon.train.trainer import STATE_FILE, UnlearnTrainer
@@ -56,6 +57,8 @@ LORA_SAVE_STEPS, FULL_SAVE_STEPS = 10, 25
 
 GUARDING = 8
 """Every so many of the rehearsed answers are not trained on: the guards see them."""
+
+TRIAL_FILE = "layers.json"
 
 NUMBER = {"class", "int", "float", "None"}
 """The words in a numeric field's type, such as "<class 'int'>" or "float | None"."""
@@ -84,13 +87,61 @@ DISTANCES: dict[NegativeName, Callable[..., Term]] = {
 """The negative terms by their names in a recipe."""
 
 
-def train_from_recipe(
-    run: Run,
+def training_data(
+    recipe: Recipe,
     model: Model,
     tokenizer: Tokenizer,
     targets: Sequence[Target],
     data: Split,
     rehearsed: Sequence[Encoded],
+) -> dict[str, Any]:
+    """What a recipe's trainer is given beside model and settings.
+
+    Args:
+        recipe: The recipe.
+        model: The model.
+        tokenizer: The tokenizer.
+        targets: What to forget, and what to say instead.
+        data: The division of the log.
+        rehearsed: What the model answered to everyday questions, to be kept too.
+    """
+    return {
+        "forget_dataset": targets,
+        "normal_dataset": [*data.normal, *(answer for n, answer in enumerate(rehearsed) if n % GUARDING)],
+        "probe_dataset": data.probe,
+        # A tenth of a log is few, and two that break would end the run.
+        "normal_probe_dataset": [*data.normal_probe, *rehearsed[::GUARDING]],
+        "objective": objective_of(recipe.objective, _layer(recipe, model), recipe.seed),
+        "processing_class": tokenizer,
+    }
+
+
+def chosen_before(run: Run) -> LayerTrial | None:
+    """The trial of layers of a training that was cut off after it; None where there was none."""
+    file = run.checkpoints / TRIAL_FILE
+    return LayerTrial.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def choose_for_recipe(run: Run, model: Model, data: dict[str, Any], update: OnProgress) -> LayerTrial:
+    """Try out which layers to tune, and leave the trial beside the checkpoints: seconds differ from day to day.
+
+    Args:
+        run: The run.
+        model: Its model.
+        data: As of `training_data`.
+        update: Progress, in steps.
+    """
+    settings = training_settings(run.recipe, str(run.checkpoints))
+    trial = choose_layers(model, run.recipe.tuning, settings, progress=update, **data)
+    write_text(run.checkpoints / TRIAL_FILE, trial.model_dump_json() + "\n")
+    return trial
+
+
+def train_from_recipe(
+    run: Run,
+    model: Model,
+    tuning: Tuning,
+    data: dict[str, Any],
     update: OnProgress,
     *,
     resume: bool,
@@ -102,10 +153,8 @@ def train_from_recipe(
     Args:
         run: The run.
         model: Its model.
-        tokenizer: The tokenizer.
-        targets: What to forget, and what to say instead.
-        data: The division of the log.
-        rehearsed: What the model answered to everyday questions, to be kept too.
+        tuning: Which weights learn, with layers that have been chosen.
+        data: As of `training_data`.
         update: Progress, in steps.
         resume: Continue from the last checkpoint, if there is one.
         keep_cache: Leave what the model said before in the run folder, for the next training.
@@ -114,8 +163,7 @@ def train_from_recipe(
     Returns:
         The trained model (with its adapter), and why training stopped.
     """
-    tuning = run.recipe.tuning
-    layer = layer_read(run.recipe.objective, model.config.get_text_config().num_hidden_layers)
+    layer = _layer(run.recipe, model)
     if tuning.kind == "full":
         freeze_others(model, tuning, layer)
     settings = training_settings(run.recipe, str(run.checkpoints))
@@ -123,20 +171,19 @@ def train_from_recipe(
     trainer = UnlearnTrainer(
         model,
         settings,
-        forget_dataset=targets,
-        normal_dataset=[*data.normal, *(answer for n, answer in enumerate(rehearsed) if n % GUARDING)],
-        probe_dataset=data.probe,
-        # A tenth of a log is few, and two that break would end the run.
-        normal_probe_dataset=[*data.normal_probe, *rehearsed[::GUARDING]],
-        objective=objective_of(run.recipe.objective, layer, run.recipe.seed),
         peft_config=None if tuning.kind == "full" else adapter_for(model, tuning, layer),
-        processing_class=tokenizer,
         callbacks=[TrainingLog(run, append=resume), *callbacks],
+        **data,
     )
     quiet(trainer, update)
     trainer.train(resume_from_checkpoint=_last_checkpoint(run) if resume else None)
     assert trainer.stop is not None
     return trainer.model, trainer.stop
+
+
+def _layer(recipe: Recipe, model: Model) -> int | None:
+    """The layer of a model whose states a recipe's objective reads, if it does."""
+    return layer_read(recipe.objective, model.config.get_text_config().num_hidden_layers)
 
 
 def holds_base_in_bf16(recipe: Recipe, model: Model) -> bool:
@@ -195,6 +242,8 @@ def check_layers(recipe: Recipe, total: int) -> None:
         InputError: They are not, or do not.
     """
     layer = layer_read(recipe.objective, total)
+    if recipe.tuning.layers == "auto":
+        return
     learning = learning_layers(recipe.tuning, total, layer)
     # A pattern says by itself which layers have an adapter.
     modules = recipe.tuning.lora.target_modules
@@ -252,9 +301,12 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
     if faults:
         raise InputError(faults)
     try:
-        return UnlearnConfig(**settings)
+        config = UnlearnConfig(**settings)
     except (TypeError, ValueError) as error:
         raise InputError(f"train: {' '.join(str(error).split())}") from None
+    if recipe.tuning.layers == "auto":
+        check_alone(config)
+    return config
 
 
 class TrainingLog(TrainerCallback):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -47,11 +47,13 @@ class Line:
         """Put the weights at α."""
         from safetensors import safe_open
 
-        with safe_open(self._files[0], "pt") as start, safe_open(self._files[1], "pt") as end:
+        # The ends exactly, whatever the other one is; and the start is there before it.
+        wanted = {0.0: self._files[:1], 1.0: self._files[1:]}.get(alpha, self._files)
+        with ExitStack() as opened:
+            files = [opened.enter_context(safe_open(file, "pt")) for file in wanted]
             for name, parameter in self._parameters.items():
-                one, other = (file.get_tensor(name).to(parameter.device) for file in (start, end))
-                # The ends exactly, whatever the other one is.
-                parameter.copy_(one if alpha == 0 else other if alpha == 1 else torch.lerp(one, other, alpha))
+                found = [file.get_tensor(name).to(parameter.device) for file in files]
+                parameter.copy_(found[0] if len(found) == 1 else torch.lerp(found[0], found[1], alpha))
 
     @contextmanager
     def at_start(self) -> Iterator[None]:

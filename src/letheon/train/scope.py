@@ -14,8 +14,8 @@ from letheon.layers import decoder_layers
 from letheon.models import Model
 from letheon.recipe import ObjectiveRecipe, Tuning
 
-ADAPTED = "top-66%"
-"""The layers that have an adapter by default: on lower ones it costs more than it adds."""
+DEFAULT_LAYERS = {"lora": "top-66%", "full": "all"}
+"""The layers that learn by default, by kind: an adapter on the lower ones costs more than it adds."""
 
 
 def adapter_for(model: Model, tuning: Tuning | None = None, layer: int | None = None) -> Any:
@@ -25,6 +25,9 @@ def adapter_for(model: Model, tuning: Tuning | None = None, layer: int | None = 
         model: The model that the adapter is for.
         tuning: The section; None: the defaults, on which Letheon's numbers are measured.
         layer: The layer whose states the objective reads, if it does: see `learning_layers`.
+
+    Raises:
+        InputError: The layers are still to be chosen, or there are fewer.
     """
     from peft import LoraConfig
 
@@ -60,9 +63,9 @@ def freeze_others(model: Model, tuning: Tuning, layer: int | None = None) -> Non
         layer: As of `adapter_for`.
 
     Raises:
-        InputError: The model's layers are not in one list, or it has fewer.
+        InputError: The model's layers are not in one list, it has fewer, or they are still to be chosen.
     """
-    if tuning.layers == "all" or (tuning.layers == "auto" and layer is None):
+    if tuning.layers == "all" or (tuning.layers is None and layer is None):
         return
     found = decoder_layers(model)
     if not found:
@@ -78,19 +81,21 @@ def learning_layers(tuning: Tuning, total: int, layer: int | None = None) -> ran
     """The numbers of the layers that learn, from 0.
 
     Args:
-        tuning: A recipe's section, whose `layers` are "auto", "all", "top-8" (the last eight), a share of them,
-            "top-66%" (rounded up), or from one to another, "5-7".
+        tuning: A recipe's section, whose `layers` are "all", "top-8" (the last eight), a share of them, "top-66%"
+            (rounded up), or from one to another, "5-7"; None is the default of its kind.
         total: The model's layers.
-        layer: The layer whose states the objective reads, if it does: "auto" then is this one and the two below.
+        layer: The layer whose states the objective reads, if it does: None then is this one and the two below.
 
     Raises:
-        InputError: There are fewer layers than are named.
+        InputError: There are fewer layers than are named, or they are still to be chosen by a trial.
     """
-    layers = tuning.layers
-    if layers == "auto" and layer is not None:
+    if tuning.layers is None and layer is not None:
         return around(layer)
+    layers = tuning.layers or DEFAULT_LAYERS[tuning.kind]
     if layers == "auto":
-        layers = ADAPTED if tuning.kind == "lora" else "all"
+        raise InputError(
+            "tuning.layers=auto is a trial on your data: letheon.choose_layers takes it; set what it has chosen"
+        )
     if layers == "all":
         return range(total)
     if not layers.startswith("top-"):
