@@ -19,6 +19,7 @@ COSTS = {
     "presidio": "no names by a spaCy pipeline of yours",
     "demo": "no 'letheon demo'",
     "api": "no judge behind a server (screen.api)",
+    "ray": "no screening on a cluster ('letheon screen --engine ray')",
 }
 
 

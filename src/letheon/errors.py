@@ -13,6 +13,7 @@ EXTRAS = {
     "presidio": ("presidio_analyzer", "spacy"),
     "demo": ("gguf",),
     "api": ("httpx2",),
+    "ray": ("ray",),
 }
 """The modules that each extra of the package brings."""
 

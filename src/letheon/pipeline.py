@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,7 @@ from letheon.split import Split, split, spread
 
 if TYPE_CHECKING:
     from letheon.screen.duplicates import Duplicates
+    from letheon.screen.stream import JudgeStream
 
 EMPTY: dict[str, dict[str, Any]] = {
     "screen": {"screening": None},
@@ -100,6 +103,8 @@ def screen_stage(run: Run, console: Console) -> None:
     from letheon.screen.stream import screen_stream
 
     recipe, screener, duplicates = run.recipe, None, None
+    if _on_cluster(recipe):
+        require_extra("the engine 'ray'", "ray")
     decisions = decisions_of(run, console.warn)
     run.start("screen")
     done = kept = 0
@@ -110,12 +115,12 @@ def screen_stage(run: Run, console: Console) -> None:
             duplicates = _duplicates(recipe)
             for line in screener.says():
                 console.say(line)
-        judge = screener or _eraser(recipe, decisions)
         update(0, total)
-        for turns, left in screen_stream(run.log(), judge, run.verdicts_file, run.key("screen"), duplicates):
-            done += len({turn.dialogue.id for turn in turns})
-            kept += len(turns) if left else 0
-            update(done, total)
+        with _at_work(recipe, screener or _eraser(recipe, decisions)) as judge:
+            for turns, left in screen_stream(run.log(), judge, run.verdicts_file, run.key("screen"), duplicates):
+                done += len({turn.dialogue.id for turn in turns})
+                kept += len(turns) if left else 0
+                update(done, total)
     if decisions and screener:
         write_jsonl(run.verdicts_file, with_decisions(stream_verdicts(run.verdicts_file), decisions))
     found = score_screening(stream_verdicts(run.verdicts_file), run.log() if screener else ())
@@ -130,6 +135,23 @@ def screen_stage(run: Run, console: Console) -> None:
     if duplicates is not None and duplicates.shared:
         console.say(f"{duplicates.shared} of them say the same as others, and share their verdicts")
     run.finish("screen")
+
+
+def _on_cluster(recipe: Recipe) -> bool:
+    """Whether judges work elsewhere; whoever asks to be forgotten is looked for here, without judges."""
+    return recipe.screen.engine == "ray" and recipe.data.subject is None
+
+
+@contextmanager
+def _at_work(recipe: Recipe, judge: Callable[[list[Turn]], list[Verdict]]) -> Iterator[JudgeStream]:
+    """What judges batch after batch: the judge itself, or copies of it on the workers of a cluster."""
+    if not _on_cluster(recipe):
+        yield partial(map, judge)
+        return
+    from letheon.screen.cluster import on_workers
+
+    with on_workers(judge, recipe.screen.ray) as judge_stream:
+        yield judge_stream
 
 
 SLOW_JUDGES = {"embedding", "classifier", "guard", "pair", "api", "consistency"}

@@ -1,0 +1,201 @@
+"""Judge on the workers of a Ray cluster: Ray Data takes batches of turns from here, and gives verdicts in their order.
+
+The log is read, deduplicated and written by the process that started the screening, as without a cluster. Each worker
+has a copy of the fitted screener and is given whole batches, so that it computes what one process would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import pickle
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pyarrow
+
+from letheon import recipe
+from letheon.errors import InputError, LetheonError, require_extra
+from letheon.models import in_short
+from letheon.records import Turn, Verdict
+from letheon.screen.stream import JudgeStream
+
+Judge = Callable[[Sequence[Turn]], list[Verdict]]
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",
+}
+AHEAD = 2
+"""Batches a worker that are on their way: one is judged, the next one waits."""
+
+
+@contextmanager
+def on_workers(judge: Judge, settings: recipe.Ray) -> Iterator[JudgeStream]:
+    """Copies of a judge on the workers of a cluster, for a block.
+
+    Args:
+        judge: Gives turns their verdicts; it must survive pickling.
+        settings: The recipe's `screen.ray`.
+
+    Yields:
+        A judge of batches, to be called once. It takes two batches a worker, and two more, before it gives the first
+        verdicts, so that the rest of a long log is not held anywhere.
+
+    Raises:
+        InputError: No cluster answers at the address, or a worker cannot judge.
+        MissingExtraError: Ray is not installed.
+    """
+    require_extra("the engine 'ray'", "ray")
+    with _joined(settings) as ray:
+        yield _Workers(ray, judge, settings.workers)
+
+
+@contextmanager
+def _joined(settings: recipe.Ray) -> Iterator[Any]:
+    """Ray, connected to the cluster, or to one of this machine's own that ends with the block."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"address": address} if address else {}
+    with ExitStack() as ends:
+        if not address:
+            # Ray's name for "listen on loopback alone"; and whoever else is on this machine lacks the token.
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+            # Its logs, and batches that memory had no room for, end with it.
+            folder = ends.enter_context(tempfile.TemporaryDirectory(prefix="letheon-ray-", ignore_cleanup_errors=True))
+            options = {"num_cpus": settings.workers, "include_dashboard": False, "_temp_dir": folder}
+        import ray
+        import ray.data
+
+        try:
+            ray.init(**options, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"{address or 'this machine'}: no Ray cluster to judge on ({in_short(error)}); start one with "
+                "'ray start --head', mend the address (--ray-address, RAY_ADDRESS), or use --engine local"
+            ) from None
+        ends.callback(ray.shutdown)
+        yield ray
+
+
+class _Workers:
+    """A judge of batches, by Ray Data: a read task takes batches off a shelf, a pool of actors judges them."""
+
+    def __init__(self, ray: Any, judge: Judge, workers: int | None):
+        there = ray.cluster_resources()
+        gpus = int(there.get("GPU", 0))
+        self._ray = ray
+        self._number = workers or gpus or max(1, int(there.get("CPU", 1)))
+        # Several may share a GPU, but none can have parts of two.
+        share = 1 / math.ceil(self._number / gpus) if gpus else 0
+        self._judge = ray.put(judge)
+        self._shelf = ray.remote(num_cpus=0)(_Shelf).remote()
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        context.execution_options.preserve_order = True
+        # A batch is handed on at once, and alone: those behind it come when its verdicts are there.
+        context.target_max_block_size = context.target_min_block_size = 1
+        self._verdicts = ray.data.read_datasource(_log_from(self._shelf), override_num_blocks=1, num_cpus=0).map_batches(
+            _Worker,
+            fn_constructor_args=[self._judge],
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self._number),
+            num_cpus=1,
+            num_gpus=share,
+        )
+
+    def __call__(self, batches: Iterator[list[Turn]]) -> Iterator[list[Verdict]]:
+        tables = self._verdicts.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
+        given = (_opened(cell.as_py()) for table in tables for cell in table["verdicts"])
+        taken = judged = 0
+        for taken, turns in enumerate(batches, start=1):
+            self._put(taken - 1, pickle.dumps(turns), judged)
+            if taken - judged > AHEAD * self._number + 1:
+                yield next(given)
+                judged += 1
+        self._put(taken, None, judged)
+        yield from given
+
+    def _put(self, number: int, batch: bytes | None, judged: int) -> None:
+        self._ray.get(self._shelf.put.remote(number, batch, judged))
+
+
+class _Shelf:
+    """An actor that holds batches for whoever reads them; those whose verdicts are known are gone."""
+
+    def __init__(self) -> None:
+        self._batches: dict[int, bytes | None] = {}
+        self._judged = 0
+        self._changed = asyncio.Condition()
+
+    async def put(self, number: int, batch: bytes | None, judged: int) -> None:
+        """Put a batch there, or None behind the last; so many have been judged."""
+        async with self._changed:
+            self._batches[number] = batch
+            for done in range(self._judged, judged):
+                del self._batches[done]
+            self._judged = judged
+            self._changed.notify_all()
+
+    async def take(self, number: int) -> bytes | None:
+        """A batch, when it is there; an empty one where a worker died and Ray reads from the beginning again."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: number < self._judged or number in self._batches)
+            return self._batches.get(number, pickle.dumps([]))
+
+
+def _log_from(shelf: Any) -> Any:
+    """What is on the shelf, as a source of Ray Data: a table of one batch after another."""
+    from ray.data.block import BlockMetadata
+    from ray.data.datasource import Datasource, ReadTask
+
+    class Log(Datasource):  # type: ignore[misc]
+        def estimate_inmemory_data_size(self) -> None:
+            return None
+
+        def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[Any]:
+            return [ReadTask(lambda: _read(shelf), BlockMetadata(None, None, None, None))]
+
+    return Log()
+
+
+def _read(shelf: Any) -> Iterator[pyarrow.Table]:
+    import ray
+
+    number = 0
+    while (batch := ray.get(shelf.take.remote(number))) is not None:
+        yield pyarrow.table({"turns": [batch]})
+        number += 1
+
+
+class _Worker:
+    """An actor that judges batches."""
+
+    def __init__(self, judge: Any):
+        import ray
+
+        self._judge: Judge = ray.get(judge)
+
+    def __call__(self, batches: pyarrow.Table) -> pyarrow.Table:
+        return pyarrow.table({"verdicts": [pickle.dumps(self._said(cell.as_py())) for cell in batches["turns"]]})
+
+    def _said(self, batch: bytes) -> list[Verdict] | list[str]:
+        try:
+            return self._judge(pickle.loads(batch))
+        except LetheonError as error:
+            return str(error).splitlines()
+
+
+def _opened(said: bytes) -> list[Verdict]:
+    """The verdicts that a worker gives; its faults are the user's to know."""
+    found = pickle.loads(said)
+    if faults := [f"on a worker: {one}" for one in found if isinstance(one, str)]:
+        raise InputError(faults)
+    return list(found)
