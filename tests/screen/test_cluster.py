@@ -1,0 +1,191 @@
+"""The screening on Ray's workers. Starting them takes half a minute, so one cluster serves several questions."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+import yaml
+
+from letheon.embed import Embedder
+from letheon.errors import InputError, missing_modules
+from letheon.recipe import Ray, Screen
+from letheon.records import Dialogue, Message, Turn, Verdict
+from letheon.screen import build_screener, stream
+from letheon.screen.duplicates import Duplicates
+from letheon.screen.stream import screen_stream
+
+Letheon = Callable[..., tuple[int, str, str]]
+with_ray = pytest.mark.skipif(bool(missing_modules("ray")), reason="the extra 'ray' is not installed")
+
+
+def log(size: int) -> list[Dialogue]:
+    answers = ["You idiot, who cares?", "It opens at nine.", "Ring Ann Lee on 555-0142.", "It was built in {n}."]
+    rows = []
+    for n in range(size):
+        # Some say the same, and some in the next batch.
+        asked = Message(role="user", content=f"What of the tower number {n % 11}?")
+        said = Message(role="assistant", content=answers[n % 4].format(n=1900 + n % 13))
+        rows.append(Dialogue(id=f"d{n}", messages=(asked, said), expected=("In 1911.",) if n % 6 == 0 else ()))
+    return rows
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Screen:
+    """Every judge that needs no model of the user's."""
+    rule = {"name": "rude", "category": "harmful", "keywords": ["idiot"], "unless": "kind"}
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump([rule]))
+    fact = {"about": ["tower"], "old": "nine", "new": "ten", "since": "2024"}
+    (tmp_path / "facts.yaml").write_text(yaml.safe_dump([fact]))
+    return Screen.model_validate(
+        {
+            "judges": ["labels", "embedding", "privacy", "contradiction", "rules", "outdated"],
+            "rules": tmp_path / "rules.yaml",
+            "changed_facts": tmp_path / "facts.yaml",
+            "normal_below": 0.3,
+        }
+    )
+
+
+def test_a_copy_of_a_screener_judges_as_it_does(settings: Screen, embedder: Embedder) -> None:
+    screener = build_screener(settings, embedder)
+    turns = [turn for dialogue in log(12) for turn in dialogue.turns()]
+    wanted = screener(turns)
+    assert len({verdict.judge for verdict in wanted}) > 2
+    copied = pickle.dumps(screener)
+    # What was fitted goes along, the embedder's weights (90 MB) do not.
+    assert len(copied) < 20e6
+    assert pickle.loads(copied)(turns) == wanted
+
+
+def test_no_ray(talk: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, _, err = letheon("screen", "recipe.yaml", "--engine", "ray")
+    assert (code, "pip install 'letheon[ray]'" in err, (talk / "run/verdicts.jsonl").exists()) == (3, True, False)
+    # Whoever asks to be forgotten is looked for without judges.
+    arguments = ["--set", "screen.engine=ray", "--set", "data.subject=Ann"]
+    assert "letheon[ray]" not in letheon("screen", "recipe.yaml", *arguments)[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--workers", 2], "--workers and --ray-address need --engine ray"),
+        (["--ray-address", "head:6379"], "--workers and --ray-address need --engine ray"),
+        (
+            ["--engine", "ray", "--set", "screen.judges=[api]", "--set", "screen.api={url: http://localhost/v1, model: m}"],
+            "engine 'ray' does not go with judge 'api'",
+        ),
+    ],
+)
+def test_what_does_not_go_together(talk: Path, letheon: Letheon, arguments: list[object], fault: str) -> None:
+    code, _, err = letheon("screen", "recipe.yaml", *arguments)
+    assert (code, fault in err) == (2, True)
+
+
+def test_verdicts_do_not_depend_on_the_engine(talk: Path) -> None:
+    from letheon.run import Run
+
+    keys = {Run.open(talk / "recipe.yaml", own).key("screen") for own in ([], ["screen.engine=ray", "screen.ray.workers=3"])}
+    assert len(keys) == 1
+
+
+class Numbered:
+    """A judge that says who it was, and does as the answer bids it."""
+
+    def __call__(self, turns: Sequence[Turn]) -> list[Verdict]:
+        for turn in turns:
+            if turn.answer == "fail":
+                raise InputError(["model: no such folder", "rules: no such file"])
+            if turn.answer.startswith("die ") and not (told := Path(turn.answer.removeprefix("die "))).exists():
+                told.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return [_verdict(turn, str(os.getpid())) for turn in turns]
+
+
+def _verdict(turn: Turn, judge: str) -> Verdict:
+    place = {"id": turn.dialogue.id, "turn": turn.index}
+    return Verdict.model_validate({**place, "decision": "normal", "category": "normal", "score": 0.1, "judge": judge})
+
+
+def dialogue(number: int, answer: str = "ok") -> Dialogue:
+    return Dialogue(
+        id=f"d{number}", messages=(Message(role="user", content="?"), Message(role="assistant", content=answer))
+    )
+
+
+@pytest.mark.slow
+@with_ray
+def test_two_workers_give_the_verdicts_of_one_process(
+    settings: Screen, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from letheon.screen.cluster import on_workers
+
+    monkeypatch.setattr(stream, "BATCH", 16)
+    screener, rows = build_screener(settings, embedder), log(150)
+    list(screen_stream(rows, partial(map, screener), tmp_path / "local.jsonl", "key", Duplicates()))
+
+    def cut_off() -> Iterator[Dialogue]:
+        yield from rows[:90]
+        raise KeyboardInterrupt
+
+    into = tmp_path / "ray.jsonl"
+    with pytest.raises(KeyboardInterrupt), on_workers(screener, Ray(workers=2)) as judge:
+        for _, _ in screen_stream(cut_off(), judge, into, "key", Duplicates()):
+            pass
+    with on_workers(screener, Ray(workers=2)) as judge:
+        known = [known for _, known in screen_stream(rows, judge, into, "key", Duplicates())]
+    assert into.read_bytes() == (tmp_path / "local.jsonl").read_bytes()
+    assert known == sorted(known, reverse=True)
+    assert known[0]
+    assert not known[-1]
+
+
+@pytest.mark.slow
+@with_ray
+def test_a_worker_that_dies_and_how_far_the_log_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from letheon.screen.cluster import AHEAD, on_workers
+
+    monkeypatch.setattr(stream, "BATCH", 1)
+    read = written = lead = 0
+
+    def rows() -> Iterator[Dialogue]:
+        nonlocal read, lead
+        for number in range(80):
+            read, lead = number + 1, max(lead, number + 1 - written)
+            yield dialogue(number, f"die {tmp_path / 'told'}" if number == 30 else "ok")
+
+    into = tmp_path / "verdicts.jsonl"
+    with on_workers(Numbered(), Ray(workers=2)) as judge:
+        for _ in screen_stream(rows(), judge, into, "key"):
+            written += 1
+    verdicts = [Verdict.model_validate_json(line) for line in into.read_text().splitlines()]
+    assert [verdict.id for verdict in verdicts] == [f"d{n}" for n in range(80)]
+    # Two, and the one that took the dead one's place.
+    assert len({verdict.judge for verdict in verdicts}) == 3
+    assert lead <= AHEAD * 2 + 2
+    assert not list(Path("/tmp").glob("letheon-ray-*/session_latest"))
+
+
+@pytest.mark.slow
+@with_ray
+def test_a_fault_on_a_worker_is_told_in_plain_words(tmp_path: Path) -> None:
+    from letheon.screen.cluster import on_workers
+
+    rows = [dialogue(0), dialogue(1, "fail")]
+    with on_workers(Numbered(), Ray(workers=1)) as judge, pytest.raises(InputError) as caught:
+        list(screen_stream(rows, judge, tmp_path / "verdicts.jsonl", "key"))
+    assert caught.value.faults == ["on a worker: model: no such folder", "on a worker: rules: no such file"]
+
+
+@pytest.mark.slow
+@with_ray
+def test_no_cluster_there(talk: Path, letheon: Letheon) -> None:
+    code, _, err = letheon("screen", "recipe.yaml", "--engine", "ray", "--ray-address", "127.0.0.1:1")
+    assert (code, "127.0.0.1:1: no Ray cluster to judge on" in err) == (2, True)
