@@ -10,8 +10,11 @@ import asyncio
 import math
 import os
 import pickle
+import re
 import secrets
+import socket
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -26,6 +29,10 @@ from letheon.screen.stream import JudgeStream
 
 Judge = Callable[[Sequence[Turn]], list[Verdict]]
 
+TOKEN = secrets.token_hex(32)
+"""Without it nobody else on this machine has a say in a cluster of ours; Ray reads it once a process."""
+PATIENCE = 10.0
+"""Seconds that a cluster has to answer; Ray itself would wait for many minutes."""
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
@@ -33,6 +40,9 @@ QUIET = {
 }
 AHEAD = 2
 """Batches a worker that are on their way: one is judged, the next one waits."""
+
+TRIES = 3
+"""How often a batch is judged on which workers die; Ray itself would go on for ever."""
 
 
 @contextmanager
@@ -64,9 +74,9 @@ def _joined(settings: recipe.Ray) -> Iterator[Any]:
     options: dict[str, Any] = {"address": address} if address else {}
     with ExitStack() as ends:
         if not address:
-            # Ray's name for "listen on loopback alone"; and whoever else is on this machine lacks the token.
+            # Ray's name for "listen on loopback alone".
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
             # Its logs, and batches that memory had no room for, end with it.
             folder = ends.enter_context(tempfile.TemporaryDirectory(prefix="letheon-ray-", ignore_cleanup_errors=True))
             options = {"num_cpus": settings.workers, "include_dashboard": False, "_temp_dir": folder}
@@ -74,11 +84,14 @@ def _joined(settings: recipe.Ray) -> Iterator[Any]:
         import ray.data
 
         try:
+            if address and (place := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)):
+                socket.create_connection((place[1], int(place[2])), PATIENCE).close()
             ray.init(**options, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"{address or 'this machine'}: no Ray cluster to judge on ({in_short(error)}); start one with "
-                "'ray start --head', mend the address (--ray-address, RAY_ADDRESS), or use --engine local"
+                "'ray start --head', mend the address (--ray-address, RAY_ADDRESS), or leave both out for workers on "
+                "this machine"
             ) from None
         ends.callback(ray.shutdown)
         yield ray
@@ -103,7 +116,7 @@ class _Workers:
         context.target_max_block_size = context.target_min_block_size = 1
         self._verdicts = ray.data.read_datasource(_log_from(self._shelf), override_num_blocks=1, num_cpus=0).map_batches(
             _Worker,
-            fn_constructor_args=[self._judge],
+            fn_constructor_args=[self._judge, self._shelf],
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self._number),
@@ -112,9 +125,7 @@ class _Workers:
         )
 
     def __call__(self, batches: Iterator[list[Turn]]) -> Iterator[list[Verdict]]:
-        tables = self._verdicts.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
-        given = (_opened(cell.as_py()) for table in tables for cell in table["verdicts"])
-        taken = judged = 0
+        given, taken, judged = self._given(), 0, 0
         for taken, turns in enumerate(batches, start=1):
             self._put(taken - 1, pickle.dumps(turns), judged)
             if taken - judged > AHEAD * self._number + 1:
@@ -122,6 +133,17 @@ class _Workers:
                 judged += 1
         self._put(taken, None, judged)
         yield from given
+
+    def _given(self) -> Iterator[list[Verdict]]:
+        tables = self._verdicts.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
+        try:
+            for table in tables:
+                yield from (_opened(cell.as_py()) for cell in table["verdicts"])
+        except self._ray.exceptions.RayActorError as error:
+            raise InputError(
+                f"a worker cannot work ({str(error).strip().splitlines()[-1][:200]}); each machine of the cluster needs "
+                "Letheon, its extras and the judges' models; run again to go on from there"
+            ) from None
 
     def _put(self, number: int, batch: bytes | None, judged: int) -> None:
         self._ray.get(self._shelf.put.remote(number, batch, judged))
@@ -132,6 +154,7 @@ class _Shelf:
 
     def __init__(self) -> None:
         self._batches: dict[int, bytes | None] = {}
+        self._begun = Counter[int]()
         self._judged = 0
         self._changed = asyncio.Condition()
 
@@ -140,7 +163,7 @@ class _Shelf:
         async with self._changed:
             self._batches[number] = batch
             for done in range(self._judged, judged):
-                del self._batches[done]
+                del self._batches[done], self._begun[done]
             self._judged = judged
             self._changed.notify_all()
 
@@ -149,6 +172,11 @@ class _Shelf:
         async with self._changed:
             await self._changed.wait_for(lambda: number < self._judged or number in self._batches)
             return self._batches.get(number, pickle.dumps([]))
+
+    async def begin(self, number: int) -> int:
+        """Whoever begins to judge a batch says so, and is told how often that has been."""
+        self._begun[number] += 1
+        return self._begun[number]
 
 
 def _log_from(shelf: Any) -> Any:
@@ -171,24 +199,28 @@ def _read(shelf: Any) -> Iterator[pyarrow.Table]:
 
     number = 0
     while (batch := ray.get(shelf.take.remote(number))) is not None:
-        yield pyarrow.table({"turns": [batch]})
+        yield pyarrow.table({"number": [number], "turns": [batch]})
         number += 1
 
 
 class _Worker:
     """An actor that judges batches."""
 
-    def __init__(self, judge: Any):
+    def __init__(self, judge: Any, shelf: Any):
         import ray
 
+        self._ray = ray
         self._judge: Judge = ray.get(judge)
+        self._shelf = shelf
 
     def __call__(self, batches: pyarrow.Table) -> pyarrow.Table:
-        return pyarrow.table({"verdicts": [pickle.dumps(self._said(cell.as_py())) for cell in batches["turns"]]})
+        return pyarrow.table({"verdicts": [pickle.dumps(self._said(**row)) for row in batches.to_pylist()]})
 
-    def _said(self, batch: bytes) -> list[Verdict] | list[str]:
+    def _said(self, number: int, turns: bytes) -> list[Verdict] | list[str]:
+        if self._ray.get(self._shelf.begin.remote(number)) > TRIES:
+            return [f"it died {TRIES} times at the same dialogues; for want of memory? give it more, or --workers fewer"]
         try:
-            return self._judge(pickle.loads(batch))
+            return self._judge(pickle.loads(turns))
         except LetheonError as error:
             return str(error).splitlines()
 
