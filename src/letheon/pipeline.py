@@ -115,8 +115,8 @@ def screen_stage(run: Run, console: Console) -> None:
             duplicates = _duplicates(recipe)
             for line in screener.says():
                 console.say(line)
-        update(0, total)
         with _at_work(recipe, screener or _eraser(recipe, decisions)) as judge:
+            update(0, total)
             for turns, left in screen_stream(run.log(), judge, run.verdicts_file, run.key("screen"), duplicates):
                 done += len({turn.dialogue.id for turn in turns})
                 kept += len(turns) if left else 0

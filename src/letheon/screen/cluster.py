@@ -1,4 +1,4 @@
-"""Judge on the workers of a Ray cluster: Ray Data takes batches of turns from here, and gives verdicts in their order.
+"""Judge on the workers of a Ray cluster: Ray Data takes batches of turns, and gives their verdicts in order.
 
 The log is read, deduplicated and written by the process that started the screening, as without a cluster. Each worker
 has a copy of the fitted screener and is given whole batches, so that it computes what one process would.
@@ -12,11 +12,15 @@ import os
 import pickle
 import re
 import secrets
+import shutil
 import socket
+import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow
@@ -27,7 +31,7 @@ from letheon.models import in_short
 from letheon.records import Turn, Verdict
 from letheon.screen.stream import JudgeStream
 
-Judge = Callable[[Sequence[Turn]], list[Verdict]]
+Judge = Callable[[list[Turn]], list[Verdict]]
 
 TOKEN = secrets.token_hex(32)
 """Without it nobody else on this machine has a say in a cluster of ours; Ray reads it once a process."""
@@ -78,15 +82,17 @@ def _joined(settings: recipe.Ray) -> Iterator[Any]:
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
             os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
             # Its logs, and batches that memory had no room for, end with it.
-            folder = ends.enter_context(tempfile.TemporaryDirectory(prefix="letheon-ray-", ignore_cleanup_errors=True))
-            options = {"num_cpus": settings.workers, "include_dashboard": False, "_temp_dir": folder}
+            folder = Path(tempfile.mkdtemp(prefix="letheon-ray-"))
+            ends.callback(_delete, folder)
+            options = {"num_cpus": settings.workers, "include_dashboard": False, "_temp_dir": str(folder)}
         import ray
         import ray.data
 
         try:
             if address and (place := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)):
                 socket.create_connection((place[1], int(place[2])), PATIENCE).close()
-            ray.init(**options, log_to_driver=False, logging_level="ERROR")
+            with _no_stderr():
+                ray.init(**options, log_to_driver=False, logging_level="ERROR")
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"{address or 'this machine'}: no Ray cluster to judge on ({in_short(error)}); start one with "
@@ -95,6 +101,29 @@ def _joined(settings: recipe.Ray) -> Iterator[Any]:
             ) from None
         ends.callback(ray.shutdown)
         yield ray
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder that Ray's processes may still write to for a moment."""
+    for _ in range(40):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.25)
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Keep out a line that Ray writes past Python: that it has read how much it may say."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class _Workers:
@@ -114,7 +143,8 @@ class _Workers:
         context.execution_options.preserve_order = True
         # A batch is handed on at once, and alone: those behind it come when its verdicts are there.
         context.target_max_block_size = context.target_min_block_size = 1
-        self._verdicts = ray.data.read_datasource(_log_from(self._shelf), override_num_blocks=1, num_cpus=0).map_batches(
+        log = ray.data.read_datasource(_log_from(self._shelf), override_num_blocks=1, num_cpus=0)
+        self._verdicts = log.map_batches(
             _Worker,
             fn_constructor_args=[self._judge, self._shelf],
             batch_size=1,
@@ -141,8 +171,8 @@ class _Workers:
                 yield from (_opened(cell.as_py()) for cell in table["verdicts"])
         except self._ray.exceptions.RayActorError as error:
             raise InputError(
-                f"a worker cannot work ({str(error).strip().splitlines()[-1][:200]}); each machine of the cluster needs "
-                "Letheon, its extras and the judges' models; run again to go on from there"
+                f"a worker cannot work ({str(error).strip().splitlines()[-1][:200]}); each machine of the cluster "
+                "needs Letheon, its extras and the judges' models; run again to go on from there"
             ) from None
 
     def _put(self, number: int, batch: bytes | None, judged: int) -> None:
@@ -218,7 +248,7 @@ class _Worker:
 
     def _said(self, number: int, turns: bytes) -> list[Verdict] | list[str]:
         if self._ray.get(self._shelf.begin.remote(number)) > TRIES:
-            return [f"it died {TRIES} times at the same dialogues; for want of memory? give it more, or --workers fewer"]
+            return [f"died {TRIES} times at the same dialogues; for want of memory? give it more, or fewer --workers"]
         try:
             return self._judge(pickle.loads(turns))
         except LetheonError as error:
