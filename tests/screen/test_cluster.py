@@ -73,20 +73,15 @@ def test_no_ray(talk: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch) -
     assert "letheon[ray]" not in letheon("screen", "recipe.yaml", *arguments)[2]
 
 
+API = ["--set", "screen.judges=[api]", "--set", "screen.api={url: http://localhost/v1, model: m}"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
         (["--workers", 2], "--workers and --ray-address need --engine ray"),
         (["--ray-address", "head:6379"], "--workers and --ray-address need --engine ray"),
-        (
-            [
-                "--engine",
-                "ray",
-                *("--set", "screen.judges=[api]"),
-                *("--set", "screen.api={url: http://[::1]/v1, model: m}"),
-            ],
-            "engine 'ray' does not go with judge 'api'",
-        ),
+        (["--engine", "ray", *API], "engine 'ray' does not go with judge 'api'"),
     ],
 )
 def test_what_does_not_go_together(talk: Path, letheon: Letheon, arguments: list[object], fault: str) -> None:
