@@ -100,6 +100,7 @@ def screen_stage(run: Run, console: Console) -> None:
     The log is read batch by batch. A screening that was cut off goes on where it was.
     """
     from letheon.screen import build_screener, score_screening
+    from letheon.screen.kept import kept_open
     from letheon.screen.stream import screen_stream
 
     recipe, screener, duplicates = run.recipe, None, None
@@ -108,7 +109,7 @@ def screen_stage(run: Run, console: Console) -> None:
     decisions = decisions_of(run, console.warn)
     run.start("screen")
     done = kept = 0
-    with Measured() as cost, console.progress("screening") as update:
+    with Measured() as cost, console.progress("screening") as update, kept_open():
         total = count_dialogues(recipe.data.dialogues)
         if recipe.data.subject is None:
             screener = build_screener(recipe.screen, seed=recipe.seed, model=recipe.model, scores=run.scores_file)
@@ -210,6 +211,7 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
     """
     from letheon.expected import expected_answers, read_safe_replies
     from letheon.sampling import sample_passing
+    from letheon.screen.kept import kept_open
 
     recipe = run.recipe
     positive = recipe.objective.positive.name
@@ -220,15 +222,16 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
             raise InputError(
                 "expected.sources names 'model', but judge 'labels' cannot judge new answers; add another"
             )
-        return sample_passing(
-            model if model is not None else load_model(recipe.model),
-            tokenizer if tokenizer is not None else load_tokenizer(recipe.model),
-            turns,
-            judge,
-            samples=recipe.expected.samples,
-            max_new_tokens=recipe.evaluate.max_new_tokens,
-            seed=recipe.seed,
-        )
+        with kept_open():
+            return sample_passing(
+                model if model is not None else load_model(recipe.model),
+                tokenizer if tokenizer is not None else load_tokenizer(recipe.model),
+                turns,
+                judge,
+                samples=recipe.expected.samples,
+                max_new_tokens=recipe.evaluate.max_new_tokens,
+                seed=recipe.seed,
+            )
 
     return expected_answers(
         data.forget,
@@ -350,6 +353,7 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
 def evaluate_stage(run: Run, console: Console) -> Headline:
     """Measure the model before and after, and the control; write metrics, verdict and `samples.jsonl`."""
     from letheon.evaluate import EvalSets, Evaluation, evaluate_model, headline
+    from letheon.screen.kept import kept_open
 
     recipe = run.recipe
     results = Results.load(run.results_file)
@@ -377,7 +381,7 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
         names["control"] = recipe.evaluate.control
     tokenizer = load_tokenizer(recipe.model)
     found: dict[str, Evaluation] = {}
-    with Measured() as cost:
+    with Measured() as cost, kept_open():
         judge = answer_judge(recipe, run.scores_file)
         for name, source in names.items():
             with console.progress(f"evaluating {name}") as update:

@@ -29,6 +29,7 @@ from letheon import recipe
 from letheon.errors import InputError, LetheonError, require_extra
 from letheon.models import in_short
 from letheon.records import Turn, Verdict
+from letheon.screen.kept import kept_open
 from letheon.screen.stream import JudgeStream
 
 Judge = Callable[[list[Turn]], list[Verdict]]
@@ -242,6 +243,9 @@ class _Worker:
         self._ray = ray
         self._judge: Judge = ray.get(judge)
         self._shelf = shelf
+        # Models stay until the process ends.
+        self._kept = kept_open()
+        self._kept.__enter__()
 
     def __call__(self, batches: pyarrow.Table) -> pyarrow.Table:
         return pyarrow.table({"verdicts": [pickle.dumps(self._said(**row)) for row in batches.to_pylist()]})
