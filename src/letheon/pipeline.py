@@ -101,7 +101,8 @@ def screen_stage(run: Run, console: Console) -> None:
     """
     from letheon.screen import build_screener, score_screening
     from letheon.screen.kept import kept_open
-    from letheon.screen.stream import screen_stream
+    from letheon.screen.progress import heard_by
+    from letheon.screen.stream import BATCH, screen_stream
 
     recipe, screener, duplicates = run.recipe, None, None
     if _on_cluster(recipe):
@@ -116,7 +117,11 @@ def screen_stage(run: Run, console: Console) -> None:
             duplicates = _duplicates(recipe)
             for line in screener.says():
                 console.say(line)
-        with _at_work(recipe, screener or _eraser(recipe, decisions)) as judge:
+
+        def within(share: float) -> None:
+            update(done + int(share * min(BATCH, total - done)), total)
+
+        with heard_by(within), _at_work(recipe, screener or _eraser(recipe, decisions)) as judge:
             update(0, total)
             for turns, left in screen_stream(run.log(), judge, run.verdicts_file, run.key("screen"), duplicates):
                 done += len({turn.dialogue.id for turn in turns})

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from letheon.console import Console
+from letheon.pipeline import screen_stage
 from letheon.recipe import load_recipe
 from letheon.records import read_verdicts
 from letheon.run import Run
@@ -69,6 +73,14 @@ def test_weights_are_loaded_once_a_screening(
     assert letheon("screen", "recipe.yaml")[0] == 0
     assert len(loads) == 1 + 3
     assert (with_classifier / "run/verdicts.jsonl").read_bytes() == verdicts
+
+
+def test_progress_moves_within_a_batch(with_classifier: Path) -> None:
+    said = StringIO()
+    settings = ["screen.judges=[labels, classifier]", "screen.classifier.batch_size=3"]
+    screen_stage(Run.open(with_classifier / "recipe.yaml", settings), Console(err=said, every=0))
+    # One of two judges, then three turns of twelve at a time by the other.
+    assert re.findall(r"screening: (\d+)/12", said.getvalue()) == ["6", "7", "9", "10"]
 
 
 def test_weights_are_loaded_once_an_evaluation(with_classifier: Path, letheon: Letheon, loads: list[Any]) -> None:

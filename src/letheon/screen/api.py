@@ -28,6 +28,7 @@ from letheon.records import Turn
 from letheon.screen.chat_server import ChatServer, UnansweredError
 from letheon.screen.judge import Opinion
 from letheon.screen.kept import held
+from letheon.screen.progress import tell
 
 GUESS = 0.51
 """The least confidence that a verdict counts with."""
@@ -100,11 +101,12 @@ class ApiJudge:
                 pool.submit(self._ask, server, text, category, scores, key): key
                 for key, (text, category) in open_.items()
             }
-            for future in as_completed(futures):
+            for number, future in enumerate(as_completed(futures), start=1):
                 try:
                     future.result()
                 except UnansweredError as error:
                     reasons[futures[future]] = str(error)
+                tell(number, len(futures))
         return reasons
 
     def _ask(self, server: ChatServer, text: str, category: str, scores: _Scores, key: str) -> None:

@@ -22,6 +22,7 @@ from letheon.models import (
     model_hash,
 )
 from letheon.screen.kept import held
+from letheon.screen.progress import tell
 
 Task = Literal["SequenceClassification", "CausalLM"]
 SLACK = 8
@@ -162,7 +163,11 @@ def _offsets(tokenizer: Tokenizer, text: str) -> list[Window]:
 
 
 def alike(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Numbers of things of like length, `size` at once; the longest first, so that lack of memory shows early."""
+    """Numbers of things of like length, `size` at once; the longest first, so that lack of memory shows early.
+
+    Tells how many have been dealt with.
+    """
     order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
     for start in range(0, len(order), size):
         yield order[start : start + size]
+        tell(min(start + size, len(order)), len(order))
