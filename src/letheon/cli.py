@@ -43,6 +43,13 @@ KeepCache = Annotated[
 ]
 
 
+class Engine(str, Enum):
+    """Where the judges of a screening work."""
+
+    local = "local"
+    ray = "ray"
+
+
 class Tuning(str, Enum):
     """Which weights learn."""
 
@@ -139,6 +146,17 @@ def screen(
     target_precision: Annotated[
         float | None, typer.Option("--target-precision", help="Share that must go of what is forgotten, e.g. 0.9.")
     ] = None,
+    engine: Annotated[
+        Engine | None,
+        typer.Option("--engine", help="local: judge in this process; ray: on the workers of a Ray cluster."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, metavar="N", help="Ray's processes that judge.")
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", metavar="HOST:PORT", help="Ray cluster to join, instead of this machine."),
+    ] = None,
     overrides: Sets = None,
 ) -> None:
     """Pick out the dialogues that need unlearning: verdicts.jsonl."""
@@ -146,13 +164,21 @@ def screen(
     from letheon.run import Run
 
     chosen = list(overrides or [])
-    for name, value in (("target_recall", target_recall), ("target_precision", target_precision)):
-        chosen += [] if value is None else [f"screen.{name}={value}"]
+    given = {
+        "target_recall": target_recall,
+        "target_precision": target_precision,
+        "engine": engine.value if engine else None,
+        "ray.workers": workers,
+        "ray.address": json.dumps(ray_address) if ray_address else None,
+    }
+    chosen += [f"screen.{name}={value}" for name, value in given.items() if value is not None]
     if fit is not None:
         chosen.append(f"screen.examples={json.dumps(str(fit))}")
         judges = Run.open(where, chosen).recipe.screen.judges
         chosen.append(f"screen.judges={json.dumps(list(dict.fromkeys([*judges, 'embedding'])))}")
     opened = Run.open(where, chosen)
+    if opened.recipe.screen.engine != "ray" and (workers or ray_address):
+        raise InputError("--workers and --ray-address need --engine ray")
     pipeline.prepare(opened)
     pipeline.screen_stage(opened, Console())
 

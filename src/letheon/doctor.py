@@ -20,6 +20,7 @@ COSTS = {
     "demo": "no 'letheon demo'",
     "api": "no judge behind a server (screen.api)",
     "quantize": "no adapters on a base in 4 bits (tuning.lora.quantize), no optimizers in 8",
+    "ray": "no screening on a cluster ('letheon screen --engine ray')",
 }
 
 

@@ -29,6 +29,10 @@ class Embedder:
         self.batch_size = batch_size
         self._shallow: dict[int, Any] = {}
 
+    def __reduce__(self) -> tuple[type[Embedder], tuple[int]]:
+        """A copy in another process loads the model for itself."""
+        return Embedder, (self.batch_size,)
+
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Embed texts: e ∈ R^384 with ‖e‖ = 1; cosines near 1 mean the same, near 0 unrelated.
 

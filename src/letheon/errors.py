@@ -14,6 +14,7 @@ EXTRAS = {
     "demo": ("gguf",),
     "api": ("httpx2",),
     "quantize": ("bitsandbytes",),
+    "ray": ("ray",),
 }
 """The modules that each extra of the package brings."""
 

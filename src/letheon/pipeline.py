@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from letheon.split import Sample, Split, judged, split, spread
 
 if TYPE_CHECKING:
     from letheon.screen.duplicates import Duplicates
+    from letheon.screen.stream import JudgeStream
 
 EMPTY: dict[str, dict[str, Any]] = {
     "screen": {"screening": None},
@@ -99,13 +101,17 @@ def screen_stage(run: Run, console: Console) -> None:
     The log is read batch by batch. A screening that was cut off goes on where it was.
     """
     from letheon.screen import build_screener, score_screening
-    from letheon.screen.stream import screen_stream
+    from letheon.screen.kept import kept_open
+    from letheon.screen.progress import heard_by
+    from letheon.screen.stream import BATCH, screen_stream
 
     recipe, screener, duplicates = run.recipe, None, None
+    if _on_cluster(recipe):
+        require_extra("the engine 'ray'", "ray")
     decisions = decisions_of(run, console.warn)
     run.start("screen")
     done = kept = 0
-    with Measured() as cost:
+    with Measured() as cost, kept_open():
         if recipe.data.subject is None:
             tuning = console.progress("tuning MiniLM") if recipe.screen.fine_tune else nullcontext()
             with tuning as update:
@@ -115,13 +121,17 @@ def screen_stage(run: Run, console: Console) -> None:
             duplicates = _duplicates(recipe)
             for line in screener.says():
                 console.say(line)
-        judge = screener or _eraser(recipe, decisions)
         with console.progress("screening", total := count_dialogues(recipe.data.dialogues)) as update:
-            update(0, total)
-            for turns, left in screen_stream(run.log(), judge, run.verdicts_file, run.key("screen"), duplicates):
-                done += len({turn.dialogue.id for turn in turns})
-                kept += len(turns) if left else 0
-                update(done, total)
+
+            def within(share: float) -> None:
+                update(done + int(share * min(BATCH, total - done)), total)
+
+            with heard_by(within), _at_work(recipe, screener or _eraser(recipe, decisions)) as judge:
+                update(0, total)
+                for turns, left in screen_stream(run.log(), judge, run.verdicts_file, run.key("screen"), duplicates):
+                    done += len({turn.dialogue.id for turn in turns})
+                    kept += len(turns) if left else 0
+                    update(done, total)
     if decisions and screener:
         write_jsonl(run.verdicts_file, with_decisions(stream_verdicts(run.verdicts_file), decisions))
     found = score_screening(stream_verdicts(run.verdicts_file), run.log() if screener else ())
@@ -136,6 +146,23 @@ def screen_stage(run: Run, console: Console) -> None:
     if duplicates is not None and duplicates.shared:
         console.say(f"{duplicates.shared} of them say the same as others, and share their verdicts")
     run.finish("screen")
+
+
+def _on_cluster(recipe: Recipe) -> bool:
+    """Whether judges work elsewhere; whoever asks to be forgotten is looked for here, without judges."""
+    return recipe.screen.engine == "ray" and recipe.data.subject is None
+
+
+@contextmanager
+def _at_work(recipe: Recipe, judge: Callable[[list[Turn]], list[Verdict]]) -> Iterator[JudgeStream]:
+    """What judges batch after batch: the judge itself, or copies of it on the workers of a cluster."""
+    if not _on_cluster(recipe):
+        yield partial(map, judge)
+        return
+    from letheon.screen.cluster import on_workers
+
+    with on_workers(judge, recipe.screen.ray) as judge_stream:
+        yield judge_stream
 
 
 SLOW_JUDGES = {"embedding", "classifier", "guard", "pair", "api", "consistency"}
@@ -195,6 +222,7 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
     """
     from letheon.expected import expected_answers, read_safe_replies
     from letheon.sampling import sample_passing
+    from letheon.screen.kept import kept_open
 
     recipe = run.recipe
     positive = recipe.objective.positive.name
@@ -205,15 +233,16 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
             raise InputError(
                 "expected.sources names 'model', but judge 'labels' cannot judge new answers; add another"
             )
-        return sample_passing(
-            model if model is not None else load_model(recipe.model),
-            tokenizer if tokenizer is not None else load_tokenizer(recipe.model),
-            turns,
-            judge,
-            samples=recipe.expected.samples,
-            max_new_tokens=recipe.evaluate.max_new_tokens,
-            seed=recipe.seed,
-        )
+        with kept_open():
+            return sample_passing(
+                model if model is not None else load_model(recipe.model),
+                tokenizer if tokenizer is not None else load_tokenizer(recipe.model),
+                turns,
+                judge,
+                samples=recipe.expected.samples,
+                max_new_tokens=recipe.evaluate.max_new_tokens,
+                seed=recipe.seed,
+            )
 
     return expected_answers(
         data.forget,
@@ -368,6 +397,7 @@ def _trial_in_words(trial: LayerTrial) -> Iterator[str]:
 def evaluate_stage(run: Run, console: Console) -> Headline:
     """Measure the model before and after, and the control; write metrics, verdict and `samples.jsonl`."""
     from letheon.evaluate import EvalSets, Evaluation, evaluate_model, headline
+    from letheon.screen.kept import kept_open
 
     recipe = run.recipe
     results = Results.load(run.results_file)
@@ -395,7 +425,7 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
         names["control"] = recipe.evaluate.control
     tokenizer = load_tokenizer(recipe.model)
     found: dict[str, Evaluation] = {}
-    with Measured() as cost:
+    with Measured() as cost, kept_open():
         judge = answer_judge(recipe, run.scores_file)
         for name, source in names.items():
             with console.progress(f"evaluating {name}") as update:

@@ -197,6 +197,15 @@ class Consistency(Section):
     """Tokens of an answer that are compared."""
 
 
+class Ray(Section):
+    """Where the engine ray judges; verdicts do not depend on it."""
+
+    address: str | None = None
+    """Of a cluster to join, such as head:6379; by default RAY_ADDRESS, and without that workers on this machine."""
+    workers: int | None = Field(None, ge=1)
+    """Processes that judge, each with models of its own; by default one a GPU, or one a core where there is none."""
+
+
 class Screen(Section):
     """Which dialogues need unlearning: the evaluative model."""
 
@@ -232,6 +241,10 @@ class Screen(Section):
     """For the judge api."""
     consistency: Consistency = Consistency()
     """For the judge consistency."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the judges work: in this process, or on the workers of a Ray cluster."""
+    ray: Ray = Ray()
+    """For the engine ray."""
     target_recall: float | None = Field(None, gt=0, lt=1)
     """Choose the thresholds by the examples instead, so that this share of what is to be forgotten is found."""
     target_precision: float | None = Field(None, gt=0, lt=1)
@@ -247,6 +260,11 @@ class Screen(Section):
         for name in ("classifier", "guard", "pair", "api"):
             if name in self.judges and getattr(self, name) is None:
                 raise ValueError(f"judge {name!r} needs its model: fill in screen.{name}")
+        if self.engine == "ray" and "api" in self.judges:
+            raise ValueError(
+                "engine 'ray' does not go with judge 'api': workers would each spend its budget; "
+                "set engine to local, and raise api.concurrency to ask more at once"
+            )
         if "rules" in self.judges and self.rules is None:
             raise ValueError("judge 'rules' needs rules: set screen.rules to their file")
         if "outdated" in self.judges and self.changed_facts is None:

@@ -325,7 +325,8 @@ class Run:
         models = [section.model or self.recipe.model for section in sections if hasattr(section, "model")]
         elsewhere: Any = {name: {"model"} for name in ("classifier", "guard", "pair", "consistency")}
         files = ("examples", "knowledge", "rules", "changed_facts")
-        plain = settings.model_dump(mode="json", exclude=dict.fromkeys(files, True) | elsewhere)
+        where = ("engine", "ray")
+        plain = settings.model_dump(mode="json", exclude=dict.fromkeys((*files, *where), True) | elsewhere)
         parts = [plain, *(_hash(getattr(settings, name)) for name in files), *map(model_hash, models)]
         if "privacy" in settings.judges:
             from letheon.screen.privacy import source_of

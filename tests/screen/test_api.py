@@ -20,6 +20,7 @@ from letheon.records import Turn
 from letheon.screen import build_judges, chat_server, check_judges, screen
 from letheon.screen.api import ApiJudge, built_in, read_verdict
 from letheon.screen.judge import Opinion
+from letheon.screen.kept import kept_open
 
 BAD, GOOD = '{"undesired": true, "confidence": 0.9}', '{"undesired": false, "confidence": 0.8}'
 
@@ -357,6 +358,17 @@ def test_when_the_budget_is_spent_a_person_decides(budget: dict[str, int], why: 
     assert [verdict.decision for verdict in verdicts] == ["normal", "forget", "normal", "review", "review"]
     assert [verdict.reason for verdict in verdicts[3:]] == [why, why]
     assert [verdict.score for verdict in verdicts[3:]] == [0.5, 0.5]
+
+
+def test_the_budget_is_a_stages_and_not_a_batchs(tmp_path: Path) -> None:
+    with serving(by_answer) as server:
+        asked = judge(server, tmp_path / "scores.jsonl", concurrency=1, max_requests=3)
+        with kept_open():
+            batches = [asked.judge(turns("good 1", "bad 2")), asked.judge(turns("good 1", "bad 3", "bad 4"))]
+        assert [one.unable for found in batches for one in found if one] == [False, False, False, False, True]
+        # The next stage has its own.
+        assert not any(one.unable for one in asked.judge(turns("bad 4", "bad 5")) if one)
+    assert len(server.seen) == 3 + 2
 
 
 def test_a_rubric_that_is_sure_decides_though_the_budget_is_spent() -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from letheon.console import Console
+from letheon.pipeline import screen_stage
 from letheon.recipe import load_recipe
 from letheon.records import read_verdicts
 from letheon.run import Run
+from letheon.screen import pretrained, stream
 
 Letheon = Callable[..., tuple[int, str, str]]
 
@@ -38,6 +45,50 @@ def test_screening_by_a_classifier(with_classifier: Path, letheon: Letheon) -> N
     for verdict in verdicts:
         assert (verdict.decision == "forget") == ("z" in answers[verdict.id])
         assert verdict.judge.startswith("classifier:judge@")
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every network that a judge has loaded."""
+    networks, load = [], pretrained._load
+
+    def count(model: str, task: pretrained.Task) -> Any:
+        networks.append(load(model, task))
+        return networks[-1]
+
+    monkeypatch.setattr(pretrained, "_load", count)
+    return networks
+
+
+def test_weights_are_loaded_once_a_screening(
+    with_classifier: Path, letheon: Letheon, loads: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "BATCH", 4)
+    assert letheon("screen", "recipe.yaml")[0] == 0
+    verdicts = (with_classifier / "run/verdicts.jsonl").read_bytes()
+    (network,) = loads
+    # And let go.
+    assert {weight.device.type for weight in network.parameters()} == {"meta"}
+    monkeypatch.setattr("letheon.screen.kept.kept_open", nullcontext)
+    assert letheon("screen", "recipe.yaml")[0] == 0
+    assert len(loads) == 1 + 3
+    assert (with_classifier / "run/verdicts.jsonl").read_bytes() == verdicts
+
+
+def test_progress_moves_within_a_batch(with_classifier: Path) -> None:
+    said = StringIO()
+    settings = ["screen.judges=[labels, classifier]", "screen.classifier.batch_size=3"]
+    screen_stage(Run.open(with_classifier / "recipe.yaml", settings), Console(err=said, every=0))
+    # One of two judges, then three turns of twelve at a time by the other.
+    assert re.findall(r"screening: (\d+)/12", said.getvalue()) == ["6", "7", "9", "10"]
+
+
+def test_weights_are_loaded_once_an_evaluation(with_classifier: Path, letheon: Letheon, loads: list[Any]) -> None:
+    assert letheon("run", "recipe.yaml", "--set", "screen.judges=[labels, classifier]")[0] == 0
+    del loads[:]
+    # It judges answers of two models.
+    assert letheon("evaluate", "run")[0] == 0
+    assert len(loads) == 1
 
 
 def test_the_run_knows_its_judge(with_classifier: Path, letheon: Letheon) -> None:

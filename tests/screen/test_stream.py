@@ -20,12 +20,21 @@ def dialogue(number: int, *answers: str, **more: object) -> Dialogue:
 
 
 class Counting:
-    """Its score depends on how many it has judged, so that what is judged again is seen."""
+    """Remembers what it has judged; takes so many batches before it gives the first one's verdicts."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: int = 0) -> None:
         self.judged: list[str] = []
+        self.ahead = ahead
 
-    def __call__(self, turns: list[Turn]) -> list[Verdict]:
+    def __call__(self, batches: Iterator[list[Turn]]) -> Iterator[list[Verdict]]:
+        waiting: list[list[Turn]] = []
+        for turns in batches:
+            waiting.append(turns)
+            if len(waiting) > self.ahead:
+                yield self.judge(waiting.pop(0))
+        yield from map(self.judge, waiting)
+
+    def judge(self, turns: list[Turn]) -> list[Verdict]:
         verdicts = []
         for turn in turns:
             self.judged.append(turn.dialogue.id)
@@ -64,15 +73,18 @@ def cut_off(log: Sequence[Dialogue], at: int) -> Iterator[Dialogue]:
         yield one
 
 
+@pytest.mark.parametrize("ahead", [0, 1, 3])
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("torn", [b"", b'{"id": "d', b"\n\n", b'{"id": "other", "turn": 1}\n'])
-def test_a_screening_that_was_cut_off_twice_is_the_unbroken_one(tmp_path: Path, torn: bytes, shared: bool) -> None:
+def test_a_screening_that_was_cut_off_twice_is_the_unbroken_one(
+    tmp_path: Path, torn: bytes, shared: bool, ahead: int
+) -> None:
     def known() -> Duplicates | None:
         return Duplicates() if shared else None
 
     whole = Counting()
     list(screen_stream(LOG, whole, tmp_path / "whole.jsonl", "key", known()))
-    into, judge = tmp_path / "broken.jsonl", Counting()
+    into, judge = tmp_path / "broken.jsonl", Counting(ahead)
     for end in (9, 21):
         with pytest.raises(KeyboardInterrupt):
             list(screen_stream(cut_off(LOG, end), judge, into, "key", known()))
@@ -81,7 +93,8 @@ def test_a_screening_that_was_cut_off_twice_is_the_unbroken_one(tmp_path: Path, 
             file.write(torn)
     last = list(screen_stream(LOG, judge, into, "key", known()))
     assert into.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert [known for _, known in last] == [True] * 5 + [False] * 3
+    # What had been taken and not yet judged is taken again.
+    assert [known for _, known in last] == [True] * (5 - ahead) + [False] * (3 + ahead)
     assert judge.judged == whole.judged
 
 
@@ -101,8 +114,10 @@ def test_what_a_longer_log_has_left_does_not_stay(tmp_path: Path) -> None:
     assert {verdict.id for verdict in read_verdicts(into)} == {one.id for one in LOG[:8]}
 
 
-def verdicts_of(tmp_path: Path, log: Sequence[Dialogue], duplicates: Duplicates) -> tuple[list[str], list[Verdict]]:
-    judge = Counting()
+def verdicts_of(
+    tmp_path: Path, log: Sequence[Dialogue], duplicates: Duplicates, ahead: int = 0
+) -> tuple[list[str], list[Verdict]]:
+    judge = Counting(ahead)
     list(screen_stream(log, judge, tmp_path / "verdicts.jsonl", "key", duplicates))
     return judge.judged, read_verdicts(tmp_path / "verdicts.jsonl")
 
@@ -119,6 +134,13 @@ def test_like_turns_are_judged_once(tmp_path: Path) -> None:
     assert judged == ["d0", "d9"]
     assert verdicts[1] == verdicts[0].model_copy(update={"id": "d3"})
     assert verdicts[2] == verdicts[0].model_copy(update={"id": "d6", "span": None})
+
+
+def test_a_turn_may_repeat_one_that_waits_for_its_verdict(tmp_path: Path) -> None:
+    log = [dialogue(3 * n, "Yes." if n in (0, 5, 11) else f"no {n}") for n in range(12)]
+    judged, verdicts = verdicts_of(tmp_path, log, Duplicates(), ahead=2)
+    assert judged == [one.id for number, one in enumerate(log) if number not in (5, 11)]
+    assert [verdicts[n] for n in (5, 11)] == [verdicts[0].model_copy(update={"id": f"d{3 * n}"}) for n in (5, 11)]
 
 
 def test_exact_repetitions_alone(tmp_path: Path) -> None:

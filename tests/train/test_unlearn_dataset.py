@@ -125,7 +125,7 @@ def test_collator_sorts_by_part_and_keeps_each_token_beside_its_reference() -> N
             "negative": [reference(1, -1), reference(2, -2, [False, True])],
             "normal": [reference(1, -3), reference(9, -4), reference(3, -5)],
         },
-        frozenset({"normal"}),
+        tops=frozenset({"normal"}),
     )
     batch = collator(items)
     assert batch["part"].tolist() == [0, 0, 1, 2, 2]

@@ -27,6 +27,8 @@ from letheon.errors import InputError, require_extra
 from letheon.records import Turn
 from letheon.screen.chat_server import ChatServer, UnansweredError
 from letheon.screen.judge import Opinion
+from letheon.screen.kept import held
+from letheon.screen.progress import tell
 
 GUESS = 0.51
 """The least confidence that a verdict counts with."""
@@ -82,14 +84,14 @@ class ApiJudge:
         """Give every turn an opinion."""
         material = [_material(turn) for turn in turns]
         keys = {(text, category): self._key(text, category) for text in material for category in self._rubrics}
-        scores = _Scores(self._file)
-        # Texts that occur twice are asked about once.
-        open_ = {key: asked for asked, key in keys.items() if key not in scores}
-        reasons: dict[str, str] = {}
-        if open_:
-            with ChatServer(self._settings) as server:
-                reasons = self._ask_all(server, open_, scores)
-        return [self._opinion(text, keys, scores, reasons) for text in material]
+        with held((self, "scores"), lambda: contextlib.nullcontext(_Scores(self._file))) as scores:
+            # Texts that occur twice are asked about once.
+            open_ = {key: asked for asked, key in keys.items() if key not in scores}
+            reasons: dict[str, str] = {}
+            if open_:
+                with held((self, "server"), lambda: ChatServer(self._settings)) as server:
+                    reasons = self._ask_all(server, open_, scores)
+            return [self._opinion(text, keys, scores, reasons) for text in material]
 
     def _ask_all(self, server: ChatServer, open_: dict[str, tuple[str, str]], scores: _Scores) -> dict[str, str]:
         """Ask all questions at once that may be under way; returns why some have no answer."""
@@ -99,11 +101,12 @@ class ApiJudge:
                 pool.submit(self._ask, server, text, category, scores, key): key
                 for key, (text, category) in open_.items()
             }
-            for future in as_completed(futures):
+            for number, future in enumerate(as_completed(futures), start=1):
                 try:
                     future.result()
                 except UnansweredError as error:
                     reasons[futures[future]] = str(error)
+                tell(number, len(futures))
         return reasons
 
     def _ask(self, server: ChatServer, text: str, category: str, scores: _Scores, key: str) -> None:

@@ -24,6 +24,7 @@ from letheon.records import Message, Turn
 from letheon.screen.contradiction import CATEGORY, agreement_of, disagreement, lexical_evidence
 from letheon.screen.judge import Opinion
 from letheon.screen.pretrained import judge_name, loaded
+from letheon.screen.progress import tell
 
 Prompt = tuple[Message, ...]
 
@@ -56,7 +57,10 @@ class ConsistencyJudge:
             return []
         with loaded(self._model, "CausalLM") as (model, tokenizer):
             prompts = dict.fromkeys(turn.prompt for turn in turns)
-            samples = {prompt: self._samples(model, tokenizer, prompt) for prompt in prompts}
+            samples = {}
+            for number, prompt in enumerate(prompts, start=1):
+                samples[prompt] = self._samples(model, tokenizer, prompt)
+                tell(number, len(prompts))
             logged = [_cut(tokenizer, turn.answer, self._settings.max_new_tokens) for turn in turns]
         texts = sorted({*logged, *(text for found in samples.values() for text in found)})
         place = {text: number for number, text in enumerate(texts)}

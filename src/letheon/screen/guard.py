@@ -28,6 +28,7 @@ from letheon.screen.pretrained import (
     token_count,
     windows,
 )
+from letheon.screen.progress import part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,14 +71,16 @@ class GuardJudge:
             asked = list(
                 self._questions(turns, tokenizer, longest_input(model, tokenizer, self._settings.max_length))
             )
-            heard = self._hear(model, tokenizer, asked)
+            with part(0, 2):
+                heard = self._hear(model, tokenizer, asked)
             worst: dict[int, Heard] = {}
             for one in heard:
                 known = worst.get(one.asked.number)
                 if known is None or (one.in_form, one.score) > (known.in_form, known.score):
                     worst[one.asked.number] = one
             suspects = [one for one in worst.values() if one.in_form and one.score >= NAMED]
-            named = self._categories(model, tokenizer, suspects)
+            with part(1, 2):
+                named = self._categories(model, tokenizer, suspects)
         categories = {one.asked.number: category for one, category in zip(suspects, named, strict=True)}
         unheard = {one.asked.number for one in heard if not one.in_form}
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ from letheon.models import (
     load_tokenizer,
     model_hash,
 )
+from letheon.screen.kept import held
+from letheon.screen.progress import tell
 
 Task = Literal["SequenceClassification", "CausalLM"]
 SLACK = 8
@@ -57,15 +59,20 @@ def check_architecture(model: str, task: Task, setting: str) -> Any:
     return config
 
 
-@contextmanager
-def loaded(model: str, task: Task) -> Iterator[tuple[Model, Tokenizer]]:
+def loaded(model: str, task: Task) -> AbstractContextManager[tuple[Model, Tokenizer]]:
     """Hold a model in eval mode and its tokenizer for a block, on the GPU if there is one; then their memory is free.
 
-    Half-precision weights stay so where the hardware is fast at them; all others are float32.
+    Within `kept_open` they stay for its whole block. Half-precision weights stay so where the hardware is fast at
+    them; all others are float32.
 
     Raises:
         InputError: It cannot be loaded, or its file lacks weights.
     """
+    return held((model, task), lambda: _loaded(model, task))
+
+
+@contextmanager
+def _loaded(model: str, task: Task) -> Iterator[tuple[Model, Tokenizer]]:
     import torch
 
     tokenizer = load_tokenizer(model)
@@ -156,7 +163,11 @@ def _offsets(tokenizer: Tokenizer, text: str) -> list[Window]:
 
 
 def alike(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Numbers of things of like length, `size` at once; the longest first, so that lack of memory shows early."""
+    """Numbers of things of like length, `size` at once; the longest first, so that lack of memory shows early.
+
+    Tells how many have been dealt with.
+    """
     order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
     for start in range(0, len(order), size):
         yield order[start : start + size]
+        tell(min(start + size, len(order)), len(order))

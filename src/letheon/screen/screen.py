@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from letheon.records import NORMAL, Decision, Dialogue, Screening, Turn, Verdict
 from letheon.screen.combine import Combine, Given, highest
 from letheon.screen.judge import Judge, Opinion
+from letheon.screen.progress import part
 
 NO_JUDGE = "none"
 """The judge of a turn on which no judge had an opinion."""
@@ -51,11 +52,17 @@ def screen_turns(
     combine: Combine = highest,
 ) -> list[Verdict]:
     """As `screen`, of assistant turns alone."""
-    given = opinions_of((judge.name, judge.judge(turns)) for judge in judges)
+    given = opinions_of(_asked(turns, judges))
     return [
         _verdict(turn, own, combine, forget_above, normal_below)
         for turn, own in zip(turns, given or [[] for _ in turns], strict=True)
     ]
+
+
+def _asked(turns: Sequence[Turn], judges: Sequence[Judge]) -> Iterator[tuple[str, Sequence[Opinion | None]]]:
+    for number, judge in enumerate(judges):
+        with part(number, len(judges)):
+            yield judge.name, judge.judge(turns)
 
 
 def opinions_of(by_judge: Iterable[tuple[str, Sequence[Opinion | None]]]) -> list[list[Given]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO
 
@@ -16,11 +17,12 @@ from letheon.screen.duplicates import Duplicates, Judged
 BATCH = 1024
 """Dialogues that are judged together, and again where a screening was cut off among them."""
 
-Judge = Callable[[list[Turn]], list[Verdict]]
+JudgeStream = Callable[[Iterator[list[Turn]]], Iterator[list[Verdict]]]
+"""Gives each batch of turns its verdicts, in order. It may take some batches before it gives the first ones."""
 
 
 def screen_stream(
-    dialogues: Iterable[Dialogue], judge: Judge, into: Path, key: str, duplicates: Duplicates | None = None
+    dialogues: Iterable[Dialogue], judge: JudgeStream, into: Path, key: str, duplicates: Duplicates | None = None
 ) -> Iterator[tuple[Sequence[Turn], bool]]:
     """Judge every assistant turn of a log, and write a verdict a line.
 
@@ -29,7 +31,7 @@ def screen_stream(
 
     Args:
         dialogues: The log, from its beginning.
-        judge: Gives each turn its verdict.
+        judge: Gives each turn its verdict; of one that takes a batch at a time, `partial(map, judge)`.
         into: Where the verdicts are in the end.
         key: Stands for all that they depend on.
         duplicates: Finds turns that say the same, which then have one verdict; None judges each.
@@ -42,30 +44,31 @@ def screen_stream(
         partial.unlink(missing_ok=True)
         write_text(key_file, key)
     partial.touch()
+    batches = _batches(dialogues)
     with partial.open("r+b") as file:
-        known = True
-        for batch in _batches(dialogues):
-            turns = [turn for dialogue in batch for turn in dialogue.turns()]
+        for turns in batches:
             start = file.tell()
-            left = _read(file, turns) if known else None
-            known = left is not None
-            verdicts = _judge(turns, judge, duplicates, left)
-            if not known:
+            left = _read(file, turns)
+            if left is None:
                 file.seek(start)
-                file.truncate()
-                file.write("".join(f"{one.model_dump_json(exclude_none=True)}\n" for one in verdicts).encode())
-                file.flush()
-            yield turns, known
+                batches = chain([turns], batches)
+                break
+            _remember(turns, left, duplicates)
+            yield turns, True
         file.truncate()
+        for turns, verdicts in _judged(batches, judge, duplicates):
+            file.write("".join(f"{one.model_dump_json(exclude_none=True)}\n" for one in verdicts).encode())
+            file.flush()
+            yield turns, False
         os.fsync(file.fileno())
     partial.replace(into)
     key_file.unlink()
 
 
-def _batches(dialogues: Iterable[Dialogue]) -> Iterator[list[Dialogue]]:
+def _batches(dialogues: Iterable[Dialogue]) -> Iterator[list[Turn]]:
     waiting = iter(dialogues)
     while batch := list(islice(waiting, BATCH)):
-        yield batch
+        yield [turn for dialogue in batch for turn in dialogue.turns()]
 
 
 def _read(file: IO[bytes], turns: Sequence[Turn]) -> list[Verdict] | None:
@@ -83,18 +86,36 @@ def _read(file: IO[bytes], turns: Sequence[Turn]) -> list[Verdict] | None:
     return verdicts
 
 
-def _judge(
-    turns: list[Turn], judge: Judge, duplicates: Duplicates | None, left: list[Verdict] | None
-) -> list[Verdict]:
-    """Verdicts on the turns of a batch; those that are left from an earlier call are remembered alone."""
+def _remember(turns: Sequence[Turn], left: Sequence[Verdict], duplicates: Duplicates | None) -> None:
+    """Let the turns of an earlier call stand for those that say the same."""
     if duplicates is None:
-        return left if left is not None else judge(turns)
-    standing = [duplicates.of(turn) for turn in turns]
-    new = [number for number, (_, itself) in enumerate(standing) if itself]
-    given = [left[number] for number in new] if left is not None else judge([turns[number] for number in new])
-    for number, verdict in zip(new, given, strict=True):
-        standing[number][0].verdict = verdict
-    return left or [_shared(turn, judged) for turn, (judged, _) in zip(turns, standing, strict=True)]
+        return
+    for turn, verdict in zip(turns, left, strict=True):
+        judged, itself = duplicates.of(turn)
+        if itself:
+            judged.verdict = verdict
+
+
+def _judged(
+    batches: Iterator[list[Turn]], judge: JudgeStream, duplicates: Duplicates | None
+) -> Iterator[tuple[list[Turn], list[Verdict]]]:
+    """Each batch and its verdicts; of turns that say the same, the judge sees the first alone."""
+    asked: deque[tuple[list[Turn], list[tuple[Judged, bool]]]] = deque()
+
+    def new() -> Iterator[list[Turn]]:
+        for turns in batches:
+            standing = [duplicates.of(turn) for turn in turns] if duplicates else []
+            asked.append((turns, standing))
+            yield [turn for turn, (_, itself) in zip(turns, standing, strict=True) if itself] if duplicates else turns
+
+    for given in judge(new()):
+        turns, standing = asked.popleft()
+        if duplicates is None:
+            yield turns, given
+            continue
+        for judged, verdict in zip((one for one, itself in standing if itself), given, strict=True):
+            judged.verdict = verdict
+        yield turns, [_shared(turn, judged) for turn, (judged, _) in zip(turns, standing, strict=True)]
 
 
 def _shared(turn: Turn, judged: Judged) -> Verdict:

@@ -60,6 +60,7 @@ class NamesByPipeline:
 
     def __init__(self, pipeline: str):
         check_pipeline(pipeline)
+        self._pipeline = pipeline
         import spacy
         from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
         from presidio_analyzer.nlp_engine import SpacyNlpEngine
@@ -74,6 +75,10 @@ class NamesByPipeline:
         self._analyzer: Any = AnalyzerEngine(
             registry=registry, nlp_engine=self._engine, supported_languages=[nlp.lang]
         )
+
+    def __reduce__(self) -> tuple[type[NamesByPipeline], tuple[str]]:
+        """A copy in another process loads the pipeline for itself."""
+        return NamesByPipeline, (self._pipeline,)
 
     def __call__(self, texts: Sequence[str]) -> list[list[Identifier]]:
         """Find the names in each text."""

@@ -59,6 +59,10 @@ class NamesByRampart:
             str(folder / "onnx/model_q4.onnx"), providers=["CPUExecutionProvider"]
         )
 
+    def __reduce__(self) -> tuple[type[NamesByRampart], tuple[()]]:
+        """A copy in another process loads the network for itself."""
+        return NamesByRampart, ()
+
     def __call__(self, texts: Sequence[str]) -> list[list[Identifier]]:
         """Find the names in each text."""
         windows = [(number, start, end) for number, text in enumerate(texts) for start, end in _windows(text)]
