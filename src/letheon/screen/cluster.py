@@ -45,7 +45,6 @@ QUIET = {
 }
 AHEAD = 2
 """Batches a worker that are on their way: one is judged, the next one waits."""
-
 TRIES = 3
 """How often a batch is judged on which workers die; Ray itself would go on for ever."""
 
@@ -150,7 +149,7 @@ class _Workers:
             fn_constructor_args=[self._judge, self._shelf],
             batch_size=1,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self._number),
+            compute=ray.data.ActorPoolStrategy(size=self._number),
             num_cpus=1,
             num_gpus=share,
         )
