@@ -15,13 +15,14 @@ import itertools
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from steps import METHODS, time_letheon, time_plain
+from steps import METHODS, goes_with, time_letheon, time_plain
 from table import write_rows
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -114,6 +115,35 @@ def once(variant: Variant, sizes: tuple[int, int, int], shape: str, tokenizer: A
     return {"seconds": taken, "peak_mb": torch.cuda.max_memory_allocated() / 1e6}
 
 
+def variants_of(methods: Sequence[str], tunings: Sequence[str], extras: Sequence[str]) -> list[Variant]:
+    """The plain steps first: the others are held against them."""
+    pairs = [(tuning, method) for tuning in tunings for method in methods if goes_with(tuning, method)]
+    plain = [("plain", tuning, method, "") for tuning, method in pairs if method != "default"]
+    ours = [("letheon", tuning, method, "") for tuning, method in pairs if method != "fine-tune"]
+    more = [(tuning, extra) for tuning in tunings for extra in extras if tuning != "full" or extra != QUANTISED]
+    return [*plain, *ours, *(("letheon", tuning, "npo", extra) for tuning, extra in more)]
+
+
+def row(variant: Variant, found: dict[Variant, list[dict[str, Any]]], peak: float) -> dict[str, Any]:
+    """What is known of one variant so far."""
+    who, tuning, method, extra = variant
+    seconds = [s for run in found[variant] for s in run.get("seconds", [])]
+    memory = statistics.median(run["peak_mb"] for run in found[variant] if "peak_mb" in run)
+    known = {"tuning": tuning, "who": who, "method": method, "extra": extra}
+    known |= {"ms": round(1000 * statistics.median(seconds), 1), "peak_mb": round(memory)}
+    if flops := next((run["flops"] for run in found[variant] if "flops" in run), None):
+        rate = statistics.median(flops) / statistics.median(seconds)
+        known |= {"tflop": round(statistics.median(flops) / 1e12, 2), "share_of_peak": round(rate / peak, 3)}
+    if rival := found.get(("plain", tuning, "npo" if method == "default" else method, "")):
+        theirs = statistics.median(s for run in rival for s in run.get("seconds", []))
+        held = statistics.median(run["peak_mb"] for run in rival if "peak_mb" in run)
+        known |= {
+            "times_as_fast": round(theirs / statistics.median(seconds), 2),
+            "share_of_memory": round(memory / held, 2),
+        }
+    return known
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=list(SHAPES), default="llama-1b")
@@ -128,61 +158,31 @@ def main() -> None:
     given = parser.parse_args()
     transformers.logging.set_verbosity_error()
     tokenizer = load_tokenizer(str(demo_model()))
-    card = torch.cuda.get_device_name()
-    rows: list[dict[str, Any]] = []
+    done: list[dict[str, Any]] = []
     for batch, words in itertools.product(given.batch, given.words):
-        sizes = batch, words, given.steps + WARM_UP
         peak = peak_rate(batch * 2 * (60 + 4 * words // 3), given.shape)
-        variants = [("plain", t, m, "") for t in given.tuning for m in given.method if m != "default"]
-        variants += [("letheon", t, m, "") for t in given.tuning for m in given.method if m != "fine-tune"]
-        variants += [
-            ("letheon", t, "npo", extra)
-            for t in given.tuning
-            for extra in given.extra
-            if t != "full" or extra != QUANTISED
-        ]
-        found: dict[Variant, list[dict[str, Any]]] = {variant: [] for variant in variants}
+        same = {"card": torch.cuda.get_device_name(), "shape": given.shape, "batch": batch, "words": words}
+        found: dict[Variant, list[dict[str, Any]]] = {}
+        failed: set[Variant] = set()
         for count in (*[False] * given.rounds, True):
-            for variant in list(found):
+            for variant in variants_of(given.method, given.tuning, given.extra):
                 # What the default prepares takes long, and its FLOPs are much like NPO's.
-                if count and (variant[-1] or variant[2] == "default"):
+                if variant in failed or count and (variant[-1] or variant[2] == "default"):
                     continue
+                start = time.perf_counter()
                 try:
-                    found[variant].append(once(variant, sizes, given.shape, tokenizer, count=count))
+                    own = once(variant, (batch, words, given.steps + WARM_UP), given.shape, tokenizer, count=count)
                 except (RuntimeError, ImportError, ValueError) as error:
                     # It is said, and the others go on.
                     print(*variant, type(error).__name__, str(error).splitlines()[0][:200], flush=True)
-                    del found[variant]
-        for variant, runs in found.items():
-            who, tuning, method, extra = variant
-            rival = found.get(("plain", tuning, "npo" if method == "default" else method, ""), [])
-            seconds = statistics.median(s for run in runs for s in run.get("seconds", []))
-            memory = statistics.median(run["peak_mb"] for run in runs if "peak_mb" in run)
-            rows.append(
-                {
-                    "card": card,
-                    "shape": given.shape,
-                    "batch": batch,
-                    "words": words,
-                    "tuning": tuning,
-                    "who": who,
-                    "method": method,
-                    "extra": extra,
-                    "ms": round(1000 * seconds, 1),
-                    "peak_mb": round(memory),
-                }
-            )
-            if flops := next((run["flops"] for run in runs if "flops" in run), None):
-                rows[-1]["tflop"] = round(statistics.median(flops) / 1e12, 2)
-                rows[-1]["share_of_peak"] = round(statistics.median(flops) / seconds / peak, 3)
-            if rival:
-                theirs = statistics.median(s for run in rival for s in run.get("seconds", []))
-                rows[-1]["times_as_fast"] = round(theirs / seconds, 2)
-                rows[-1]["share_of_memory"] = round(
-                    memory / statistics.median(run["peak_mb"] for run in rival if "peak_mb" in run), 2
-                )
-            print(rows[-1], flush=True)
-        write_rows(given.csv, rows)
+                    failed.add(variant)
+                    continue
+                found.setdefault(variant, []).append(own)
+                print(*variant, f"took {time.perf_counter() - start:.1f} s", flush=True)
+                # A machine may be lent for minutes: what is known is written at once.
+                rows = [same | row(one, found, peak) for one in found if one not in failed]
+                write_rows(given.csv, [*done, *rows])
+        done += rows
 
 
 if __name__ == "__main__":

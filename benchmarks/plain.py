@@ -74,7 +74,7 @@ class Plain:
         self.beta = 2.5 if method == "simnpo" else 0.1
         self.layer = layer
         drawn = torch.rand(model.config.hidden_size, generator=torch.Generator().manual_seed(0))
-        self.target = 20 * drawn / drawn.norm()
+        self.target = (20 * drawn / drawn.norm()).to(next(model.parameters()).device)
         referred = method in {"npo", "dpo", "rmu"}
         self.reference = copy.deepcopy(model).eval().requires_grad_(False) if referred else None
         self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -85,7 +86,7 @@ def greedy_tokens(
         ids, attention, cache = beginning.before(batch["input_ids"], batch["attention_mask"])
         config.max_new_tokens = max_new_tokens - min(len(answers[number]) for number in numbers)
         output = model.generate(
-            input_ids=ids, attention_mask=attention, past_key_values=cache, generation_config=config
+            input_ids=ids, attention_mask=attention, generation_config=config, **{_cache_argument(): cache}
         )
         for number, tokens in zip(numbers, output[:, ids.size(1) :].tolist(), strict=True):
             answers[number] = (answers[number] + tokens)[:max_new_tokens]
@@ -124,6 +125,13 @@ class _Beginning:
             ids = torch.cat([torch.tensor([self.ids]).expand(rows, -1), ids], dim=1)
             attention = torch.cat([attention.new_ones(rows, len(self.ids)), attention], dim=1)
         return ids.to(device), attention.to(device), cache
+
+
+def _cache_argument() -> str:
+    """What transformers calls it; the name has changed within version 5."""
+    from transformers import GenerationMixin
+
+    return "cache" if "cache" in inspect.signature(GenerationMixin.generate).parameters else "past_key_values"
 
 
 def _until(tokens: list[int], ends: Sequence[int]) -> list[int]:

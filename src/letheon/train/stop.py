@@ -37,7 +37,7 @@ NEAR = 1.25
 """How far the guards may be overrun where training ends. Going on beside them mends more than scaling back would."""
 SLACK = 2.0
 """How far the guards may be overrun while training goes on: scaling back gives most of the overrun back."""
-SELDOM = 4
+SELDOM = 2
 """Where it is far from being enough, at most so many times as many steps lie between two probes."""
 
 Action = Literal["continue", "hold", "confirm", "stop"]
