@@ -515,7 +515,7 @@ class StopRecipe(Section):
     kl_budget: float = Field(0.12, gt=0)
     """Guard: KL to the model before, on the normal probe, in nats per token."""
     patience: int = Field(10, ge=1)
-    """Give up after so many probes without progress."""
+    """Give up after so many times `every` steps without progress."""
 
 
 class Evaluate(Section):

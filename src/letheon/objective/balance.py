@@ -35,19 +35,15 @@ class DualWeight:
 
     exp(L_nor − L_nor,0) is the ratio of perplexities. (A ratio of losses would count the same harm many times over
     where the normal answers are nearly known by heart and L_nor,0 is close to 0.) L_nor,0 is the loss of θ₀ on the
-    *same* tokens, so the ratio is not noise of which dialogues were drawn; what it still is of how few they are is
-    averaged out over the last steps. λ never falls below `floor`, by default its start value: otherwise a term that
-    has been paid for would be forgotten again.
+    *same* tokens, so the ratio is not noise of which dialogues were drawn. λ never falls below `floor`, by default
+    its start value: otherwise a term that has been paid for would be forgotten again. The last step alone counts: to
+    average over several lets the loss run ahead, and mends it late.
 
     Attributes:
         value: The current λ_nor.
         floor: Its smallest value.
         rate: η_λ; 0 keeps λ fixed.
         budget: Allowed ratio.
-        ceiling: λ's largest value.
-        memory: The share that a step's tokens keep of their say at each later one, in [0, 1); 0: the last step alone.
-        excess: Σ (L_nor − L_nor,0) over tokens, so weighted.
-        tokens: Their number.
     """
 
     value: float
@@ -55,14 +51,9 @@ class DualWeight:
     rate: float = 1.0
     budget: float = 1.1
     ceiling: float = 100.0
-    memory: float = 0.0
-    excess: float = 0.0
-    tokens: float = 0.0
 
-    def update(self, loss: float, reference: float, tokens: int = 1) -> None:
-        """Take the mean normal cross-entropy of a finished step, θ₀'s on the same tokens, and their number."""
-        self.excess = self.memory * self.excess + (loss - reference) * tokens
-        self.tokens = self.memory * self.tokens + tokens
+    def update(self, loss: float, reference: float) -> None:
+        """Take the mean normal cross-entropy of a finished step, and θ₀'s on the same tokens."""
         # Beyond e^5 λ is at its ceiling anyway; the limit keeps a diverging loss from overflowing.
-        moved = self.value + self.rate * (math.exp(min(self.excess / self.tokens, 5.0)) - self.budget)
+        moved = self.value + self.rate * (math.exp(min(loss - reference, 5.0)) - self.budget)
         self.value = min(max(moved, self.floor), self.ceiling)

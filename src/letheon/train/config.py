@@ -77,10 +77,6 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     )
     top_k: int = field(default=64, metadata={"help": "Reference tokens cached per position."})
     dual_rate: float = field(default=5.0, metadata={"help": "Step of the normal weight; 0 keeps it fixed."})
-    dual_memory: float = field(
-        default=0.0, metadata={"help": "Say that a step's normal loss keeps at the next in the dual step, in [0, 1)."}
-    )
-    dual_ceiling: float = field(default=100.0, metadata={"help": "Largest normal weight."})
     normal_floor: float | None = field(
         default=None, metadata={"help": "The normal weight never falls below this; None: below its start."}
     )
@@ -97,7 +93,9 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         default=1.12, metadata={"help": "Guard on the normal probe's perplexity ratio."}
     )
     stop_kl_budget: float = field(default=0.12, metadata={"help": "Guard on the normal probe's KL."})
-    stop_patience: int = field(default=10, metadata={"help": "Give up after so many probes without progress."})
+    stop_patience: int = field(
+        default=10, metadata={"help": "Give up after so many times stop_every steps without progress."}
+    )
     probe_size: int = field(default=16, metadata={"help": "Dialogues in a quick probe; confirmed on all of them."})
 
     def __post_init__(self) -> None:

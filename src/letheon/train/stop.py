@@ -37,6 +37,8 @@ NEAR = 1.25
 """How far the guards may be overrun where training ends. Going on beside them mends more than scaling back would."""
 SLACK = 2.0
 """How far the guards may be overrun while training goes on: scaling back gives most of the overrun back."""
+MENDING = 3
+"""Once scaling back would do, so many times `every` steps are given to come near the guards without it."""
 SELDOM = 2
 """Where it is far from being enough, at most so many times as many steps lie between two probes."""
 
@@ -61,7 +63,8 @@ class StopRule:
     them. Guards: normal perplexity, KL, finite numbers, no repetition collapse.
     They hold for the state that is kept; only where one is overrun by more than `SLACK` times what it allows does the
     negative loss rest, for to train on beside the guards forgets more at the same cost. Flat: no progress in
-    `patience` times `every` steps. Rule and limits are ours; the two-stage probe follows MASC (arXiv 2606.02920).
+    `patience` times `every` steps, or in `MENDING` times `every` where scaling back would do. Rule and limits are
+    ours; the two-stage probe follows MASC (arXiv 2606.02920).
     """
 
     every: int = 1
@@ -146,7 +149,7 @@ class StopRule:
             self.lowest = left
         else:
             self.flat += self.waited
-        if self.flat >= self.patience:
+        if self.flat >= (self.patience if self.lowest > 1 else min(self.patience, MENDING)):
             steps = f"no progress for {self.flat * self.every} steps"
             return Decision("stop", steps + (f" ({breach})" if breach else ""))
         return Decision("hold", breach) if breach else Decision("continue")

@@ -8,7 +8,7 @@ import logging
 import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,14 +189,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._balance = Balance()
         start = self._weights["normal"]
         floor = start if args.normal_floor is None else args.normal_floor
-        self._dual = DualWeight(
-            start,
-            floor,
-            args.dual_rate,
-            args.normal_budget,
-            ceiling=args.dual_ceiling,
-            memory=args.dual_memory,
-        )
+        self._dual = DualWeight(start, floor, args.dual_rate, args.normal_budget)
         self._holding = False
         self._next_probe = args.stop_every
         self._ascent: list[Tensor] | None = None
@@ -537,8 +530,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if self._balancing:
             self._balance.update(math.sqrt(sums.normal_square), math.sqrt(sums.negative_square))
         if sums.normal_tokens and "normal" in self._collator.reference:
-            tokens = sums.normal_tokens
-            self._dual.update(sums.normal_loss / tokens, sums.normal_reference / tokens, tokens)
+            self._dual.update(sums.normal_loss / sums.normal_tokens, sums.normal_reference / sums.normal_tokens)
         self._logged = {
             **sums.losses,
             **{f"weight_{part}": weight for part, weight in self._weights.items()},
@@ -692,7 +684,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         return {
             "rule": self._rule.state(),
             "scale": self._balance.scale,
-            "dual": asdict(self._dual),
+            "normal_weight": self._dual.value,
             "holding": self._holding,
             "next_probe": self._next_probe,
             "probes": [vars(probe) for probe in self.probes],
@@ -701,8 +693,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
     def _restore(self, state: dict[str, Any]) -> None:
         self._rule = StopRule(**state["rule"])
         self._balance.scale = state["scale"]
-        self._dual = DualWeight(**state["dual"])
-        self._weights["normal"] = self._dual.value
+        self._dual.value = self._weights["normal"] = state["normal_weight"]
         self._holding = state["holding"]
         self._next_probe = state["next_probe"]
         self.probes = [Probe(**probe) for probe in state["probes"]]
