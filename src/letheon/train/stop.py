@@ -37,8 +37,8 @@ NEAR = 1.25
 """How far the guards may be overrun where training ends. Going on beside them mends more than scaling back would."""
 SLACK = 2.0
 """How far the guards may be overrun while training goes on: scaling back gives most of the overrun back."""
-MENDING = 3
-"""Once scaling back would do, so many times `every` steps are given to come near the guards without it."""
+MENDING = 2
+"""Where scaling back would do, so many times `every` steps are given to come near the guards without it."""
 SELDOM = 2
 """Where it is far from being enough, at most so many times as many steps lie between two probes."""
 
@@ -79,6 +79,7 @@ class StopRule:
     best_remaining: float = math.inf
     best_step: int = -1
     flat: int = 0
+    mending: int = 0
     last_step: int = 0
     last_left: float = math.inf
     waited: int = 1
@@ -149,7 +150,10 @@ class StopRule:
             self.lowest = left
         else:
             self.flat += self.waited
-        if self.flat >= (self.patience if self.lowest > 1 else min(self.patience, MENDING)):
+        self.mending = self.mending + self.waited if self.left(probe) <= 1 else 0
+        if self.mending > MENDING:
+            return Decision("stop", f"still beside the guards after {MENDING * self.every} steps more")
+        if self.flat >= self.patience:
             steps = f"no progress for {self.flat * self.every} steps"
             return Decision("stop", steps + (f" ({breach})" if breach else ""))
         return Decision("hold", breach) if breach else Decision("continue")
