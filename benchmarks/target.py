@@ -26,7 +26,7 @@ from table import read_rows, write_rows
 from letheon.chat import Encoded, encode_dialogue, encode_turn
 from letheon.evaluate.memorisation import probability
 from letheon.evaluate.teacher_forced import score_sequences
-from letheon.models import load_model, load_tokenizer
+from letheon.models import in_eval_mode, load_model, load_tokenizer
 from letheon.pipeline import split_of
 from letheon.records import Results
 from letheon.run import Run
@@ -34,9 +34,8 @@ from letheon.run import Run
 
 def mean_probability(model: Any, sequences: Sequence[Encoded]) -> float:
     """Mean over the sequences of exp(mean log p) of their answers."""
-    training = model.training
-    scores = score_sequences(model.eval(), sequences)
-    model.train(training)
+    with in_eval_mode(model):
+        scores = score_sequences(model, sequences)
     return sum(probability(score.log_probs) for score in scores) / len(scores)
 
 

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from letheon.console import OnProgress
 from letheon.expected import Target
-from letheon.measure import release_memory
-from letheon.models import Model, Tokenizer
+from letheon.measure import release_memory, wait_for_device
+from letheon.models import Model, Tokenizer, in_eval_mode
 from letheon.pipeline import expected_of, judge_of_verdicts
 from letheon.recipe import Recipe
 from letheon.rehearsal import rehearse
@@ -88,7 +87,7 @@ def train(
     trained, stop = train_from_recipe(
         run, model, recipe.tuning, given, update, resume=False, keep_cache=False, callbacks=[watch]
     )
-    _wait()
+    wait_for_device()
     seconds = watch.seconds()
     trained = trained.merge_and_unload() if hasattr(trained, "peft_config") else trained
     trained.eval()
@@ -143,13 +142,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.tokens = int(state.num_input_tokens_seen)
 
     def _look(self, step: int, model: Model) -> None:
-        _wait()
+        wait_for_device()
         seconds, begun = self.seconds(), time.perf_counter()
-        training = model.training
-        model.eval()
-        there = self.reached(model)
-        model.train(training)
-        _wait()
+        with in_eval_mode(model):
+            there = self.reached(model)
+        wait_for_device()
         self._looking += time.perf_counter() - begun
         if there:
             self.level_seconds, self.level_step = seconds, step
@@ -167,12 +164,6 @@ def _targets(run: Run, data: Split, model: Model, tokenizer: Tokenizer) -> Seque
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """What a recipe's training must have in a comparison: nothing written that no one reads, tokens counted."""
     return {**recipe.train, "save_strategy": "no", "include_num_input_tokens_seen": "all"}
-
-
-def _wait() -> None:
-    """Until the device has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def free(outcome: Outcome) -> None:
