@@ -12,11 +12,10 @@ from transformers import TrainerCallback
 
 from letheon.console import OnProgress
 from letheon.expected import Target
+from letheon.material import expected_of, rehearsed_of
 from letheon.measure import release_memory, wait_for_device
 from letheon.models import Model, Tokenizer, in_eval_mode
-from letheon.pipeline import expected_of, judge_of_verdicts
 from letheon.recipe import Recipe
-from letheon.rehearsal import rehearse
 from letheon.run import Run
 from letheon.split import Split
 from letheon.train.recipe_run import objective_of, train_from_recipe, training_data
@@ -79,11 +78,7 @@ def train(
     model = copy.deepcopy(victim)
     watch = Watch(reached, budget)
     targets = _targets(run, data, model, tokenizer)
-    rehearsed = []
-    if recipe.objective.normal.name != "none" and recipe.objective.normal.rehearsal:
-        judge = judge_of_verdicts(run)
-        rehearsed = rehearse(model, tokenizer, judge, max_length=recipe.train.get("max_length"))
-    given = training_data(recipe, model, tokenizer, targets, data, rehearsed)
+    given = training_data(recipe, model, tokenizer, targets, data, rehearsed_of(run, model, tokenizer))
     trained, stop = train_from_recipe(
         run, model, recipe.tuning, given, update, resume=False, keep_cache=False, callbacks=[watch]
     )
@@ -157,8 +152,7 @@ def _targets(run: Run, data: Split, model: Model, tokenizer: Tokenizer) -> Seque
     objective = objective_of(run.recipe.objective)
     if objective.positive is None and not objective.prefers:
         return [Target(turn, (), "data") for turn in data.forget]
-    found: list[Target] = expected_of(run, data, model, tokenizer)
-    return found
+    return expected_of(run, data, model, tokenizer)
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
