@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from letheon.demo.weights import demo_model
+from letheon.measure import wait_for_device
 from letheon.models import load_model, load_tokenizer
 
 WARM_UP = 2
@@ -77,7 +78,7 @@ def quantised_model(shape: str, vocabulary: int) -> Any:
 
 def now() -> float:
     """Seconds, once the GPU has done what it has been given."""
-    torch.cuda.synchronize()
+    wait_for_device()
     return time.perf_counter()
 
 

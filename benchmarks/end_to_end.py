@@ -37,11 +37,13 @@ import torch
 import transformers
 from table import read_rows, write_rows
 
+from letheon.bench.compare import ratio
+from letheon.bench.look import memorised
+from letheon.bench.rows import numbers
 from letheon.chat import encode_turn
 from letheon.console import Console
 from letheon.demo.fine_tune import fine_tune
 from letheon.demo.weights import demo_model
-from letheon.evaluate.memorisation import extraction_strength, probability
 from letheon.evaluate.teacher_forced import TokenScores, score_sequences
 from letheon.models import load_model, load_tokenizer
 from letheon.pipeline import prepare, run_all, screen_stage
@@ -58,7 +60,6 @@ REVIEWED = 50
 DEGRADED = re.compile(r"(recall|precision)-(0\.\d+)")
 VARIANTS = ["labels", "judge", "reviewed"]
 VARIANTS += [f"{what}-{share}" for what in ("recall", "precision") for share in (0.9, 0.7, 0.5)]
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 Truth = dict[str, list[Turn]]
 """What the models of a seed are scored on: "forget", "paraphrase", "normal"; and "seen", the log's normal ones."""
@@ -117,23 +118,17 @@ def review(run: Run, console: Console, truth: dict[str, Dialogue]) -> None:
 
 
 def score(folder: str, truth: Truth) -> Scores:
-    model, tokenizer = load_model(folder).eval().to(DEVICE), load_tokenizer(folder)
+    model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
     return {name: score_sequences(model, [encode_turn(tokenizer, t) for t in turns]) for name, turns in truth.items()}
 
 
-def mean_probability(scores: Sequence[TokenScores]) -> float | None:
-    return sum(probability(one.log_probs) for one in scores) / len(scores) if scores else None
+def mean_probability(scores: Sequence[TokenScores]) -> float:
+    return memorised(scores)["probability"]
 
 
-def mean_extraction(scores: Sequence[TokenScores]) -> float:
-    # As in evaluation: the token that ends the turn is no content.
-    return sum(extraction_strength(one.matches[:-1]) for one in scores) / len(scores)
-
-
-def kept(before: Sequence[TokenScores], after: Sequence[TokenScores]) -> float | None:
+def kept(before: Sequence[TokenScores], after: Sequence[TokenScores]) -> float:
     """Probability after to before."""
-    old, new = mean_probability(before), mean_probability(after)
-    return new / old if old and new is not None else None
+    return ratio(mean_probability(after), mean_probability(before))
 
 
 def outcome(run: Run, log: Sequence[Dialogue], truth: Truth, scores: dict[str, Scores]) -> dict[str, Any]:
@@ -143,11 +138,12 @@ def outcome(run: Run, log: Sequence[Dialogue], truth: Truth, scores: dict[str, S
     assert results.stop
     flagged = {(verdict.id, verdict.turn) for verdict in verdicts if verdict.decision == "forget"}
     found = score_screening(verdicts, log)
-    row: dict[str, Any] = {"precision": found.precision, "recall": found.recall, "n_forget": len(flagged)}
+    row: dict[str, float] = {}
     for model, own in scores.items():
         for name in ("forget", "paraphrase", "normal"):
-            row[f"{model}_{name}_probability"] = mean_probability(own[name])
-            row[f"{model}_{name}_extraction"] = mean_extraction(own[name])
+            known = memorised(own[name])
+            row[f"{model}_{name}_probability"] = known["probability"]
+            row[f"{model}_{name}_extraction"] = known["extraction_strength"]
     before, after = scores["before"], scores["after"]
 
     def some(own: Scores, name: str, wanted: bool) -> list[TokenScores]:
@@ -161,12 +157,16 @@ def outcome(run: Run, log: Sequence[Dialogue], truth: Truth, scores: dict[str, S
         "before_missed_probability": mean_probability(some(before, "forget", wanted=False)),
         "wrongly_forgotten_kept": kept(some(before, "seen", wanted=True), some(after, "seen", wanted=True)),
     }
-    return {name: round(value, 4) if value is not None else None for name, value in row.items()} | {
+    return {
+        "precision": found.precision,
+        "recall": found.recall,
+        "n_forget": len(flagged),
+        **numbers(row),
         "verdict": results.verdict.forgotten,
         "stop_step": results.stop.step,
         "stop_reason": results.stop.reason,
         "seconds_unlearn": results.seconds["unlearn"],
-        "device": torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
 
 

@@ -23,21 +23,19 @@ from plain import Plain, padded
 from steps import plain_lora
 from table import read_rows, write_rows
 
+from letheon.bench.look import memorised
 from letheon.chat import Encoded, encode_dialogue, encode_turn
-from letheon.evaluate.memorisation import probability
 from letheon.evaluate.teacher_forced import score_sequences
-from letheon.models import load_model, load_tokenizer
-from letheon.pipeline import split_of
+from letheon.material import split_of
+from letheon.models import in_eval_mode, load_model, load_tokenizer
 from letheon.records import Results
 from letheon.run import Run
 
 
 def mean_probability(model: Any, sequences: Sequence[Encoded]) -> float:
     """Mean over the sequences of exp(mean log p) of their answers."""
-    training = model.training
-    scores = score_sequences(model.eval(), sequences)
-    model.train(training)
-    return sum(probability(score.log_probs) for score in scores) / len(scores)
+    with in_eval_mode(model):
+        return memorised(score_sequences(model, sequences))["probability"]
 
 
 def shuffled(rows: list[Encoded], batch: int, pad: int, seed: int) -> Iterator[dict[str, Any]]:

@@ -32,9 +32,10 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_plain_progress_has_a_start_an_estimate_and_an_end() -> None:
     err, clock = io.StringIO(), Clock()
-    console = Console(err, clock=clock)
-    for _ in console.track(range(40), "Score"):
-        clock.now += 3
+    with Console(err, clock=clock).progress("Score") as update:
+        for done in range(1, 41):
+            clock.now += 3
+            update(done, 40)
     lines = err.getvalue().splitlines()
     assert lines[0] == "Score …"
     assert lines[1] == "Score: 4/40 (10%), about 108 s left"
@@ -46,7 +47,8 @@ def test_plain_progress_has_a_start_an_estimate_and_an_end() -> None:
 
 def test_fast_steps_are_two_lines() -> None:
     err = io.StringIO()
-    assert list(Console(err, clock=Clock()).track((letter for letter in "abc"), "Read")) == ["a", "b", "c"]
+    with Console(err, clock=Clock()).progress("Read") as update:
+        update(3, 3)
     assert err.getvalue() == "Read …\nRead: done in 0.0 s\n"
 
 
@@ -82,8 +84,8 @@ def test_a_step_that_fails_is_not_said_to_be_done() -> None:
 
 def test_terminal_gets_a_bar() -> None:
     err = Terminal()
-    for _ in Console(err).track([1, 2], "Score [all]"):
-        pass
+    with Console(err).progress("Score [all]", 2) as update:
+        update(2, 2)
     with Console(err).progress("Train") as update:
         update(3, 4)
     assert "Score [all]" in err.getvalue()
@@ -99,7 +101,8 @@ def test_only_rank_0_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
     console.say("a")
     console.warn("b")
     console.table("c", ["d"], [["e"]])
-    assert list(console.track([1, 2], "f")) == [1, 2]
+    with console.progress("f") as update:
+        update(1, 2)
     assert err.getvalue() + out.getvalue() == ""
 
 

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from letheon.console import Console
-from letheon.pipeline import answer_judge, evaluate_stage, judge_of_verdicts, unlearn_stage
+from letheon.material import answer_judge, judge_of_verdicts
+from letheon.pipeline import evaluate_stage, unlearn_stage
 from letheon.recipe import check_recipe
 from letheon.records import Results, write_jsonl
 from letheon.rehearsal import everyday_questions
@@ -573,7 +574,7 @@ def test_a_judge_learns_from_a_sample_of_a_long_log(finished: Path, monkeypatch:
     run = Run.open(finished / "run")
     judge_of_verdicts(run)
     assert [one.id for one in taught[0]] == [one.id for one in run.log()]
-    monkeypatch.setattr("letheon.pipeline.TAUGHT", 3)
+    monkeypatch.setattr("letheon.material.TAUGHT", 3)
     judge_of_verdicts(run)
     assert sorted(one.label for one in taught[1]) == ["forget"] * 3 + ["normal"] * 3
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO, TypeVar
+from typing import TextIO
 
 from rich.console import Console as RichConsole
 from rich.progress import (
@@ -26,7 +26,6 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-T = TypeVar("T")
 OnProgress = Callable[[int, int], None]
 """How a library tells how far it is: (done, total). It may correct the total as it goes."""
 PLAIN_WIDTH = 118
@@ -76,22 +75,6 @@ class Console:
         for row in rows:
             table.add_row(*(Text(str(cell)) for cell in row))
         self._out.print(table)
-
-    def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-        """Yield the items and show how far it is.
-
-        Args:
-            items: What to go through.
-            what: What is being done, in a word or two.
-            total: How many there are; by default the items' length.
-        """
-        if total is None:
-            items = items if hasattr(items, "__len__") else list(items)
-            total = len(items)  # type: ignore[arg-type]
-        with self.progress(what, total) as update:
-            for done, item in enumerate(items, start=1):
-                yield item
-                update(done, total)
 
     @contextmanager
     def progress(self, what: str, total: int = 0) -> Iterator[OnProgress]:

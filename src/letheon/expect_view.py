@@ -7,7 +7,7 @@ from collections import Counter
 from letheon.console import Console
 from letheon.errors import InputError
 from letheon.expected import Target
-from letheon.pipeline import expected_of, split_of
+from letheon.material import expected_of, split_of
 from letheon.review.settle import settle
 from letheon.run import Run
 

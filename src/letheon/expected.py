@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 
 from letheon.errors import InputError, MissingExtraError
+from letheon.recipe import ExpectedSource
 from letheon.records import Turn
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-Source = Literal["data", "facts", "model", "safe-replies", "mismatch"]
 Weighting = Literal["cluster-mean", "uniform", "single"]
 Embed = Callable[[Sequence[str]], "Vectors"]
 SampleAnswers = Callable[[Sequence[Turn]], Sequence[Sequence[str]]]
@@ -50,7 +50,7 @@ class Candidate:
     """
 
     text: str
-    source: Source
+    source: ExpectedSource
     cluster: int = 0
     similarity: float = 1.0
     weight: float = 0.0
@@ -62,7 +62,7 @@ class Target:
 
     turn: Turn
     candidates: tuple[Candidate, ...]
-    anchor: Source
+    anchor: ExpectedSource
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ def expected_answers(
     turns: Sequence[Turn],
     *,
     categories: Sequence[str | None] | None = None,
-    sources: Sequence[Source] = ("data", "safe-replies"),
+    sources: Sequence[ExpectedSource] = ("data", "safe-replies"),
     safe_replies: Mapping[str, Sequence[str]] | None = None,
     sample: SampleAnswers | None = None,
     corrected: Callable[[Turn], str | None] | None = None,
@@ -150,7 +150,7 @@ def expected_answers(
     for turn, safe, own in zip(turns, pools, sampled, strict=True):
         new = corrected(turn) if corrected is not None else None
         facts = [] if new is None else [new]
-        texts: dict[Source, Sequence[str]]
+        texts: dict[ExpectedSource, Sequence[str]]
         texts = {"data": turn.expected, "facts": facts, "model": own, "safe-replies": safe}
         texts["mismatch"] = _drawn(turn, normal, MISMATCHED_PER_DIALOGUE)
         candidates = [Candidate(text, source) for source in sources for text in dict.fromkeys(texts[source])]

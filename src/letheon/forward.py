@@ -20,7 +20,7 @@ from torch import Tensor
 from letheon.chat import Encoded
 from letheon.head import has_head_apart, head_apart
 from letheon.layers import decoder_layers, states_into
-from letheon.models import Model, bare_model
+from letheon.models import Model, bare_model, in_eval_mode
 from letheon.objective import CHUNK, ChunkedLogits
 from letheon.packing import leave_packed_attention, pack, use_packed_attention
 
@@ -167,12 +167,10 @@ def _try_packing(model: Model) -> bool:
         return False
     if not use_packed_attention(model):
         return False
-    training = model.training
-    model.eval()
     near = False
     try:
         # In the model's own precision, the finest there is.
-        with torch.autocast(model.device.type, enabled=False):
+        with in_eval_mode(model), torch.autocast(model.device.type, enabled=False):
             packed, padded = (
                 answer_logits(model, {key: value.to(model.device) for key, value in batch.items()})[0]
                 for batch in (pack(TRIAL), _padded(TRIAL, 0))
@@ -182,7 +180,6 @@ def _try_packing(model: Model) -> bool:
         near = close(packed, padded, torch.bfloat16 if quantised else model.dtype)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         logger.info("packing was tried and failed: %s", error)
-    model.train(training)
     if not near:
         leave_packed_attention(model)
     return near

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from letheon.models import Model, bare_model, other_forward
+from letheon.models import Model, bare_model, in_eval_mode, other_forward
 
 _apart: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -55,12 +55,8 @@ def has_head_apart(model: Model) -> bool:
 
 def _try_apart(model: Model) -> bool:
     ids = torch.arange(1, 5, device=bare_model(model).device)[None]
-    training = model.training
-    model.eval()
-    try:
+    with in_eval_mode(model):
         logits = model(input_ids=ids, use_cache=False).logits
         with head_apart(model) as head:
             states = model(input_ids=ids, use_cache=False).logits
-    finally:
-        model.train(training)
     return torch.equal(head(states).to(logits.dtype), logits)

@@ -53,6 +53,14 @@ class Measured:
                 return
 
 
+def wait_for_device() -> None:
+    """Wait until the accelerator, if there is one, has done what it was given: only then does a clock tell."""
+    import torch
+
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
 def release_memory() -> None:
     """Give freed memory back to the system, so that one stage's peak does not count as the next one's."""
     gc.collect()

@@ -38,6 +38,13 @@ def without(settings: dict[str, Any], filled: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def at(settings: Any, *path: str) -> Any:
+    """What nested settings have at a path; None where it leads nowhere."""
+    for part in path:
+        settings = settings.get(part) if isinstance(settings, dict) else None
+    return settings
+
+
 def _published(
     negative: dict[str, Any],
     normal: dict[str, Any],

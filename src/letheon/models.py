@@ -199,6 +199,17 @@ def bare_model(model: Model) -> Model:
 
 
 @contextmanager
+def in_eval_mode(model: Model) -> Iterator[None]:
+    """In the block, dropout is off; after it, the model is in the mode that it was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@contextmanager
 def other_forward(modules: Iterable[Any], forward: Callable[..., Any]) -> Iterator[None]:
     """In the block, modules do something else when they are called."""
     before = [(module, vars(module).get("forward")) for module in modules]

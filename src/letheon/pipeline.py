@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from letheon.console import Console, OnProgress
 from letheon.dialogues import count_dialogues
 from letheon.errors import GateError, InputError, require_extra
+from letheon.material import answer_judge, expected_of, rehearsed_of, split_of
 from letheon.measure import Measured, release_memory
-from letheon.models import Model, Tokenizer, load_model, load_tokenizer, save_model
+from letheon.models import load_model, load_tokenizer, save_model
 from letheon.recipe import Recipe
 from letheon.records import (
     Dialogue,
@@ -33,7 +34,7 @@ from letheon.records import (
 from letheon.review.decisions import standing, with_decisions
 from letheon.review.settle import decisions_of, settle
 from letheon.run import Run
-from letheon.split import Sample, Split, judged, split, spread
+from letheon.split import spread
 
 if TYPE_CHECKING:
     from letheon.screen.duplicates import Duplicates
@@ -193,121 +194,12 @@ def _eraser(recipe: Recipe, decisions: Sequence[PersonDecision]) -> Callable[[li
     return find
 
 
-def split_of(run: Run) -> Split:
-    """The division of the screened log that this recipe makes."""
-    recipe = run.recipe
-    return split(
-        run.log(),
-        run.stream_verdicts(),
-        run.paraphrases(),
-        most_normal=recipe.data.most_normal,
-        held_out=recipe.data.held_out,
-        # Whoever asks to be forgotten is forgotten whole: nothing is kept back from training.
-        probe=recipe.data.probe if recipe.data.subject is None else 0.0,
-        seed=recipe.seed,
-    )
-
-
-# -- expect ----------------------------------------------------------------------------------------------------------
-
-
-def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer = None) -> list[Any]:
-    """What each turn to forget should say instead.
-
-    Args:
-        run: The run.
-        data: Its division.
-        model: The model before unlearning; loaded where the recipe samples from it and none is given.
-        tokenizer: Its tokenizer.
-    """
-    from letheon.expected import expected_answers, read_safe_replies
-    from letheon.sampling import sample_passing
-    from letheon.screen.kept import kept_open
-
-    recipe = run.recipe
-    positive = recipe.objective.positive.name
-
-    def sample(turns: Sequence[Turn]) -> list[list[str]]:
-        judge = answer_judge(recipe, run.scores_file)
-        if judge is None:
-            raise InputError(
-                "expected.sources names 'model', but judge 'labels' cannot judge new answers; add another"
-            )
-        with kept_open():
-            return sample_passing(
-                model if model is not None else load_model(recipe.model),
-                tokenizer if tokenizer is not None else load_tokenizer(recipe.model),
-                turns,
-                judge,
-                samples=recipe.expected.samples,
-                max_new_tokens=recipe.evaluate.max_new_tokens,
-                seed=recipe.seed,
-            )
-
-    return expected_answers(
-        data.forget,
-        categories=data.categories,
-        sources=recipe.expected.sources,
-        safe_replies=read_safe_replies(recipe.expected.safe_replies),
-        sample=sample,
-        corrected=_corrected(recipe),
-        normal=[dialogue.last_turn.answer for dialogue in data.normal],
-        weighting="cluster-mean" if positive == "none" else positive,
-        temperature=recipe.expected.temperature,
-    )
-
-
-def _corrected(recipe: Recipe) -> Callable[[Turn], str | None] | None:
-    """What corrects answers by the table of changed facts, where the expected answers are to come from it."""
-    if "facts" not in recipe.expected.sources or recipe.screen.changed_facts is None:
-        return None
-    from letheon.screen.outdated import OutdatedJudge, read_changed_facts
-
-    return OutdatedJudge(read_changed_facts(recipe.screen.changed_facts)).corrected
-
-
-def answer_judge(recipe: Recipe, scores: Path | None = None) -> Callable[[list[Turn]], list[Verdict]] | None:
-    """The recipe's judges as a judge of new answers; None where only labels are left, which know the log alone.
-
-    Args:
-        recipe: The recipe.
-        scores: Where the api judge keeps what it has been answered.
-    """
-    from letheon.screen import build_screener
-
-    names = [name for name in recipe.screen.judges if name != "labels"]
-    if not names:
-        return None
-    settings = recipe.screen.model_copy(update={"judges": names})
-    return build_screener(settings, seed=recipe.seed, model=recipe.model, scores=scores)
-
-
-TAUGHT = 1000
-"""Dialogues of either decision that a judge learns from; what it costs grows with the cube of their number."""
-
-
-def judge_of_verdicts(run: Run) -> Callable[[list[Turn]], list[Verdict]] | None:
-    """A judge of new answers that has learnt from the log and its verdicts, whoever gave them.
-
-    None where they are too few to learn from; of many, it learns from a sample of `TAUGHT` of either decision.
-    """
-    from letheon.screen import judge_from
-
-    sample = Sample(TAUGHT, run.recipe.seed)
-    for dialogue, verdicts in judged(run.log(), run.stream_verdicts()):
-        decision = verdicts[-1].decision
-        if decision != "review":
-            sample.offer(dialogue.model_copy(update={"label": decision, "category": None}), decision)
-    return judge_from(sample.drawn(), seed=run.recipe.seed)
-
-
 # -- unlearn ---------------------------------------------------------------------------------------------------------
 
 
 def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cache: bool = False) -> Stop:
     """Train, and write `model/` and `training.jsonl`; `cache/` is left if asked."""
     from letheon.forward import hold_in_bf16
-    from letheon.rehearsal import rehearse
     from letheon.train.recipe_run import (
         choose_for_recipe,
         chosen_before,
@@ -346,8 +238,7 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
         rehearsed = []
         if run.recipe.objective.normal.rehearsal:
             with console.progress("rehearsing everyday questions"):
-                longest = run.recipe.train.get("max_length")
-                rehearsed = rehearse(model, tokenizer, judge_of_verdicts(run), max_length=longest)
+                rehearsed = rehearsed_of(run, model, tokenizer)
             # Judge and generation have left holes behind, in which training would not fit.
             release_memory()
             console.say(f"to keep besides: the model's own answers to {len(rehearsed)} everyday questions")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from letheon.forward import TRIAL, answer_logits, batch_for, batches, can_pack, close, collate, token_places
 from letheon.layers import decoder_layers, states_into
-from letheon.models import Model, other_forward
+from letheon.models import Model, in_eval_mode, other_forward
 from letheon.store import Store, digest
 
 if TYPE_CHECKING:
@@ -101,15 +101,12 @@ class FrozenPrefix:
             self._gives_tuple = isinstance(output, tuple)
 
         handle = last.register_forward_hook(note)
-        training = model.training
-        model.eval()
         batch = collate([self._sequences[number] for number in numbers], self._pad_token_id, packed=packed)
         batch = {key: value.to(next(model.parameters()).device) for key, value in batch.items()}
         try:
-            with states_into(first, leave=True) as states:
+            with in_eval_mode(model), states_into(first, leave=True) as states:
                 answer_logits(model, batch)
         finally:
-            model.train(training)
             handle.remove()
         places, lengths = token_places(batch)
         found = torch.split(states[0].flatten(0, 1)[places].cpu(), lengths)
@@ -127,10 +124,8 @@ def frozen_prefix(model: Model, pad_token_id: int, store: Store) -> FrozenPrefix
         return None
     prefix = FrozenPrefix(model, depth, pad_token_id)
     batch = batch_for(model, TRIAL, pad_token_id, prefix)
-    training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with in_eval_mode(model), torch.no_grad():
             whole = answer_logits(model, batch)[0]
             # At the first time the lower layers still run, and may leave something for the upper ones.
             skipping = [answer_logits(model, batch, prefix)[0] for _ in range(2)]
@@ -138,8 +133,6 @@ def frozen_prefix(model: Model, pad_token_id: int, store: Store) -> FrozenPrefix
     except (TypeError, ValueError, RuntimeError, LookupError) as error:
         logger.info("skipping the lower layers was tried and failed: %s", error)
         same = False
-    finally:
-        model.train(training)
     if not same:
         logger.warning("%s needs its lower layers at every step; they are not skipped", type(model).__name__)
         return None

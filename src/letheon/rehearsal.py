@@ -16,7 +16,7 @@ import torch
 from letheon.chat import Encoded, encode_prompt
 from letheon.evaluate.generation import greedy_tokens
 from letheon.evaluate.undesired import JudgeTurns
-from letheon.models import Model, Tokenizer, context_length, fast_bf16
+from letheon.models import Model, Tokenizer, context_length, fast_bf16, in_eval_mode
 from letheon.records import Dialogue, Message
 
 LONGEST_ANSWER = 32
@@ -58,14 +58,11 @@ def rehearse(
     asked = [Message(role="user", content=q) for q in (everyday_questions() if questions is None else questions)]
     prompts = {message.content: encode_prompt(tokenizer, [message]) for message in asked}
     asked = [m for m in asked if most is None or len(prompts[m.content]) + LONGEST_ANSWER <= most]
-    training = model.training
-    model.eval()
     # Training sees the model in this precision too.
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=fast_bf16()):
+    with in_eval_mode(model), torch.autocast(model.device.type, torch.bfloat16, enabled=fast_bf16()):
         answers = greedy_tokens(
             model, tokenizer, [[m] for m in asked], batch_size=TOGETHER, max_new_tokens=LONGEST_ANSWER
         )
-    model.train(training)
     said = [
         (message, answer, text)
         for message, answer in zip(asked, answers, strict=True)

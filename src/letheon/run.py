@@ -31,7 +31,7 @@ from letheon.models import (
     load_tokenizer,
     model_hash,
 )
-from letheon.recipe import Recipe, apply_override, check_recipe, load_recipe
+from letheon.recipe import Recipe, absolute_paths, apply_override, check_recipe, load_recipe
 from letheon.records import Dialogue, Results, Verdict, read_versioned, stream_verdicts, write_text
 from letheon.review.decisions import read_decisions
 
@@ -384,25 +384,7 @@ class Run:
     def save_recipe(self) -> None:
         """Write the resolved recipe, with absolute paths, so that the folder can be rerun from anywhere."""
         resolved = self.recipe.model_dump(mode="json", by_alias=True)
-        for section, name in (
-            ("data", "dialogues"),
-            ("data", "paraphrases"),
-            ("data", "general"),
-            ("screen", "examples"),
-            ("screen", "knowledge"),
-            ("screen", "rules"),
-            ("screen", "changed_facts"),
-            ("expected", "safe_replies"),
-        ):
-            if resolved[section][name]:
-                resolved[section][name] = str(Path(resolved[section][name]).resolve())
-        holders = [(resolved, "model"), (resolved, "output"), (resolved["evaluate"], "control")]
-        judges = [resolved["screen"][name] for name in ("classifier", "guard", "pair", "consistency")]
-        holders += [(section, "model") for section in judges if section]
-        holders.append((resolved["screen"], "ner"))
-        for holder, name in holders:
-            if holder[name] and (name == "output" or Path(holder[name]).exists()):
-                holder[name] = str(Path(holder[name]).resolve())
+        absolute_paths(resolved)
         write_text(self.folder / "recipe.yaml", f"{RESOLVED}\n{Recipe.model_validate(resolved).dump()}")
 
 

@@ -8,7 +8,7 @@ import torch
 
 from letheon.chat import encode_prompt, end_of_turn_ids
 from letheon.evaluate.undesired import JudgeTurns, judge_answers
-from letheon.models import Model, Tokenizer
+from letheon.models import Model, Tokenizer, in_eval_mode
 from letheon.records import Message, Turn
 
 
@@ -76,16 +76,14 @@ def sample_passing(
         The passing answers of each turn; possibly none.
     """
     torch.manual_seed(seed)
-    training = model.training
-    model.eval()
     ends = end_of_turn_ids(tokenizer)
     found = []
-    for turn in turns:
-        rows = draw(model, tokenizer, turn.prompt, samples=samples, max_new_tokens=max_new_tokens)
-        finished = [row for row in rows if any(token in ends for token in row)]
-        answers = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in finished]
-        answers = [answer for answer in dict.fromkeys(answers) if answer]
-        undesired, _ = judge_answers([turn] * len(answers), answers, judge)
-        found.append([answer for answer, bad in zip(answers, undesired, strict=True) if not bad])
-    model.train(training)
+    with in_eval_mode(model):
+        for turn in turns:
+            rows = draw(model, tokenizer, turn.prompt, samples=samples, max_new_tokens=max_new_tokens)
+            finished = [row for row in rows if any(token in ends for token in row)]
+            answers = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in finished]
+            answers = [answer for answer in dict.fromkeys(answers) if answer]
+            undesired, _ = judge_answers([turn] * len(answers), answers, judge)
+            found.append([answer for answer, bad in zip(answers, undesired, strict=True) if not bad])
     return found

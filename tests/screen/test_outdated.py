@@ -7,7 +7,8 @@ import pytest
 
 from letheon.console import Console
 from letheon.errors import InputError
-from letheon.pipeline import expected_of, screen_stage, split_of
+from letheon.material import expected_of, split_of
+from letheon.pipeline import screen_stage
 from letheon.recipe import check_recipe
 from letheon.records import Dialogue, Turn
 from letheon.run import Run

@@ -24,9 +24,10 @@ from letheon.demo.weights import demo_model
 from letheon.embed import Embedder
 from letheon.errors import InputError, LetheonError, require_extra
 from letheon.evaluate.teacher_forced import score_sequences
+from letheon.material import split_of
 from letheon.methods import merged
 from letheon.models import Model, Tokenizer, load_model, load_tokenizer, model_hash
-from letheon.pipeline import screen_stage, split_of
+from letheon.pipeline import screen_stage
 from letheon.recipe import Recipe, anchor_paths, check_recipe
 from letheon.records import write_jsonl, write_text
 from letheon.run import Run

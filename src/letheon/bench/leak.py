@@ -31,7 +31,7 @@ from letheon.bench.task import (
 )
 from letheon.dialogues import Paraphrase
 from letheon.evaluate.membership import membership_auc, min_k, priv_leak
-from letheon.evaluate.teacher_forced import TokenScores
+from letheon.evaluate.memorisation import probability
 from letheon.records import Dialogue, Turn
 
 RETAIN, LOGGED = 160, 5 / 8
@@ -126,16 +126,11 @@ def _metrics(seen: Seen, abstentions: Abstentions) -> Metrics:
     """Besides the usual: Min-K's AUC, and the share of probability that true answers have of all the options'."""
     members, others = ([min_k(one.log_probs) for one in seen.scores[name]] for name in ("old", "others"))
     true = seen.scores["true"]
-    shares = [
-        _probability(one) / (_probability(one) + sum(map(_probability, seen.scores[f"wrong{n}"])))
-        for n, one in enumerate(true)
-    ]
+    options = [[one, *seen.scores[f"wrong{n}"]] for n, one in enumerate(true)]
+    known = [[probability(one.log_probs) for one in scores] for scores in options]
+    shares = [own / (own + sum(wrong)) for own, *wrong in known]
     found = usual(seen, abstentions)
     return found | {"membership_auc": membership_auc(members, others), "world": mean(shares)}
-
-
-def _probability(scores: TokenScores) -> float:
-    return float(scores.log_probs.double().mean().exp())
 
 
 def _pairs(path: Path) -> list[dict[str, Any]]:

@@ -95,12 +95,10 @@ def look(model: Model, tokenizer: Tokenizer, parts: Mapping[str, Part], *, answe
 
 def memorised(scores: Sequence[TokenScores]) -> dict[str, float]:
     """Mean probability, extraction strength and exact memorisation of answers; see `letheon.evaluate`."""
-    # The last token ends the turn, which is no content.
-    content = [one.matches[:-1] for one in scores]
     return {
         "probability": mean([probability(one.log_probs) for one in scores]),
-        "extraction_strength": mean([extraction_strength(matches) for matches in content]),
-        "exact_memorization": mean([exact_memorization(matches) for matches in content]),
+        "extraction_strength": mean([extraction_strength(one.content) for one in scores]),
+        "exact_memorization": mean([exact_memorization(one.content) for one in scores]),
     }
 
 
@@ -117,7 +115,7 @@ def usual(seen: Seen, abstentions: Abstentions) -> dict[str, float]:
     answers = [answer for group in ("kept", "asked") for answer in seen.answers.get(group, [])]
     return found | {
         "kept": memorised(seen.scores["kept"])["probability"],
-        "general_loss": mean([-float(one.log_probs.double().mean()) for one in seen.texts]),
+        "general_loss": mean([one.loss for one in seen.texts]),
         "abstentions": abstentions.share(answers),
         "repetition": mean([repetition(answer) for answer in answers]),
     }

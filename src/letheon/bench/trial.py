@@ -8,16 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from letheon.console import OnProgress
 from letheon.expected import Target
-from letheon.measure import release_memory
-from letheon.models import Model, Tokenizer
-from letheon.pipeline import expected_of, judge_of_verdicts
+from letheon.material import expected_of, rehearsed_of
+from letheon.measure import release_memory, wait_for_device
+from letheon.models import Model, Tokenizer, in_eval_mode
 from letheon.recipe import Recipe
-from letheon.rehearsal import rehearse
 from letheon.run import Run
 from letheon.split import Split
 from letheon.train.recipe_run import objective_of, train_from_recipe, training_data
@@ -80,15 +78,11 @@ def train(
     model = copy.deepcopy(victim)
     watch = Watch(reached, budget)
     targets = _targets(run, data, model, tokenizer)
-    rehearsed = []
-    if recipe.objective.normal.name != "none" and recipe.objective.normal.rehearsal:
-        judge = judge_of_verdicts(run)
-        rehearsed = rehearse(model, tokenizer, judge, max_length=recipe.train.get("max_length"))
-    given = training_data(recipe, model, tokenizer, targets, data, rehearsed)
+    given = training_data(recipe, model, tokenizer, targets, data, rehearsed_of(run, model, tokenizer))
     trained, stop = train_from_recipe(
         run, model, recipe.tuning, given, update, resume=False, keep_cache=False, callbacks=[watch]
     )
-    _wait()
+    wait_for_device()
     seconds = watch.seconds()
     trained = trained.merge_and_unload() if hasattr(trained, "peft_config") else trained
     trained.eval()
@@ -143,13 +137,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.tokens = int(state.num_input_tokens_seen)
 
     def _look(self, step: int, model: Model) -> None:
-        _wait()
+        wait_for_device()
         seconds, begun = self.seconds(), time.perf_counter()
-        training = model.training
-        model.eval()
-        there = self.reached(model)
-        model.train(training)
-        _wait()
+        with in_eval_mode(model):
+            there = self.reached(model)
+        wait_for_device()
         self._looking += time.perf_counter() - begun
         if there:
             self.level_seconds, self.level_step = seconds, step
@@ -160,19 +152,12 @@ def _targets(run: Run, data: Split, model: Model, tokenizer: Tokenizer) -> Seque
     objective = objective_of(run.recipe.objective)
     if objective.positive is None and not objective.prefers:
         return [Target(turn, (), "data") for turn in data.forget]
-    found: list[Target] = expected_of(run, data, model, tokenizer)
-    return found
+    return expected_of(run, data, model, tokenizer)
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """What a recipe's training must have in a comparison: nothing written that no one reads, tokens counted."""
     return {**recipe.train, "save_strategy": "no", "include_num_input_tokens_seen": "all"}
-
-
-def _wait() -> None:
-    """Until the device has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def free(outcome: Outcome) -> None:

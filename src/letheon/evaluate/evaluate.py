@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from letheon.evaluate.reduce import reduce_scores
 from letheon.evaluate.teacher_forced import TokenScores, score_sequences
 from letheon.evaluate.text import distinct_2, repetition, rouge_l
 from letheon.evaluate.undesired import JudgeTurns, judge_answers
-from letheon.models import Model, Tokenizer
+from letheon.models import Model, Tokenizer, context_length, in_eval_mode
 from letheon.records import Metric, ModelMetrics, NotComputed, Record, SetMetrics, Turn
 from letheon.split import spread
 
@@ -120,13 +119,13 @@ def evaluate_model(
     turns = {SampleKey(name, t.dialogue.id, t.index): t for name, ts in sets.turns().items() for t in ts}
     texts = {SampleKey("general", str(number), 0): text for number, text in enumerate(sets.general)}
     # Every input is encoded, so that faults show, before the model works.
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = context_length(model)
     encoded = {key: encode_turn(tokenizer, turn, context) for key, turn in turns.items()}
     encoded |= {key: encode_text(tokenizer, text, context) for key, text in texts.items()}
     asked = [key for key in turns if key.set in ("forget", "paraphrase")]
     asked += spread([key for key in turns if key not in asked], normal_answers)
 
-    with _eval_mode(model):
+    with in_eval_mode(model):
         scored = score_sequences(
             model,
             list(encoded.values()),
@@ -146,7 +145,7 @@ def evaluate_model(
             progress=_counter(progress, "answer", len(asked)),
         )
     answers = dict(zip(asked, written, strict=True))
-    scores = {key: _teacher_forced(t) if key in turns else {"loss": _loss(t)} for key, t in tokens.items()}
+    scores = {key: _teacher_forced(t) if key in turns else {"loss": t.loss} for key, t in tokens.items()}
     for key, answer in answers.items():
         scores[key] |= _greedy(answer, turns[key].answer)
     judges: list[str] = []
@@ -162,14 +161,12 @@ def evaluate_model(
 
 def _teacher_forced(tokens: TokenScores) -> dict[str, float]:
     """Scores of a given answer."""
-    # The last token ends the turn: it belongs to the probability, but is no content to have by heart.
-    content = tokens.matches[:-1]
     scores = {
         "probability": probability(tokens.log_probs),
-        "loss": _loss(tokens),
-        "exact_memorization": exact_memorization(content),
-        "extraction_strength": extraction_strength(content),
-        "extraction_strength_published": extraction_strength_published(content),
+        "loss": tokens.loss,
+        "exact_memorization": exact_memorization(tokens.content),
+        "extraction_strength": extraction_strength(tokens.content),
+        "extraction_strength_published": extraction_strength_published(tokens.content),
     }
     return scores if tokens.kl is None else scores | {"kl": float(tokens.kl.double().mean())}
 
@@ -178,11 +175,6 @@ def known_beginning(encoded: Encoded, tokens: TokenScores) -> list[int]:
     """The beginning of the given answer that the model would write itself, up to the first token it would not."""
     answer = [token for token, counts in zip(encoded.ids, encoded.answer_mask, strict=True) if counts]
     return answer[: int(tokens.matches.int().cumprod(0).sum())]
-
-
-def _loss(tokens: TokenScores) -> float:
-    """Mean negative log-probability of the target tokens, in nats a token; lower is likelier."""
-    return -float(tokens.log_probs.double().mean())
 
 
 def _greedy(answer: str, reference: str) -> dict[str, float]:
@@ -236,14 +228,3 @@ def _counter(progress: Progress | None, stage: str, total: int) -> Callable[[int
         progress(stage, done, total)
 
     return count
-
-
-@contextmanager
-def _eval_mode(model: Model) -> Iterator[None]:
-    """Switch dropout off, and back on if it was on."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

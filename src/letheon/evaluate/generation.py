@@ -86,7 +86,7 @@ def greedy_tokens(
         ids, attention, cache = beginning.before(batch["input_ids"], batch["attention_mask"])
         config.max_new_tokens = max_new_tokens - min(len(answers[number]) for number in numbers)
         output = model.generate(
-            input_ids=ids, attention_mask=attention, generation_config=config, **{_cache_argument(): cache}
+            input_ids=ids, attention_mask=attention, generation_config=config, **{_cache_name(): cache}
         )
         for number, tokens in zip(numbers, output[:, ids.size(1) :].tolist(), strict=True):
             answers[number] = (answers[number] + tokens)[:max_new_tokens]
@@ -112,7 +112,7 @@ class _Beginning:
         self._cache: Any = None
         if self.ids:
             row = torch.tensor([self.ids], device=model.device)
-            self._cache = model(input_ids=row, use_cache=True).past_key_values
+            self._cache = model(input_ids=row, use_cache=True)[_cache_name()]
 
     def before(self, ids: Tensor, attention: Tensor) -> tuple[Tensor, Tensor, Any]:
         """(B, T) tokens and mask with the beginning before them, on the model's device, and what is known of it."""
@@ -127,11 +127,13 @@ class _Beginning:
         return ids.to(device), attention.to(device), cache
 
 
-def _cache_argument() -> str:
+def _cache_name() -> str:
     """What transformers calls it; the name has changed within version 5."""
     from transformers import GenerationMixin
 
-    return "cache" if "cache" in inspect.signature(GenerationMixin.generate).parameters else "past_key_values"
+    # What `generate` takes besides it hands on to this, and so its signature does not tell.
+    known = inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+    return "cache" if "cache" in known else "past_key_values"
 
 
 def _until(tokens: list[int], ends: Sequence[int]) -> list[int]:

@@ -32,6 +32,16 @@ class TokenScores:
     top_log_probs: Tensor | None = None
     kl: Tensor | None = None
 
+    @property
+    def loss(self) -> float:
+        """Mean negative log-probability of the tokens, in nats a token; lower is likelier."""
+        return -float(self.log_probs.double().mean())
+
+    @property
+    def content(self) -> Tensor:
+        """(L − 1,) the matches without the last: it ends the turn, which is no content to have by heart."""
+        return self.matches[:-1]
+
 
 @torch.inference_mode()
 def score_sequences(

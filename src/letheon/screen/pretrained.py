@@ -14,6 +14,7 @@ from letheon.models import (
     Tokenizer,
     check_model,
     context_length,
+    device,
     fast_bf16,
     in_short,
     load_config,
@@ -79,8 +80,8 @@ def _loaded(model: str, task: Task) -> Iterator[tuple[Model, Tokenizer]]:
     # Of an adapter its base, with the adapter merged in.
     network = load_model(model) if task == "CausalLM" and _is_adapter(model) else _load(model, task)
     half = network.dtype == torch.bfloat16 and fast_bf16()
-    half = half or (network.dtype == torch.float16 and torch.cuda.is_available())
-    network = network.to("cuda" if torch.cuda.is_available() else "cpu", network.dtype if half else torch.float32)
+    half = half or (network.dtype == torch.float16 and device().type != "cpu")
+    network = network.to(device(), network.dtype if half else torch.float32)
     if network.config.pad_token_id is None:
         network.config.pad_token_id = tokenizer.pad_token_id
     try:

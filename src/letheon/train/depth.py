@@ -19,12 +19,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import TrainerCallback
 
 from letheon.console import OnProgress
 from letheon.errors import InputError
-from letheon.measure import release_memory
+from letheon.measure import release_memory, wait_for_device
 from letheon.models import Model
 from letheon.recipe import Tuning
 from letheon.records import LayerTrial, TriedLayers
@@ -293,7 +292,6 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
     def _lap(self) -> float:
-        if torch.accelerator.is_available():
-            torch.accelerator.synchronize()
+        wait_for_device()
         since, self._since = self._since, time.perf_counter()
         return self._since - since

@@ -13,7 +13,7 @@ from letheon.chat import Encoded
 from letheon.evaluate.memorisation import extraction_strength, probability
 from letheon.evaluate.text import repetition
 from letheon.forward import answer_logits, batch_for, batches
-from letheon.models import Model, Tokenizer
+from letheon.models import Model, Tokenizer, in_eval_mode
 from letheon.objective import log_odds_margin, log_prob, share_preferred, top_k_kl
 from letheon.prefix import FrozenPrefix
 from letheon.split import spread
@@ -74,29 +74,27 @@ class Prober:
 
     @torch.no_grad()
     def _probe(self, model: Model, step: int, old: Sequence[Encoded], normal: Sequence[int]) -> Probe:
-        training = model.training
-        model.eval()
         margins: list[Tensor] = []
         probabilities: list[float] = []
         strengths: list[float] = []
-        for _, logits, targets, row in self._forwards(model, old):
-            margins.append(log_odds_margin(logits, targets, RIVALS))
-            matches, log_probs = (logits.argmax(dim=1) == targets).cpu(), log_prob(logits, targets).cpu()
-            for number in range(int(row.max()) + 1):
-                own = row.cpu() == number
-                probabilities.append(probability(log_probs[own]))
-                # As in evaluation: the token that ends the turn is no content to have by heart.
-                strengths.append(extraction_strength(matches[own][:-1]))
         loss = before = kl = tokens = 0.0
-        for chosen, logits, targets, _ in self._forwards(model, [self.normal[n] for n in normal]):
-            known = [self.reference[normal[place]] for place in chosen]
-            loss -= float(log_prob(logits, targets).sum())
-            before -= float(torch.cat([r.log_prob for r in known]).sum())
-            top_ids = torch.cat([r.top_ids for r in known]).long().to(logits.device)
-            top = torch.cat([r.top_log_probs for r in known]).to(logits.device)
-            kl += float(top_k_kl(logits, top_ids, top).sum())
-            tokens += len(targets)
-        model.train(training)
+        with in_eval_mode(model):
+            for _, logits, targets, row in self._forwards(model, old):
+                margins.append(log_odds_margin(logits, targets, RIVALS))
+                matches, log_probs = (logits.argmax(dim=1) == targets).cpu(), log_prob(logits, targets).cpu()
+                for number in range(int(row.max()) + 1):
+                    own = row.cpu() == number
+                    probabilities.append(probability(log_probs[own]))
+                    # As in evaluation: the token that ends the turn is no content to have by heart.
+                    strengths.append(extraction_strength(matches[own][:-1]))
+            for chosen, logits, targets, _ in self._forwards(model, [self.normal[n] for n in normal]):
+                known = [self.reference[normal[place]] for place in chosen]
+                loss -= float(log_prob(logits, targets).sum())
+                before -= float(torch.cat([r.log_prob for r in known]).sum())
+                top_ids = torch.cat([r.top_ids for r in known]).long().to(logits.device)
+                top = torch.cat([r.top_log_probs for r in known]).to(logits.device)
+                kl += float(top_k_kl(logits, top_ids, top).sum())
+                tokens += len(targets)
         return Probe(
             step=step,
             probability=sum(probabilities) / len(probabilities),
@@ -118,12 +116,10 @@ class Prober:
         prompts = [s.ids[: s.answer_mask.index(True)] for s in spread(self.old, GENERATED)]
         device = next(model.parameters()).device
         batch = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(device)
-        training = model.training
-        model.eval()
-        output = model.generate(
-            **batch, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
-        )
-        model.train(training)
+        with in_eval_mode(model):
+            output = model.generate(
+                **batch, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
+            )
         answers = self.tokenizer.batch_decode(output[:, batch["input_ids"].size(1) :], skip_special_tokens=True)
         return sum(repetition(answer) for answer in answers) / len(answers)
 

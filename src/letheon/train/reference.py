@@ -11,7 +11,7 @@ from torch import Tensor
 
 from letheon.chat import Encoded
 from letheon.forward import answer_logits, answer_states, batch_for, batches
-from letheon.models import Model
+from letheon.models import Model, in_eval_mode
 from letheon.prefix import FrozenPrefix
 from letheon.store import Store, digest
 from letheon.train.contrast import Moments
@@ -88,19 +88,17 @@ class ReferenceCache:
         run = [
             number for number, name in enumerate(names) if moments is not None or f"{name}.{what}" not in self.store
         ]
-        training = model.training
-        model.eval()
-        for chosen in batches([sequences[number] for number in run], self.batch_size):
-            numbers = [run[place] for place in chosen]
-            batch = batch_for(model, [sequences[n] for n in numbers], self.pad_token_id, self.prefix)
-            with moments.watching(batch) if moments else nullcontext(), torch.no_grad():
-                looked = look(batch)
-            rows, found = batch["row"].cpu(), dict[str, Tensor]()
-            for place, number in enumerate(numbers):
-                found |= {f"{names[number]}.{kind}": values[rows == place] for kind, values in looked.items()}
-            # Where they were run for their moments alone they are known.
-            self.store.update({name: tensor for name, tensor in found.items() if name not in self.store})
-        model.train(training)
+        with in_eval_mode(model):
+            for chosen in batches([sequences[number] for number in run], self.batch_size):
+                numbers = [run[place] for place in chosen]
+                batch = batch_for(model, [sequences[n] for n in numbers], self.pad_token_id, self.prefix)
+                with moments.watching(batch) if moments else nullcontext(), torch.no_grad():
+                    looked = look(batch)
+                rows, found = batch["row"].cpu(), dict[str, Tensor]()
+                for place, number in enumerate(numbers):
+                    found |= {f"{names[number]}.{kind}": values[rows == place] for kind, values in looked.items()}
+                # Where they were run for their moments alone they are known.
+                self.store.update({name: tensor for name, tensor in found.items() if name not in self.store})
         return names
 
     def _score(self, model: Model, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

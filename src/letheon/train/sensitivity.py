@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from letheon.chat import Encoded
 from letheon.forward import answer_logits, batch_for, batches
 from letheon.measure import release_memory
-from letheon.models import Model
+from letheon.models import Model, in_eval_mode
 from letheon.prefix import FrozenPrefix
 from letheon.split import spread
 
@@ -78,26 +78,24 @@ def measure_sensitivity(
     found: dict[str, list[Tensor]] = {name: [] for name in layers}
     draw = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    for numbers in batches(chosen, batch_size):
-        part = [chosen[number] for number in numbers]
-        batch = batch_for(model, part, pad_token_id, prefix)
-        share = -(-POSITIONS * len(part) // len(chosen))
-        kept = torch.randperm(len(batch["predictors"]), generator=draw)[:share].to(device)
-        handles = [
-            layer.register_forward_hook(_watch(found[name], batch["predictors"][kept]))
-            for name, layer in layers.items()
-        ]
-        try:
-            logits = answer_logits(model, batch, prefix)[0].float()
-        finally:
-            for handle in handles:
-                handle.remove()
-        tokens = _drawn(logits.detach(), draw)
-        nn.functional.cross_entropy(logits, tokens, reduction="sum").backward()  # type: ignore[no-untyped-call]
+    with in_eval_mode(model):
+        for numbers in batches(chosen, batch_size):
+            part = [chosen[number] for number in numbers]
+            batch = batch_for(model, part, pad_token_id, prefix)
+            share = -(-POSITIONS * len(part) // len(chosen))
+            kept = torch.randperm(len(batch["predictors"]), generator=draw)[:share].to(device)
+            handles = [
+                layer.register_forward_hook(_watch(found[name], batch["predictors"][kept]))
+                for name, layer in layers.items()
+            ]
+            try:
+                logits = answer_logits(model, batch, prefix)[0].float()
+            finally:
+                for handle in handles:
+                    handle.remove()
+            tokens = _drawn(logits.detach(), draw)
+            nn.functional.cross_entropy(logits, tokens, reduction="sum").backward()  # type: ignore[no-untyped-call]
     model.zero_grad()
-    model.train(training)
     sensitivity = {name: Sensitivity(torch.cat(found.pop(name)), damping) for name in layers}
     # Many small blocks have been freed between those that stay.
     release_memory()

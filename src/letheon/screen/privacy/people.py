@@ -68,11 +68,6 @@ def names_by_patterns(texts: Sequence[str]) -> list[list[Identifier]]:
     return [in_order([*cued(text), *_pairs(text)]) for text in texts]
 
 
-def names_a_person(text: str) -> bool:
-    """Whether the text seems to name a private person, by patterns."""
-    return next(_pairs(text), None) is not None
-
-
 def _pairs(text: str) -> Iterator[Identifier]:
     for match in NAME.finditer(text):
         if not NOT_A_PERSON.search(match.group()):
