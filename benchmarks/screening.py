@@ -1,6 +1,6 @@
 """How well the embedding judge tells what must go, on public labelled dialogues.
 
-    python benchmarks/screening.py --data ../shared/data --parts learn transfer active time
+    python benchmarks/screening.py --data ../shared/data --parts learn active cost
 
 Choices (features, kernel, calibration) were made on the dialogues whose prompt has an even hash. Test dialogues are
 drawn from the other half, anew for each seed; training ones from all the rest. Dialogues with one prompt are on one
@@ -165,12 +165,13 @@ def score(judge: EmbeddingJudge, rows: Sequence[Dialogue]) -> Any:
 def measured(scores: Any, rows: Sequence[Dialogue], *, calibrated: bool = True) -> dict[str, Any]:
     labels = truth(rows)
     found = with_interval(auroc, scores, labels, 0)
+    assert found is not None
     return {
         "tested": len(rows),
         "base_rate": round(float(labels.mean()), 3),
-        "auroc": round(found.value or 0, 4),
-        "auroc_low": round(found.low or 0, 4),
-        "auroc_high": round(found.high or 0, 4),
+        "auroc": round(found.estimate, 4),
+        "auroc_low": round(found.low, 4),
+        "auroc_high": round(found.high, 4),
         "average_precision": round(float(average_precision_score(labels, scores)), 4),
         "calibration_error": round(calibration_error(scores, labels), 4) if calibrated else "",
     }

@@ -21,7 +21,7 @@ Pairs = list[tuple[str, str]]
 
 
 class TinyEmbedder(Embedder):
-    """MiniLM's shape with random weights, four thin layers, and a token a byte."""
+    """MiniLM's shape with random weights, six thin layers, and a token a byte."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         super().__init__()
@@ -30,7 +30,7 @@ class TinyEmbedder(Embedder):
             config = BertConfig(
                 vocab_size=len(tokenizer),
                 hidden_size=384,
-                num_hidden_layers=4,
+                num_hidden_layers=6,
                 num_attention_heads=4,
                 intermediate_size=16,
                 max_position_embeddings=256,
@@ -93,6 +93,7 @@ def test_the_first_step_is_a_step_of_adam_along_the_gradient(
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+    network.config.hidden_dropout_prob = 0.0
     pairs, targets = marked[0][:6], marked[1][:6]
     tuned = TunedEncoder.fit(tiny, pairs, targets, 2, seed=3)
 
@@ -102,15 +103,18 @@ def test_the_first_step_is_a_step_of_adam_along_the_gradient(
     losses = []
     for (question, answer), target in zip(pairs, targets, strict=True):
         one = tiny.encoder()[0](question, answer, return_tensors="pt")
-        mean = naive._network(**one).last_hidden_state[0].mean(0)
+        mean = naive._network(**one, output_hidden_states=True).hidden_states[4][0].mean(0)
         losses.append(-torch.log_softmax(naive._head(mean), 0)[target])
     torch.stack(losses).mean().backward()
     for own, other, rate in (
         (tuned._head.bias, naive._head.bias, fine_tune.HEAD_RATE),
-        (
-            tuned._network.encoder.layer[3].output.dense.weight,
-            naive._network.encoder.layer[3].output.dense.weight,
-            fine_tune.RATE,
+        *(
+            (
+                tuned._network.encoder.layer[number].output.dense.weight,
+                naive._network.encoder.layer[number].output.dense.weight,
+                fine_tune.RATE * 0.7 ** (4 - number),
+            )
+            for number in range(4)
         ),
     ):
         assert other.grad is not None
@@ -119,6 +123,23 @@ def test_the_first_step_is_a_step_of_adam_along_the_gradient(
         torch.testing.assert_close(own[clear], wanted[clear], rtol=0, atol=rate * 0.02)
     same = tuned._network.embeddings.word_embeddings.weight, network.embeddings.word_embeddings.weight
     assert torch.equal(*same)
+
+
+def test_its_weights_are_the_mean_of_those_after_the_last_steps(
+    tiny: TinyEmbedder, marked: tuple[Pairs, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 12 steps the last five: 8 to 12."""
+    seen: list[torch.Tensor] = []
+
+    class Watched(torch.optim.AdamW):
+        def step(self, closure: Any = None) -> Any:
+            super().step(closure)
+            seen.append(self.param_groups[0]["params"][0].detach().clone())
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    weight = next(fit(tiny, marked)._network.encoder.layer[-1].parameters())
+    assert len(seen) == 12
+    torch.testing.assert_close(weight, torch.stack(seen[7:]).mean(0))
 
 
 def test_padding_and_order_change_nothing(
@@ -180,10 +201,31 @@ def test_what_it_thinks_of_labelled_examples_it_thinks_without_having_seen_them(
     )
     assert np.mean(held_out.argmax(1) == targets) < 0.75
     np.testing.assert_allclose(held_out.sum(1), 1)
-    total = sum(steps_of(len(train) + 2) for train, _ in folds) + steps_of(50)
+    total = sum(steps_of(len(train) + 2) for train, _ in folds)
     assert seen == [(done, total) for done in range(total + 1)]
     assert second.own > 0
     assert second.both > 0
+
+
+def test_the_encoder_is_the_mean_of_those_of_the_folds(
+    tiny: TinyEmbedder, marked: tuple[Pairs, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[list[torch.Tensor]] = []
+    usual = TunedEncoder.fit
+
+    def watched(*given: Any) -> TunedEncoder:
+        tuned = usual(*given)
+        found.append([weight.detach().clone() for weight in tuned._learning()])
+        return tuned
+
+    monkeypatch.setattr(TunedEncoder, "fit", watched)
+    pairs, targets = marked
+    folds = [(np.flatnonzero(np.arange(48) % 3 != n), np.flatnonzero(np.arange(48) % 3 == n)) for n in range(3)]
+    data = Data(None, targets, np.arange(48), ["normal", "bad"])
+    second, _ = fit_second_opinion(tiny, pairs, data, folds, np.full((48, 2), 0.5))
+    assert len(found) == 3
+    for weight, *each in zip(second.encoder._learning(), *found, strict=True):
+        torch.testing.assert_close(weight, torch.stack(each).mean(0))
 
 
 @pytest.fixture
