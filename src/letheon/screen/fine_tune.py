@@ -204,9 +204,9 @@ def fit_second_opinion(
         progress(0, total)
     scores, encoder = np.zeros_like(ridge), None
     for number, (own, (_, test)) in enumerate(zip(rows, folds, strict=True), start=1):
-        known = [pairs[n] for n in own]
+        known = [pairs[int(n)] for n in own]
         tuned = TunedEncoder.fit(embedder, known, data.targets[own], len(data.categories), seed, stepped)
-        scores[test] = tuned.scores([pairs[n] for n in test])
+        scores[test] = tuned.scores([pairs[int(n)] for n in test])
         encoder = encoder or tuned
         encoder.towards(tuned, 1 / number)
     assert encoder is not None
