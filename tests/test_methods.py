@@ -167,7 +167,17 @@ def test_the_docs_list_all() -> None:
         assert f"| `{name}` |" in page
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"altpo"}))
+FIRST = {"letheon", "npo", "npo-sam", "refusal", "rmu", "pdu", "jensun", "task-vector"}
+"""Between them they go all the ways that a method can go; the others are slow tests."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in FIRST else pytest.mark.slow)
+        for name in sorted(set(METHODS) - {"altpo"})
+    ],
+)
 def test_every_method_trains(talk: Path, letheon: Any, name: str) -> None:
     """From the recipe to a step, on the tiny model. (AltPO's samples need a judge that has learnt something.)"""
     arguments = ["--set", f"method={name}", "--set", "train.max_steps=1", "--set", "train.stop_rule=false"]

@@ -409,6 +409,7 @@ def test_layers_chosen_by_a_trial(finished: Path, letheon: Letheon, monkeypatch:
     assert Results.load(finished / "run/results.json").layers is None
 
 
+@pytest.mark.slow
 def test_a_resumed_training_keeps_the_layers_chosen(
     talk: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_comparison_goes_on_where_it_was_cut_off(compare: Callable[..., Any], 
     assert left == []
 
 
+@pytest.mark.slow
 def test_what_judge_and_label_do_not_agree_on_is_set_aside(
     compare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

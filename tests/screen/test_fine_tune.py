@@ -257,6 +257,7 @@ def test_the_judge_asks_it_and_says_so(
     assert len(judge.held_out) == len(examples)
 
 
+@pytest.mark.slow
 def test_a_recipe_asks_for_it(
     tiny: TinyEmbedder, examples: list[Dialogue], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

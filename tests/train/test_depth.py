@@ -165,6 +165,7 @@ def test_the_model_is_put_back_as_it_was(
     assert not list((tmp_path / "run").iterdir())
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_a_training(
     memorised: Callable[[], Any],
     choose: Choose,
@@ -218,12 +219,14 @@ def test_an_interrupted_trial_puts_the_model_back(
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
+@pytest.mark.slow
 def test_progress_runs_through_all_depths(memorised: Callable[[], Any], choose: Choose) -> None:
     told: list[tuple[int, int]] = []
     choose(memorised(), progress=lambda done, total: told.append((done, total)))
     assert told == [*((done, 2 * STEPS) for done in (*range(STEPS + 1), *range(STEPS, 2 * STEPS + 1)))]
 
 
+@pytest.mark.slow
 def test_a_training_shorter_than_the_trial_is_tried_as_it_is(memorised: Callable[[], Any], choose: Choose) -> None:
     trial = choose(memorised(), max_steps=2, warmup_steps=0)
     assert all(one.steps == 2 and len(one.forgetting) == len(one.kl) == 1 for one in trial.tried)
