@@ -143,7 +143,7 @@ def settings_of(tuning: Tuning) -> dict[str, Any]:
     return {"adapter_init": tuning.lora.init, "directions": tuning.full.directions}
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_model_is_put_back_as_it_was(
     memorised: Callable[[], Any], choose: Choose, tmp_path: Path, kind: str, bf16: bool
