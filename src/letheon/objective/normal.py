@@ -28,8 +28,7 @@ def top_k_kl(logits: Tensor, top_ids: Tensor, top_log_probs: Tensor) -> Tensor:
         (N,) divergences in float32.
     """
     # One copy: the gradients of two would each be rounded to the logits' type before they nearly cancel.
-    logits = logits.float()
-    now = logits.gather(1, top_ids) - logits.logsumexp(dim=1, keepdim=True)
+    now = _log_probs_at(logits.float(), top_ids)
     before = top_log_probs.float()
     return (before.exp() * (before - now)).sum(dim=1) + _bucket(before, now)
 
@@ -38,6 +37,11 @@ def _bucket(before: Tensor, now: Tensor) -> Tensor:
     """(N,) the term of the bucket that holds all tokens outside the top k."""
     rest_before, rest_now = _rest(before), _rest(now)
     return rest_before * (rest_before.log() - rest_now.log())
+
+
+def _log_probs_at(logits: Tensor, ids: Tensor) -> Tensor:
+    """(N, k) log-probabilities of k tokens each."""
+    return logits.gather(1, ids) - logits.logsumexp(dim=1, keepdim=True)
 
 
 def _rest(log_probs: Tensor) -> Tensor:
@@ -58,8 +62,7 @@ def top_k_js(logits: Tensor, top_ids: Tensor, top_log_probs: Tensor) -> Tensor:
     Returns:
         (N,) divergences in float32.
     """
-    logits = logits.float()
-    now = logits.gather(1, top_ids) - logits.logsumexp(dim=1, keepdim=True)
+    now = _log_probs_at(logits.float(), top_ids)
     both = [torch.cat([p, _rest(p).log()[:, None]], dim=1) for p in (top_log_probs.float(), now)]
     mean = torch.stack(both).logsumexp(dim=0) - math.log(2)
     return torch.stack([(p.exp() * (p - mean)).sum(dim=1) for p in both]).mean(dim=0)
