@@ -115,3 +115,11 @@ def test_a_smooth_way_takes_few_looks(line: Line, weight: nn.Parameter) -> None:
     assert alpha == 0.75
     assert found.normal_ratio == pytest.approx(math.exp(0.2 * 0.75**2))
     assert looks <= 6
+
+
+def test_an_end_just_below_the_limits_is_not_looked_behind(line: Line) -> None:
+    def look() -> Probe:
+        raise AssertionError
+
+    end = probe(0.09, 1.0)
+    assert scale_back(line, StopRule(), probe(0.4, 1.0), end, look) == (1.0, end)

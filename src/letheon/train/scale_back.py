@@ -20,6 +20,8 @@ from letheon.train.stop import Probe, StopRule
 
 STEPS = 16
 """α is found to one of so many steps."""
+WASTED = 0.85
+"""Up to here, in multiples of the limits, looking for a lesser α is worth its probes; above, 15/16 is the least."""
 
 
 class Line:
@@ -82,6 +84,8 @@ def scale_back(
 ) -> tuple[float, Probe]:
     """Find the least α that the rule calls forgotten; where that breaks a guard or there is none, the largest within.
 
+    An end that is just below the limits, and within the guards, is not looked behind.
+
     Args:
         line: From before to where training ended; the weights are there, and are left at the α that is found.
         rule: Limits and guards.
@@ -115,7 +119,7 @@ def scale_back(
         return high
 
     found = STEPS
-    if rule.forgotten(end):
+    if rule.forgotten(end) and rule.remaining(end) <= WASTED:
         before, after = rule.remaining(start), rule.remaining(end)
         guess = (before - 1) / (before - after) if before > after else 1.0
         found = least(STEPS, guess, lambda seen: rule.remaining(seen) <= 1)

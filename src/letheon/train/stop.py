@@ -161,12 +161,13 @@ class StopRule:
     def wait(self, probe: Probe) -> int:
         """Steps to the next probe: half of those in which, at the rate since the last one, it would be forgotten.
 
-        In [every, SELDOM · every]; `every` where the guards are overrun, and where it may soon be enough.
+        In [every, SELDOM · every]; `every` where the guards are overrun, and where it may soon be enough; the most of
+        it while no rate is known.
         """
         left, before, elapsed = self.left(probe), self.last_left, probe.step - self.last_step
         self.last_step, self.last_left, self.waited = probe.step, left, 1
-        if elapsed and left > NEAR and self.overrun(probe) <= 1:
-            gained = math.log(before / left) / elapsed
+        if left > NEAR and self.overrun(probe) <= 1:
+            gained = math.log(before / left) / elapsed if elapsed else 0.0
             times = math.log(left) / gained / 2 / self.every if gained > 0 else SELDOM
             self.waited = int(min(max(times, 1), SELDOM))
         return self.waited * self.every

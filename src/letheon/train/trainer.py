@@ -645,7 +645,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             line.end()
             end = last if last.repetition is not None else self._prober.whole(self.model, step)
             alpha, kept = scale_back(line, rule, self.probes[0], end, lambda: self._prober.whole(self.model, step))
-            kept = self._with_answers(kept)
+            if alpha < 1:
+                kept = self._with_answers(kept)
             share = f"; {alpha:.0%} of the change was kept" if alpha < 1 else ""
             if alpha < 1:
                 self._record(replace(kept, alpha=alpha))

@@ -1,0 +1,75 @@
+"""Probes against a plain sum over single sequences."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from letheon.chat import Encoded
+from letheon.store import Store
+from letheon.train.probe import STRAYS, Prober
+from letheon.train.reference import ReferenceCache
+
+
+def drawn(count: int) -> list[Encoded]:
+    """Sequences of odd lengths, the second half of each an answer."""
+    draw = random.Random(0)
+    sequences = []
+    for _ in range(count):
+        length = draw.randint(5, 11)
+        ids = [draw.randint(1, 30) for _ in range(length)]
+        sequences.append(Encoded(ids, [place > length // 2 for place in range(length)]))
+    return sequences
+
+
+def moved(before: Any, after: Any, sequence: Encoded) -> tuple[float, float, int]:
+    """Sums of KL and of what the log-probability lost, and tokens."""
+    ids, answer = torch.tensor(sequence.ids), torch.tensor(sequence.answer_mask)[1:]
+    with torch.no_grad():
+        old, new = (model(ids[None]).logits[0, :-1].log_softmax(dim=1)[answer] for model in (before, after))
+    own = ids[1:][answer][:, None]
+    return (
+        float((old.exp() * (old - new)).sum()),
+        float((old.gather(1, own) - new.gather(1, own)).sum()),
+        int(answer.sum()),
+    )
+
+
+@pytest.mark.parametrize("count", [STRAYS - 1, STRAYS, 2 * STRAYS + 3])
+def test_guards_leave_out_what_has_moved_furthest(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any, count: int
+) -> None:
+    before, normal = tiny_model(), drawn(count)
+    vocabulary = before.config.vocab_size
+    cache = ReferenceCache(Store(), None, top_k=vocabulary, pad_token_id=0, batch_size=5)
+    after = copy.deepcopy(before)
+    prober = Prober(
+        normal, normal, cache(before, normal), tokenizer=tiny_tokenizer, rho=0.2, size=count, batch_size=5
+    )
+    with torch.no_grad():
+        for parameter in after.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    known = sorted(moved(before, after, sequence) for sequence in normal)[: count - count // STRAYS]
+    kl, lost, tokens = (sum(values) for values in zip(*known, strict=True))
+    found = prober.whole(after, 3)
+    assert found.kl == pytest.approx(kl / tokens, rel=1e-4)
+    assert found.normal_ratio == pytest.approx(math.exp(lost / tokens), rel=1e-4)
+
+
+def test_what_is_no_number_is_no_stray(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    """One sequence in 16 whose numbers break is not the stray that is left out."""
+    model, normal = tiny_model(), drawn(STRAYS)
+    # Only one sequence has this token.
+    normal[3] = Encoded([40, *normal[3].ids[1:]], normal[3].answer_mask)
+    reference = ReferenceCache(Store(), None, top_k=4, pad_token_id=0, batch_size=1)(model, normal)
+    prober = Prober(normal[:1], normal, reference, tokenizer=tiny_tokenizer, rho=0.2, size=STRAYS, batch_size=1)
+    assert prober.whole(model, 0).kl == pytest.approx(0.0, abs=1e-5)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[40] = math.nan
+    assert not math.isfinite(prober.whole(model, 0).kl)
