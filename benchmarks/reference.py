@@ -3,9 +3,9 @@
     python benchmarks/reference.py --run runs/bench/lora-0
 
 Of a finished run, over the answers of its held-out normal dialogues: bytes a token; milliseconds of CPU a token to
-make (what is done after the head), and to use in a step (the KL and its gradient with respect to the logits of θ); and
-which share is seen of the divergence that the unlearned model has from θ₀. One thread; medians of rounds in which the
-ways alternate.
+make (what is done after the head), and to use in a step (the KL and its gradient with respect to the logits of θ);
+and which share is seen of the divergence that the unlearned model has from θ₀. One thread; medians of rounds in which
+the ways alternate.
 """
 
 from __future__ import annotations
