@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from peft import get_peft_model
 from plain import Plain, padded
@@ -103,6 +104,7 @@ def main() -> None:
         if given.tuning == "lora":
             model = get_peft_model(model, plain_lora())
         plain, seconds, steps = Plain(model, given.method, rate), 0.0, 0
+        device = next(model.parameters()).device
         forget = shuffled(
             [encode_turn(tokenizer, turn) for turn in data.forget], given.batch, tokenizer.pad_token_id, 0
         )
@@ -111,7 +113,10 @@ def main() -> None:
         )
         while seconds < given.most:
             start = time.perf_counter()
-            plain.step(next(forget), next(normal))
+            batches = [{name: values.to(device) for name, values in next(one).items()} for one in (forget, normal)]
+            # On a GPU today's tools train in mixed precision.
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                plain.step(*batches)
             seconds += time.perf_counter() - start
             steps += 1
             if steps % given.every == 0 and mean_probability(model, probe) <= run.recipe.stop.probability:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,19 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.undo()
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_of_two_that_write_a_file_at_once_the_later_one_wins(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.jsonl"
+
+    def records() -> Iterator[Verdict]:
+        write_text(path, "another's")
+        assert path.read_text() == "another's"
+        yield GOOD
+
+    write_jsonl(path, records())
+    assert read_verdicts(path) == [GOOD]
+    assert [file.name for file in tmp_path.iterdir()] == ["verdicts.jsonl"]
 
 
 def test_dialogue_knows_its_turns() -> None:

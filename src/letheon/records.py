@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -389,7 +390,8 @@ def read_versioned(path: Path, schema: str, damaged: str) -> dict[str, Any]:
 def _replacing(path: Path) -> Iterator[TextIO]:
     """A text file that takes the place of `path` once the block has written it whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    # A name of its own, for several processes may write the same file.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as stream:
             yield stream
