@@ -347,6 +347,7 @@ def bench(
     model: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="What is fine-tuned first.", show_default="the demo model")
     ] = None,
+    overrides: Sets = None,
 ) -> None:
     """Compare methods on one task: same victim, data, trials and budget. Goes on where it was cut off."""
     from letheon.bench.bench import Plan
@@ -363,6 +364,7 @@ def bench(
         tuning=tuning.value,
         output=output,
         model=model,
+        overrides=overrides or [],
     )
     console = Console()
     for file in compare(plan, console):

@@ -56,6 +56,16 @@ def test_every_task_gives_its_numbers(compare: Callable[..., Any], tmp_path: Pat
     assert float(control["probability"]) < float(before["probability"])
 
 
+def test_an_ablation_overrides_what_every_method_is_set_to(compare: Callable[..., Any], tmp_path: Path) -> None:
+    given = ("outdated", "--methods", "letheon", "--trials", 1, "--set", "train.max_steps=1")
+    assert compare(*given, "--set", "train.stop_rule=false")[0] == 0
+    row = read(tmp_path / "out", "outdated-lora")[-1]
+    assert (row["steps"], row["settings"]) == ("1", "train.max_steps=1 train.stop_rule=false")
+    code, _, err = compare(*given, "--set", "objective.colour=1")
+    assert code == 2
+    assert "objective.colour" in err
+
+
 def test_a_comparison_goes_on_where_it_was_cut_off(compare: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "out"
     assert compare("outdated", "--methods", "letheon,ga", "--trials", 2, "--tuning", "full")[0] == 0

@@ -28,7 +28,7 @@ from letheon.material import split_of
 from letheon.methods import merged
 from letheon.models import Model, Tokenizer, load_model, load_tokenizer, model_hash
 from letheon.pipeline import screen_stage
-from letheon.recipe import Recipe, anchor_paths, check_recipe
+from letheon.recipe import Recipe, anchor_paths, apply_override, check_recipe
 from letheon.records import write_jsonl, write_text
 from letheon.run import Run
 from letheon.split import Split
@@ -38,6 +38,9 @@ LEVEL = {"extraction_strength": 0.02, "exact_memorization": 0.05}
 
 Parts = Mapping[str, Metrics]
 """Metrics by part."""
+
+NOWHERE = {"model": "none", "data": {"dialogues": "none"}}
+"""What a recipe must have beside its settings."""
 
 BROKEN = (LetheonError, RuntimeError, ValueError, ArithmeticError)
 """What a training may end with, out of memory among them; the row says so and the next one begins."""
@@ -57,6 +60,7 @@ class Plan:
         tuning: "lora" or "full".
         output: Where rows, tables and pictures go; several processes may share it.
         model: Folder of the model that victim and control are made of; None: the demo model.
+        overrides: Each "objective.positive.weight=0", of every method's recipe.
     """
 
     task: str
@@ -68,6 +72,14 @@ class Plan:
     tuning: str
     output: Path
     model: Path | None = None
+    overrides: Sequence[str] = ()
+
+    def settings(self, method: str, trial: dict[str, Any]) -> dict[str, Any]:
+        """The settings of a method's trial, as this comparison has them."""
+        found = grid.settings(method, self.tuning, trial)
+        for override in self.overrides:
+            apply_override(found, override)
+        return found
 
 
 def bench(plan: Plan, console: Console) -> list[Path]:
@@ -85,6 +97,11 @@ def bench(plan: Plan, console: Console) -> list[Path]:
     grid.check_methods(list(plan.methods))
     if not 1 <= plan.trials <= grid.MOST:
         raise InputError(f"--trials {plan.trials}: a method has 1 to {grid.MOST} trials")
+    overridden = merged(NOWHERE, {})
+    for override in plan.overrides:
+        apply_override(overridden, override)
+    # A mistake is told before anything is fine-tuned.
+    check_recipe(overridden, "--set")
     for seed in plan.seeds:
         task = tasks.build(plan.task, plan.data, seed)
         one = _Seed(plan, task, seed, console)
@@ -129,7 +146,7 @@ class _Seed:
     def key(self, method: str, trial: dict[str, Any]) -> str:
         """A hash of what a row depends on."""
         plan, task = self.plan, self.task
-        own = {} if method in (BEFORE, CONTROL) else grid.settings(method, plan.tuning, trial)
+        own = {} if method in (BEFORE, CONTROL) else plan.settings(method, trial)
         model = model_hash(str(plan.model)) if plan.model else "demo"
         log = [dialogue.model_dump(mode="json") for dialogue in (*task.victim, *task.log)]
         parts = [plan.task, self.seed, own, plan.budget, model, vars(task.schooling), dict(task.recipe), log]
@@ -234,7 +251,7 @@ class _Seed:
             "seed": self.seed,
             "trial": number,
             "key": self.key(method, trial),
-            "settings": grid.flat(trial) or "as it is",
+            "settings": " ".join(filter(None, [grid.flat(trial), *self.plan.overrides])) or "as it is",
         }
         try:
             outcome = self._train(ready, method, trial, what)
@@ -264,7 +281,7 @@ class _Seed:
         return row
 
     def _train(self, ready: _Ready, method: str, trial: dict[str, Any], what: str) -> Outcome:
-        raw = merged(ready.recipe, grid.settings(method, self.plan.tuning, trial))
+        raw = merged(ready.recipe, self.plan.settings(method, trial))
         recipe: Recipe = check_recipe(raw, f"{method}, {grid.flat(trial)}")
         recipe = recipe.model_copy(update={"train": settings_of(recipe)})
         with self.console.progress(what) as update:
