@@ -110,7 +110,8 @@ def test_a_smooth_way_takes_few_looks(line: Line, weight: nn.Parameter) -> None:
         alpha = alpha_of(weight)
         return probe(0.4 - 0.35 * alpha, math.exp(0.2 * alpha**2))
 
-    alpha, found = scale_back(line, StopRule(), probe(0.4, 1.0), look(), look)
+    rule = StopRule(normal_budget=1.12)
+    alpha, found = scale_back(line, rule, probe(0.4, 1.0), look(), look)
     # The old answers are at their limit from .857 on; the guard allows no more than .753.
     assert alpha == 0.75
     assert found.normal_ratio == pytest.approx(math.exp(0.2 * 0.75**2))

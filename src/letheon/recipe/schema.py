@@ -32,8 +32,9 @@ class Data(Section):
     """Share of the normal dialogues that unlearning does not see, to measure what it does to them."""
     most_normal: int = Field(20_000, ge=1)
     """At most so many normal dialogues are used; where the log has more, they are drawn at random, by their ids."""
-    probe: float = Field(0.1, ge=0, lt=1)
-    """Share of the forget dialogues kept from training as the stop rule's probe, where there are no paraphrases."""
+    probe: float = Field(0.0, ge=0, lt=1)
+    """Share of the forget dialogues kept from training as the stop rule's probe, where there are no paraphrases; 0:
+    it probes those that are trained on."""
     subject: str | None = None
     """Forget what the log says of this person or thing and nothing else (an erasure request); skips the judges."""
     aliases: list[str] = []
@@ -133,9 +134,9 @@ class StopRecipe(Section):
     """… their extraction strength at most this: about what a model that never saw them has."""
     rho: float = Field(0.2, gt=0, lt=1)
     """For the curve: a probe token is still preferred when its odds against its rivals exceed rho / (1 - rho)."""
-    normal_budget: float = Field(1.12, gt=1)
+    normal_budget: float = Field(1.1, gt=1)
     """Guard: the normal probe's perplexity may rise to this multiple of what it was before."""
-    kl_budget: float = Field(0.12, gt=0)
+    kl_budget: float = Field(0.1, gt=0)
     """Guard: KL to the model before, on the normal probe, in nats per token."""
     patience: int = Field(10, ge=1)
     """Give up after so many times `every` steps without progress."""
