@@ -209,8 +209,9 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
     )
 
     data = split_of(run)
+    probed = f"probed on {len(data.probe)}" if data.probe else "and probed"
     console.say(
-        f"to forget: {len(data.forget)} turns (probed on {len(data.probe) or 'these'}); to keep: {len(data.normal)} dialogues, "
+        f"to forget: {len(data.forget)} turns ({probed}); to keep: {len(data.normal)} dialogues, "
         f"{len(data.normal_probe)} for the guards, {len(data.normal_held_out)} held out"
     )
     if data.normal_unused:
