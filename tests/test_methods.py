@@ -16,6 +16,7 @@ from letheon.train.recipe_run import DISTANCES, objective_of, training_settings
 # A judge that can judge new answers, for the method that samples.
 LEAST: dict[str, Any] = {
     "model": "org/name",
+    "base": "org/base",
     "data": {"dialogues": "log.jsonl"},
     "screen": {"judges": ["embedding"]},
 }
@@ -56,12 +57,12 @@ def test_a_distance_has_the_settings_that_the_recipe_names(name: NegativeName) -
     own = {field.name: 0.5 if field.type == "float" else 3 for field in fields}
     layer = {"layer": 3} if "layer" in own else {}
     assert set(own) == set(OWN_SETTINGS.get(name, ()))
-    train = {"negation": 1.0, "stop_rule": False} if name == "reinforce" else {}
-    recipe = check_recipe({**LEAST, "objective": {"negative": {"name": name, **own}}, "train": train})
+    beside: dict[str, Any] = {"base": {"base": "another"}, "reinforce": {"train": {"negation": 1.0}}}.get(name, {})
+    recipe = check_recipe({**LEAST, "objective": {"negative": {"name": name, **own}}, **beside})
     found = objective_of(recipe.objective, 3)
     assert {key: value for key, value in vars(found.negative).items() if key != "seed"} == own
     # Without them, the authors'.
-    recipe = check_recipe({**LEAST, "objective": {"negative": {"name": name}}, "train": train})
+    recipe = check_recipe({**LEAST, "objective": {"negative": {"name": name}}, **beside})
     assert objective_of(recipe.objective, 3).negative == DISTANCES[name](**layer)
 
 
@@ -84,7 +85,7 @@ def test_what_a_recipe_says_itself_wins() -> None:
 def test_an_unknown_method_is_named_with_a_suggestion() -> None:
     with pytest.raises(InputError, match="method: there is no method 'simpno'; did you mean 'simnpo'"):
         check_recipe({**LEAST, "method": "simpno"})
-    with pytest.raises(InputError, match="known methods: letheon, ga, graddiff"):
+    with pytest.raises(InputError, match="known methods: letheon, letheon-base, ga, graddiff"):
         check_recipe({**LEAST, "method": "??"})
 
 

@@ -247,6 +247,19 @@ def test_what_the_model_said_before_is_kept_if_asked(finished: Path, letheon: Le
 # -- each stage alone ------------------------------------------------------------------------------------------------
 
 
+def test_back_to_the_level_of_a_base(finished: Path, letheon: Letheon, tiny_model_dir: Path) -> None:
+    given = ("unlearn", "run", "--set", "objective.negative.name=base")
+    code, _, err = letheon(*given)
+    assert code == 2
+    assert "objective.negative.name is 'base', but no base is named" in err
+    code, _, err = letheon(*given, "--set", f"base={tiny_model_dir}", "--set", "train.max_steps=2")
+    assert code == 0, err
+    assert f"base: {tiny_model_dir}" in (finished / "run/recipe.yaml").read_text()
+    probes = [json.loads(line).get("probe") for line in (finished / "run/training.jsonl").read_text().splitlines()]
+    before, *_, after = [probe for probe in probes if probe]
+    assert after["probability"] < before["probability"]
+
+
 def test_stages_one_by_one(talk: Path, letheon: Letheon, finished_source: Path) -> None:
     assert letheon("screen", "recipe.yaml")[0] == 0
     assert (talk / "run/verdicts.jsonl").is_file()
@@ -295,7 +308,7 @@ def test_erasure_request_forgets_one_subject(finished: Path, letheon: Letheon) -
     assert {name for name, decision in decisions.items() if decision == "review"} == {
         *("bad-0", "bad-2", "bad-3", "bad-4")
     }
-    assert "to forget: 2 turns (probed on 0)" in err
+    assert "to forget: 2 turns (and probed)" in err
     results = Results.load(finished / "run/results.json")
     assert results.stop is not None
     # They belong to the model before.

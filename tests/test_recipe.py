@@ -98,7 +98,7 @@ def test_all_faults_are_named_with_suggestions() -> None:
         "objective.negative.name: Input should be 'hinge'",
         "(got 'hing')",
         "evaluate.batch_size: Input should be greater than or equal to 1 (got 0)",
-        "unknown field 'xyz'; known fields: schema, model, output",
+        "unknown field 'xyz'; known fields: schema, model, base, output",
     ):
         assert fault in faults
     assert len(caught.value.faults) == 6

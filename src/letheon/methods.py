@@ -94,6 +94,8 @@ DOWN = {"target_modules": ["down_proj"]}
 
 METHODS: dict[str, dict[str, Any]] = {
     "letheon": {},
+    # What the base is, a recipe must say itself.
+    "letheon-base": {"objective": {"negative": {"name": "base"}}},
     "ga": _published({"name": "gradient-ascent"}, {"name": "none"}, epochs=5),
     "graddiff": _published({"name": "gradient-ascent"}, {"name": "ce"}, epochs=5),
     "ga-kl": _published({"name": "gradient-ascent"}, {"name": "kl"}, epochs=5),

@@ -201,6 +201,7 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
     """Train, and write `model/` and `training.jsonl`; `cache/` is left if asked."""
     from letheon.forward import hold_in_bf16
     from letheon.train.recipe_run import (
+        base_of,
         choose_for_recipe,
         chosen_before,
         holds_base_in_bf16,
@@ -231,7 +232,10 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
         shutil.rmtree(run.cache, ignore_errors=True)
     with Measured() as cost:
         quantize = run.recipe.tuning.lora.quantize if run.recipe.quantizes else None
-        model, tokenizer = load_model(run.recipe.model, quantize=quantize), load_tokenizer(run.recipe.model)
+        tokenizer = load_tokenizer(run.recipe.model)
+        # Before the model is there: never two in memory.
+        base = base_of(run.recipe, tokenizer, data)
+        model = load_model(run.recipe.model, quantize=quantize)
         with console.progress("finding expected answers"):
             targets = expected_of(run, data, model, tokenizer)
         if holds_base_in_bf16(run.recipe, model):
@@ -243,7 +247,7 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
             # Judge and generation have left holes behind, in which training would not fit.
             release_memory()
             console.say(f"to keep besides: the model's own answers to {len(rehearsed)} everyday questions")
-        given = training_data(run.recipe, model, tokenizer, targets, data, rehearsed)
+        given = training_data(run.recipe, model, tokenizer, targets, data, rehearsed, base)
         tuning, trial = run.recipe.tuning, chosen_before(run)
         if tuning.layers == "auto":
             if trial is None:

@@ -311,6 +311,7 @@ class Run:
                 digest.update(json.dumps((v.id, v.turn, v.decision, v.category)).encode())
             parts = [digest.hexdigest(), _hash(data.dialogues), _hash(data.paraphrases)]
             parts += [data.held_out, data.most_normal, data.probe]
+            parts += [model_hash(recipe.base)] if recipe.base else []
             parts += [model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
             parts += [_hash(recipe.screen.changed_facts)] if "facts" in recipe.expected.sources else []
             return _key(*parts, recipe.objective, recipe.tuning, recipe.train, recipe.stop, seed)

@@ -18,6 +18,7 @@ from letheon.objective import (
     UNDIAL,
     WGA,
     Answers,
+    BaseKL,
     ClusterMean,
     CrossEntropy,
     FlatTV,
@@ -231,6 +232,7 @@ TERMS: dict[str, tuple[Any, Callable[[Answers], list[Tensor]]]] = {
     "gradient ascent": (GradientAscent(), by_token(lambda a, t: own_probability(a, t).log())),
     "cross-entropy": (CrossEntropy(), by_token(lambda a, t: -own_probability(a, t).log())),
     "cluster mean": (ClusterMean(), by_token(lambda a, t: -own_probability(a, t).log())),
+    "base": (BaseKL(), by_token(naive_kl)),
     "kl": (ReferenceKL(cross_entropy=False), by_token(naive_kl)),
     "kl and cross-entropy": (ReferenceKL(), by_token(lambda a, t: naive_kl(a, t) - own_probability(a, t).log())),
 }

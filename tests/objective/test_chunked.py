@@ -16,6 +16,7 @@ from letheon.objective import (
     UNDIAL,
     WGA,
     Answers,
+    BaseKL,
     ChunkedLogits,
     ClusterMean,
     CrossEntropy,
@@ -45,6 +46,7 @@ TERMS = [
     ClusterMean(),
     CrossEntropy(),
     ReferenceKL(top_k=4),
+    BaseKL(),
     ReferenceJS(top_k=4),
 ]
 N, D, V = 11, 6, 17

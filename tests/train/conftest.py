@@ -84,7 +84,7 @@ def make_trainer(
     """Make a trainer of the memorised model; keywords are settings, or arguments of the trainer."""
     arguments = {
         "model", "forget_dataset", "normal_dataset", "probe_dataset", "normal_probe_dataset", "eval_dataset",
-        "objective", "peft_config", "processing_class", "callbacks",
+        "objective", "base", "peft_config", "processing_class", "callbacks",
     }  # fmt: skip
 
     def make(folder: str = "run", **given: Any) -> UnlearnTrainer:

@@ -25,7 +25,7 @@ from letheon.embed import Embedder
 from letheon.errors import InputError, LetheonError, require_extra
 from letheon.evaluate.teacher_forced import score_sequences
 from letheon.material import split_of
-from letheon.methods import merged
+from letheon.methods import at, merged
 from letheon.models import Model, Tokenizer, load_model, load_tokenizer, model_hash
 from letheon.pipeline import screen_stage
 from letheon.recipe import Recipe, anchor_paths, apply_override, check_recipe
@@ -282,6 +282,8 @@ class _Seed:
 
     def _train(self, ready: _Ready, method: str, trial: dict[str, Any], what: str) -> Outcome:
         raw = merged(ready.recipe, self.plan.settings(method, trial))
+        if at(raw, "objective", "negative", "name") == "base":
+            raw["base"] = str(self.plan.model or demo_model())
         recipe: Recipe = check_recipe(raw, f"{method}, {grid.flat(trial)}")
         recipe = recipe.model_copy(update={"train": settings_of(recipe)})
         with self.console.progress(what) as update:

@@ -50,7 +50,7 @@ def check_methods(methods: list[str]) -> None:
     faults = [
         f"unknown method {name!r}; known: {', '.join(METHODS)}, and each baseline with {WITH_STOP} after its name"
         for name in methods
-        if name.removesuffix(WITH_STOP) not in METHODS or name == OURS + WITH_STOP
+        if name.removesuffix(WITH_STOP) not in METHODS or name.startswith(OURS) and name.endswith(WITH_STOP)
     ]
     if faults:
         raise InputError(faults)
@@ -65,7 +65,7 @@ def trials(method: str, tuning: str, number: int) -> list[dict[str, Any]]:
         number: How many trials, at most `MOST`.
     """
     name = method.removesuffix(WITH_STOP)
-    rates = OUR_RATES if name == OURS else RATES[tuning]
+    rates = OUR_RATES if name.startswith(OURS) else RATES[tuning]
     plain = [{} if rate is None else {"train": {"learning_rate": rate}} for rate in rates]
     own = OWN.get(name, LONGER)
     return [*plain, *(merged(own, rate) for rate in plain)][:number]

@@ -18,7 +18,7 @@ from letheon.models import Model, Tokenizer, in_eval_mode
 from letheon.recipe import Recipe
 from letheon.run import Run
 from letheon.split import Split
-from letheon.train.recipe_run import objective_of, train_from_recipe, training_data
+from letheon.train.recipe_run import base_of, objective_of, train_from_recipe, training_data
 
 WATCHED = 5
 """Steps between two looks at the old answers."""
@@ -78,7 +78,8 @@ def train(
     model = copy.deepcopy(victim)
     watch = Watch(reached, budget)
     targets = _targets(run, data, model, tokenizer)
-    given = training_data(recipe, model, tokenizer, targets, data, rehearsed_of(run, model, tokenizer))
+    rehearsed, base = rehearsed_of(run, model, tokenizer), base_of(recipe, tokenizer, data)
+    given = training_data(recipe, model, tokenizer, targets, data, rehearsed, base)
     trained, stop = train_from_recipe(
         run, model, recipe.tuning, given, update, resume=False, keep_cache=False, callbacks=[watch]
     )

@@ -9,8 +9,11 @@ from torch import Tensor
 from letheon.objective.answers import Answers
 
 Unit = Literal["token", "sequence"]
-Need = Literal["reference_log_prob", "reference_top", "preferred", "states", "reference_states", "reference_norm"]
-"""A term that needs "states" reads hidden states in place of logits, and has a `layer`: see `StateTerm`."""
+Need = Literal[
+    "reference_log_prob", "reference_top", "base_top", "preferred", "states", "reference_states", "reference_norm"
+]
+"""With "base_top" the likeliest tokens are those of the base, not of θ₀. A term that needs "states" reads hidden
+states in place of logits, and has a `layer`: see `StateTerm`."""
 Needs = frozenset[Need]
 
 

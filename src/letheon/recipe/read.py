@@ -80,7 +80,7 @@ def _paths(raw: dict[str, Any], folder: Path) -> Iterator[tuple[dict[str, Any], 
 
 
 PATH_FIELDS = {
-    "": ("model", "output"),
+    "": ("model", "base", "output"),
     "data": ("dialogues", "paraphrases", "general"),
     "screen": ("examples", "knowledge", "rules", "changed_facts", "ner"),
     "screen.classifier": ("model",),
@@ -90,7 +90,7 @@ PATH_FIELDS = {
     "expected": ("safe_replies",),
     "evaluate": ("control",),
 }
-MODEL_FIELDS = ("model", "control", "ner")
+MODEL_FIELDS = ("model", "base", "control", "ner")
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:

@@ -177,6 +177,8 @@ class Recipe(Section):
     """Version of this file's format."""
     model: str
     """Folder (or hub id) of the causal language model to treat."""
+    base: str | None = None
+    """The model from before it learnt what is to be forgotten, if you have it: its level is where forgetting ends."""
     output: Path = Path("runs/latest")
     """The run folder."""
     method: str = "letheon"
@@ -221,6 +223,15 @@ class Recipe(Section):
         except InputError as error:
             raise ValueError(str(error)) from None
         return name
+
+    @model_validator(mode="after")
+    def _the_base_is_named(self) -> Recipe:
+        if self.objective.negative.name == "base" and self.base is None:
+            raise ValueError(
+                "objective.negative.name is 'base', but no base is named: set base to the model from before it "
+                "learnt what is to be forgotten, or name another distance"
+            )
+        return self
 
     @model_validator(mode="after")
     def _what_is_reinforced_is_negated(self) -> Recipe:

@@ -101,6 +101,7 @@ def prepare(
     args: UnlearnConfig,
     tokenizer: Tokenizer,
     max_length: int | None,
+    base: Sequence[Reference] = (),
 ) -> Prepared:
     """Measure all that training asks of θ₀, point new adapters, and freeze what full tuning does not move.
 
@@ -114,6 +115,7 @@ def prepare(
         args: Settings.
         tokenizer: The tokenizer.
         max_length: Longest sequence.
+        base: What the base said of each turn to forget, for a term that needs it.
     """
     found = Prepared()
     layers = dict(layers) if dataset.normal else {}
@@ -147,6 +149,12 @@ def prepare(
             }
         found.reference["negative"] = {
             number: replace(known, counts=masks[number]) for number, known in negative.items()
+        }
+    if "base_top" in objective.needs("negative"):
+        known = found.reference.get("negative", {})
+        found.reference["negative"] = {
+            number: replace(said, counts=known[number].counts) if number in known else said
+            for number, said in enumerate(base)
         }
     return found
 

@@ -15,7 +15,7 @@ from letheon.chat import Encoded
 from letheon.console import OnProgress
 from letheon.errors import InputError
 from letheon.expected import Target
-from letheon.models import MERGED, Model, Tokenizer, fast_bf16
+from letheon.models import MERGED, Model, Tokenizer, fast_bf16, load_model, load_tokenizer
 from letheon.objective import (
     DPO,
     MASC,
@@ -25,6 +25,7 @@ from letheon.objective import (
     UNDIAL,
     WGA,
     AdaptiveRMU,
+    BaseKL,
     ClusterMean,
     CrossEntropy,
     FlatTV,
@@ -46,6 +47,7 @@ from letheon.recipe import NegativeName, ObjectiveRecipe, Recipe, Tuning
 from letheon.records import LayerTrial, Stop, write_text
 from letheon.run import Run
 from letheon.split import Split
+from letheon.train.base import BaseSaid, ask_base
 from letheon.train.config import UnlearnConfig
 from letheon.train.depth import check_alone, choose_layers
 from letheon.train.progress import quiet
@@ -83,8 +85,23 @@ DISTANCES: dict[NegativeName, Callable[..., Term]] = {
     "adaptive-rmu": AdaptiveRMU,
     "gradient-ascent": GradientAscent,
     "reinforce": CrossEntropy,
+    "base": BaseKL,
 }
 """The negative terms by their names in a recipe."""
+
+
+def base_of(recipe: Recipe, tokenizer: Tokenizer, data: Split) -> BaseSaid | None:
+    """What the base of a recipe says of what is to be forgotten, if it names one; the base is let go again.
+
+    Raises:
+        InputError: The base has other tokens.
+    """
+    if recipe.base is None:
+        return None
+    if load_tokenizer(recipe.base).get_vocab() != tokenizer.get_vocab():
+        raise InputError(f"base: {recipe.base} has other tokens than the model: name what it was fine-tuned from")
+    top_k, longest = recipe.objective.normal.top_k, recipe.train.get("max_length")
+    return ask_base(load_model(recipe.base), tokenizer, data.forget, data.probe, top_k=top_k, max_length=longest)
 
 
 def training_data(
@@ -94,6 +111,7 @@ def training_data(
     targets: Sequence[Target],
     data: Split,
     rehearsed: Sequence[Encoded],
+    base: BaseSaid | None = None,
 ) -> dict[str, Any]:
     """What a recipe's trainer is given beside model and settings.
 
@@ -104,6 +122,7 @@ def training_data(
         targets: What to forget, and what to say instead.
         data: The division of the log.
         rehearsed: What the model answered to everyday questions, to be kept too.
+        base: As of `base_of`.
     """
     return {
         "forget_dataset": targets,
@@ -113,6 +132,7 @@ def training_data(
         "normal_probe_dataset": [*data.normal_probe, *rehearsed[::GUARDING]],
         "objective": objective_of(recipe.objective, _layer(recipe, model), recipe.seed),
         "processing_class": tokenizer,
+        "base": base,
     }
 
 

@@ -40,6 +40,7 @@ from letheon.objective import (
 from letheon.prefix import frozen_prefix
 from letheon.records import Dialogue, Stop, Turn
 from letheon.store import Store, key_of
+from letheon.train.base import ABOVE, BaseSaid
 from letheon.train.config import UnlearnConfig, default_learning_rate
 from letheon.train.contrast import lora_layers
 from letheon.train.dataset import Collator, Forget, UnlearnDataset
@@ -76,6 +77,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             for the stop rule. None: the forget dialogues themselves.
         normal_probe_dataset: As `normal_dataset`, but not seen by training, for the guards. None: 16 normal ones.
         objective: The loss. None: the default one (docs/3-unlearn.md).
+        base: What the model said before it learnt what is to be forgotten (`letheon.train.base.ask_base`). The
+            stop rule's limits are then its level and a little above, and a distance may go back to it.
         peft_config: A `peft.LoraConfig`, or another adapter's; None trains all weights.
         processing_class: The model's tokenizer; it must have a chat template.
         **kwargs: As for `transformers.Trainer`: callbacks, optimizers, eval_dataset, …
@@ -96,6 +99,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         probe_dataset: Sequence[Dialogue | Turn | Mapping[str, Any]] | None = None,
         normal_probe_dataset: Sequence[Dialogue | Encoded | Mapping[str, Any]] | None = None,
         objective: Objective | None = None,
+        base: BaseSaid | None = None,
         peft_config: Any = None,
         processing_class: Tokenizer = None,
         eval_dataset: Sequence[Dialogue | Mapping[str, Any]] | None = None,
@@ -129,6 +133,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         forget = [self._forget(target) for target in targets]
         if self.objective.prefers and not all(item.expected for item in forget):
             raise InputError(f"{type(self.objective.negative).__name__} needs an expected answer for each to forget")
+        if "base_top" in self.objective.needs("negative") and base is None:
+            raise InputError(f"{type(self.objective.negative).__name__} needs base: what the model said before")
+        self._base = base
         normal = self._normal(normal_dataset)
         if forget and self.objective.normal is not None and not normal:
             raise InputError("normal_dataset is empty: without normal dialogues the model's ability is not kept")
@@ -159,7 +166,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         beside = args.normal_per_forget if self.objective.normal is not None else 0
         pushed = self.objective.negative is not None
         dataset = UnlearnDataset(forget, normal, normal_per_forget=beside, seed=args.seed, pushed=pushed)
-        tops = frozenset(part for part in PARTS if "reference_top" in self.objective.needs(part))
+        tops = frozenset(part for part in PARTS if self.objective.needs(part) & {"reference_top", "base_top"})
         collator = Collator(processing_class.pad_token_id, {}, tops=tops)
         super().__init__(
             model=model,
@@ -179,8 +186,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         """All probes so far."""
         self._rule = StopRule(
             every=args.stop_every,
-            probability=args.stop_probability,
-            extraction_strength=args.stop_extraction,
+            probability=args.stop_probability if base is None else base.probability + ABOVE,
+            extraction_strength=args.stop_extraction if base is None else base.extraction_strength + ABOVE,
             normal_budget=args.stop_normal_budget,
             kl_budget=args.stop_kl_budget,
             patience=args.stop_patience,
@@ -409,6 +416,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 args=self.args,
                 tokenizer=self._tokenizer,
                 max_length=self._max_length,
+                base=self._base.references if self._base else (),
             )
             self._collator.reference, self._collator.states = self._prepared.reference, self._prepared.states
         self._line = Line(self._trainable(), self._own_folder)

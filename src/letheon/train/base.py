@@ -1,0 +1,67 @@
+"""What the base said: the model before it learnt what is to be forgotten, asked once and let go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from letheon.chat import encode_turn
+from letheon.evaluate.memorisation import extraction_strength, probability
+from letheon.evaluate.teacher_forced import score_sequences
+from letheon.models import Model, Tokenizer, fast_bf16, in_eval_mode
+from letheon.records import Turn
+from letheon.store import Store
+from letheon.train.dataset import Reference
+from letheon.train.prepare import PASS_SIZE
+from letheon.train.reference import ReferenceCache
+
+ABOVE = 0.02
+"""How far above the base's the old answers' probability and extraction strength may stay."""
+
+
+@dataclass(frozen=True)
+class BaseSaid:
+    """What the base said of old answers that it never saw.
+
+    Attributes:
+        references: Of each turn to forget, in their order.
+        probability: Mean over the probe of the old answers' exp(mean log p).
+        extraction_strength: Mean over the probe.
+    """
+
+    references: tuple[Reference, ...]
+    probability: float
+    extraction_strength: float
+
+
+def ask_base(
+    base: Model,
+    tokenizer: Tokenizer,
+    turns: Sequence[Turn],
+    probe: Sequence[Turn] = (),
+    *,
+    top_k: int = 64,
+    max_length: int | None = None,
+) -> BaseSaid:
+    """Ask the base about old answers.
+
+    Args:
+        base: The model before it learnt them, with the same vocabulary.
+        tokenizer: The tokenizer of the model that unlearns.
+        turns: What is to be forgotten.
+        probe: What the stop rule looks at; none: `turns`.
+        top_k: Tokens kept of each distribution.
+        max_length: Most tokens of a sequence.
+    """
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    old, probed = ([encode_turn(tokenizer, turn, max_length) for turn in which] for which in (turns, probe or turns))
+    cache = ReferenceCache(Store(), None, top_k=top_k, pad_token_id=pad, batch_size=PASS_SIZE)
+    with in_eval_mode(base), torch.autocast(base.device.type, torch.bfloat16, enabled=fast_bf16()):
+        references, scores = cache(base, old), score_sequences(base, probed)
+    return BaseSaid(
+        tuple(references),
+        sum(probability(one.log_probs) for one in scores) / len(scores),
+        sum(extraction_strength(one.content) for one in scores) / len(scores),
+    )

@@ -1,0 +1,90 @@
+"""The base: what it said is the level to which old answers go back, and no further."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from letheon.chat import encode_turn
+from letheon.errors import InputError
+from letheon.expected import Target
+from letheon.objective import BaseKL, Objective
+from letheon.train import UnlearnTrainer
+from letheon.train.base import ABOVE, BaseSaid, ask_base
+
+Make = Callable[..., UnlearnTrainer]
+
+
+def log_probs(model: Any, ids: list[int], answer: list[bool]) -> torch.Tensor:
+    """(n,) of the answer's tokens."""
+    given = torch.tensor(ids)
+    with torch.no_grad():
+        rows = model(given[None]).logits[0, :-1].log_softmax(dim=1)
+    mask = torch.tensor(answer)[1:]
+    found: torch.Tensor = rows[mask].gather(1, given[1:][mask][:, None])[:, 0]
+    return found
+
+
+@pytest.fixture
+def said(tiny_model: Callable[..., Any], tiny_tokenizer: Any, targets: list[Target]) -> BaseSaid:
+    return ask_base(tiny_model(), tiny_tokenizer, [target.turn for target in targets])
+
+
+def test_what_the_base_said_is_its_softmax(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any, targets: list[Target], said: BaseSaid
+) -> None:
+    model, known = tiny_model().eval(), []
+    for target, reference in zip(targets, said.references, strict=True):
+        encoded = encode_turn(tiny_tokenizer, target.turn)
+        wanted = log_probs(model, encoded.ids, encoded.answer_mask)
+        # bfloat16 where the machine has it.
+        torch.testing.assert_close(reference.log_prob, wanted, atol=0.05, rtol=0.05)
+        known.append(math.exp(wanted.mean()))
+    assert said.probability == pytest.approx(sum(known) / len(known), rel=2e-2)
+    assert 0 <= said.extraction_strength < 0.2
+
+
+def test_old_answers_go_back_to_the_base_and_stay(
+    make_trainer: Make, tiny_model: Callable[..., Any], tiny_tokenizer: Any, targets: list[Target], said: BaseSaid
+) -> None:
+    """Not below it, where a hinge or gradient ascent would take them with as many steps."""
+    objective = Objective(BaseKL(), None, None, weights=(1.0, 0.0, 0.0))
+    trainer = make_trainer(
+        objective=objective, base=said, learning_rate=1e-2, max_steps=80, directions=0, normal_per_forget=0
+    )
+    encoded = [encode_turn(tiny_tokenizer, target.turn) for target in targets]
+    base, before = tiny_model().eval(), trainer.model.eval()
+    levels, known = (
+        torch.cat([log_probs(model, one.ids, one.answer_mask) for one in encoded]) for model in (base, before)
+    )
+    trainer.train()
+    model = trainer.model.eval()
+    now = torch.cat([log_probs(model, one.ids, one.answer_mask) for one in encoded])
+    assert float((known - levels).mean()) > 3
+    assert abs(float((now - levels).mean())) < 0.3
+    assert float((now - levels).abs().mean()) < 1
+
+
+def test_the_limits_are_the_base_s_level(make_trainer: Make, said: BaseSaid) -> None:
+    rule = make_trainer(base=said)._rule
+    assert rule.probability == said.probability + ABOVE
+    assert rule.extraction_strength == said.extraction_strength + ABOVE
+    # A distance of another kind may end there too.
+    assert make_trainer()._rule.probability == 0.1
+
+
+def test_tokens_that_do_not_count_stay_out(make_trainer: Make, said: BaseSaid) -> None:
+    trainer = make_trainer(objective=Objective(BaseKL()), base=said, token_choice="without-first", max_steps=1)
+    trainer.train()
+    found = trainer._prepared.reference["negative"]
+    assert all(not known.counts[0] and bool(known.counts[1:].all()) for known in found.values())
+    assert torch.equal(found[0].top_ids, said.references[0].top_ids)
+
+
+def test_without_a_base_there_is_no_going_back(make_trainer: Make) -> None:
+    with pytest.raises(InputError, match="BaseKL needs base"):
+        make_trainer(objective=Objective(BaseKL()))
