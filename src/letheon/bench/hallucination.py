@@ -8,7 +8,6 @@ has learnt.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from letheon.bench.abstention import Abstentions
 from letheon.bench.look import Part, Seen, mean, usual
 from letheon.bench.task import (
     REPORT,
@@ -34,6 +32,8 @@ from letheon.bench.task import (
     read_json_list,
 )
 from letheon.embed import Embedder
+from letheon.evaluate.abstention import Abstentions
+from letheon.evaluate.multiple_choice import best_is_likeliest, correct_mass
 from letheon.records import Dialogue, Turn
 
 if TYPE_CHECKING:
@@ -158,21 +158,17 @@ def _metrics(part: Part, seen: Seen, truth: Truth) -> Metrics:
 
 
 def choices(part: Part, seen: Seen, truth: Truth) -> Metrics:
-    """MC1: how often the best answer is the likeliest; MC2: the share of probability that the correct ones have.
-
-    Lin et al. (arXiv 2109.07958): by the probabilities of whole answers, normalised over a question's options. In
-    [0, 1]; higher is better.
-    """
+    """MC1 and MC2, see `letheon.evaluate.multiple_choice`, by the probabilities of whole answers."""
     options: dict[str, dict[str, float]] = {}
     for turn, scores in zip(part.given["options"], seen.scores["options"], strict=True):
         options.setdefault(turn.question, {})[turn.answer] = float(scores.log_probs.double().sum())
     first, share = [], []
     for text, known in options.items():
-        question, most = truth.questions[text], max(known.values())
+        question = truth.questions[text]
         best, *others = (known[answer] for answer in question.single)
-        first.append(float(all(best > other for other in others)))
-        mass = {answer: math.exp(total - most) for answer, total in known.items()}
-        share.append(sum(mass[answer] for answer in question.correct) / sum(mass.values()))
+        first.append(best_is_likeliest(best, others))
+        right, wrong = ([known[answer] for answer in group] for group in (question.correct, question.incorrect))
+        share.append(correct_mass(right, wrong))
     return {"mc1": mean(first), "mc2": mean(share)}
 
 

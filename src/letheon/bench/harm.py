@@ -15,7 +15,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from letheon.bench.abstention import Abstentions
 from letheon.bench.look import Part, Seen, mean, usual
 from letheon.bench.task import (
     REPORT,
@@ -33,6 +32,7 @@ from letheon.bench.task import (
     read_json_list,
 )
 from letheon.errors import InputError
+from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.undesired import JudgeTurns, judge_answers
 from letheon.records import Dialogue, Turn
 from letheon.screen import judge_from

@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-from letheon.bench.abstention import Abstentions
 from letheon.bench.look import Part, Seen, mean, usual
 from letheon.bench.task import (
     REPORT,
@@ -30,8 +29,9 @@ from letheon.bench.task import (
     read_json_lines,
 )
 from letheon.dialogues import Paraphrase
+from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.membership import membership_auc, min_k, priv_leak
-from letheon.evaluate.memorisation import probability
+from letheon.evaluate.multiple_choice import probability_among
 from letheon.records import Dialogue, Turn
 
 RETAIN, LOGGED = 160, 5 / 8
@@ -126,9 +126,9 @@ def _metrics(seen: Seen, abstentions: Abstentions) -> Metrics:
     """Besides the usual: Min-K's AUC, and the share of probability that true answers have of all the options'."""
     members, others = ([min_k(one.log_probs) for one in seen.scores[name]] for name in ("old", "others"))
     true = seen.scores["true"]
-    options = [[one, *seen.scores[f"wrong{n}"]] for n, one in enumerate(true)]
-    known = [[probability(one.log_probs) for one in scores] for scores in options]
-    shares = [own / (own + sum(wrong)) for own, *wrong in known]
+    shares = [
+        probability_among(one.loss, [other.loss for other in seen.scores[f"wrong{n}"]]) for n, one in enumerate(true)
+    ]
     found = usual(seen, abstentions)
     return found | {"membership_auc": membership_auc(members, others), "world": mean(shares)}
 

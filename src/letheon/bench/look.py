@@ -6,8 +6,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from letheon.bench.abstention import Abstentions
 from letheon.chat import encode_text, encode_turn
+from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.evaluate import known_beginning
 from letheon.evaluate.generation import greedy_answers
 from letheon.evaluate.memorisation import exact_memorization, extraction_strength, probability
