@@ -30,7 +30,8 @@ from letheon.bench.task import (
 )
 from letheon.dialogues import Paraphrase
 from letheon.evaluate.abstention import Abstentions
-from letheon.evaluate.membership import membership_auc, min_k, priv_leak
+from letheon.evaluate.auc import membership_auc, priv_leak
+from letheon.evaluate.membership import min_k
 from letheon.evaluate.multiple_choice import probability_among
 from letheon.records import Dialogue, Turn
 
