@@ -12,7 +12,7 @@ from letheon.bench import hallucination, tasks
 from letheon.bench.hallucination import Question, Truth, choices
 from letheon.bench.look import Part, Seen
 from letheon.bench.outdated import read_facts
-from letheon.bench.task import REPORT, VALIDATION, Task, dialogue, read_json_list
+from letheon.bench.task import REPORT, VALIDATION, Task, dialogue
 from letheon.errors import InputError
 from letheon.evaluate.teacher_forced import TokenScores
 
@@ -122,14 +122,7 @@ def test_truth_is_what_is_nearest(hashed_embeddings: None) -> None:
     assert truth.right(turns, ["sure", "no", "yes"]) == [True, False, True]
 
 
-def test_faulty_files_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "rows.json"
-    path.write_text('[{"a": 1}, {"b": 2}]', encoding="utf-8")
-    with pytest.raises(InputError, match=r"rows\.json: row 1: expected an object with a"):
-        read_json_list(path, "a")
-    path.write_text("[", encoding="utf-8")
-    with pytest.raises(InputError, match="not valid JSON"):
-        read_json_list(path, "a")
+def test_missing_files_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "truthfulqa"
     folder.mkdir()
     (folder / "mc_task.json").write_text("[]", encoding="utf-8")

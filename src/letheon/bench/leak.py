@@ -20,19 +20,19 @@ from letheon.bench.task import (
     Goal,
     Metrics,
     Task,
-    check_files,
     dialogue,
     drawn,
     general_texts,
     halves,
     last_turns,
-    read_json_lines,
 )
 from letheon.dialogues import Paraphrase
 from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.auc import membership_auc, priv_leak
 from letheon.evaluate.membership import min_k
 from letheon.evaluate.multiple_choice import probability_among
+from letheon.evaluate.non_members import check_non_members
+from letheon.json_rows import check_files, read_json_lines
 from letheon.records import Dialogue, Turn
 
 RETAIN, LOGGED = 160, 5 / 8
@@ -71,6 +71,11 @@ def build(data: Path, seed: int, split: str = "forget01") -> Task:
         dialogue(f"f{n}", pair["question"], pair["answer"], label="forget", category="privacy")
         for n, pair in enumerate(forget)
     ]
+    check_non_members(
+        f"{folder}: what nobody is to learn",
+        [(pair["question"], pair["answer"]) for pair in unseen],
+        {"what the models learn": [(pair["question"], pair["answer"]) for pair in (*forget, *retain)]},
+    )
     logged = round(len(retain) * LOGGED)
     kept = [dialogue(f"n{n}", p["question"], p["answer"], label="normal") for n, p in enumerate(retain)]
     reworded = [dialogue(f"f{n}/p", pair["paraphrased_question"], pair["answer"]) for n, pair in enumerate(forget)]
