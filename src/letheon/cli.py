@@ -50,6 +50,18 @@ class Engine(str, Enum):
     ray = "ray"
 
 
+class Suite(str, Enum):
+    """What any model can be measured by."""
+
+    leak = "leak"
+    harm = "harm"
+    hallucination = "hallucination"
+    tofu = "tofu"
+    muse = "muse"
+    wmdp = "wmdp"
+    lm_eval = "lm-eval"
+
+
 class Tuning(str, Enum):
     """Which weights learn."""
 
@@ -301,14 +313,73 @@ def unlearn(
 
 
 @app.command()
-def evaluate(where: Where, overrides: Sets = None) -> None:
-    """Measure the model before and after, and a control: results.json. Exit code 1 if a gate fails."""
+def evaluate(
+    where: Annotated[
+        Path, typer.Argument(help="A recipe file or a run folder; with --suite, a model.", show_default=False)
+    ],
+    overrides: Sets = None,
+    suite: Annotated[
+        Suite | None, typer.Option("--suite", help="Measure any model by a suite, without a run.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FOLDER", help="The suite's files; see docs/metrics.md.")
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option("--control", metavar="MODEL", help="A model that never saw what was to be forgotten."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Results of a suite.", show_default="results-SUITE.json"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=2, metavar="N", help="Read at most N rows of each file.")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option("--samples", min=0, max=256, metavar="K", help="Answers drawn to a prompt, for leak@k.")
+    ] = 8,
+    split: Annotated[str, typer.Option("--split", help="Forget set of the suite tofu.")] = "forget10",
+    judge: Annotated[
+        Path | None, typer.Option("--judge", metavar="RECIPE", help="Whose judges judge in the suite harm.")
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option("--tasks", metavar="NAMES", help="Tasks of the suite lm-eval, with commas between them.")
+    ] = "",
+    show_texts: Annotated[
+        bool, typer.Option("--show-texts", help="Write a suite's prompts and answers into its samples file.")
+    ] = False,
+) -> None:
+    """Measure before, after and a control: results.json, exit code 1 if a gate fails. Or any model by a suite."""
+    if suite is None:
+        given = {"--data": data, "--control": control, "--output": output, "--judge": judge, "--tasks": tasks}
+        if named := [name for name, value in given.items() if value]:
+            raise InputError(f"{', '.join(named)}: of a suite; name it as well, with --suite")
+        _evaluate_run(where, overrides or [])
+        return
+    if overrides:
+        raise InputError("--set changes a recipe, and a suite has none; leave it out")
+    output = output or Path(f"results-{suite.value}.json")
+    if suite is Suite.lm_eval:
+        from letheon.suites.lm_eval import run_tasks
+
+        run_tasks(str(where), [name.strip() for name in tasks.split(",") if name.strip()], output, limit, Console())
+        return
+    if data is None:
+        raise InputError(f"--suite {suite.value} needs --data FOLDER, which holds its files; see docs/metrics.md")
+    from letheon.suites.run import Plan, run_suite
+    from letheon.suites.suite import Options
+
+    options = Options(limit=limit, samples=samples, split=split, judge=judge, model=str(where))
+    run_suite(Plan(suite.value, str(where), data, control, output, show_texts, options), Console())
+
+
+def _evaluate_run(where: Path, overrides: list[str]) -> None:
     from letheon import pipeline
     from letheon.records import Results
     from letheon.review.settle import settle
     from letheon.run import Run
 
-    opened, console = Run.open(where, overrides or []), Console()
+    opened, console = Run.open(where, overrides), Console()
     pipeline.prepare(opened)
     settle(opened, console.warn)
     pipeline.evaluate_stage(opened, console)

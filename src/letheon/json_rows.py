@@ -1,4 +1,4 @@
-"""Rows of public data sets, as their own files hold them: JSON Lines, or a JSON list."""
+"""Rows of public data sets, as their own files hold them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from letheon.dialogues import BadRowError, file_rows
 from letheon.errors import InputError
 
 
@@ -53,3 +54,19 @@ def _checked(row: Any, fields: Sequence[str], where: str) -> dict[str, Any]:
     if not isinstance(row, dict) or not set(fields) <= row.keys():
         raise InputError(f"{where}: expected an object with {', '.join(fields)}")
     return row
+
+
+def read_rows(path: Path, *fields: str) -> list[dict[str, Any]]:
+    """The rows of a .jsonl, .json, .csv or .parquet file, each with the fields that are needed.
+
+    Raises:
+        InputError: The file is none of these, or its first row that lacks a field.
+    """
+    rows = []
+    for place, row in file_rows(path):
+        if isinstance(row, BadRowError):
+            raise InputError(f"{path}:{place}: {row}")
+        rows.append(_checked(row, fields, f"{path}: row {place}"))
+    if not rows:
+        raise InputError(f"{path}: there is no row in it")
+    return rows

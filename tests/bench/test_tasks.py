@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from letheon.bench import hallucination, tasks
-from letheon.bench.hallucination import Question, Truth, choices
+from letheon.bench.hallucination import choices
 from letheon.bench.look import Part, Seen
 from letheon.bench.outdated import read_facts
 from letheon.bench.task import REPORT, VALIDATION, Task, dialogue
 from letheon.errors import InputError
 from letheon.evaluate.teacher_forced import TokenScores
+from letheon.evaluate.truthfulness import Question, Truth
 
 SHARED = Path(__file__).parents[3] / "shared/data"
 
@@ -114,12 +115,6 @@ def test_multiple_choice_against_hand_made_probabilities() -> None:
     found = choices(Part({"options": turns}, {}), Seen({"options": scores}, {}, []), Truth([question]))
     assert found["mc1"] == 0
     assert found["mc2"] == pytest.approx(0.6 / 0.9)
-
-
-def test_truth_is_what_is_nearest(hashed_embeddings: None) -> None:
-    truth = Truth([Question("Q?", ("yes", "sure"), ("no",))])
-    turns = [dialogue("q", "Q?", "no").last_turn] * 3
-    assert truth.right(turns, ["sure", "no", "yes"]) == [True, False, True]
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def _generate(
     open_ = [n for n, ids in enumerate(answers) if len(ids) < max_new_tokens and not (ids and ids[-1] in ends)]
     if progress is not None and len(open_) < len(prompts):
         progress(len(prompts) - len(open_))
-    begun = {number: _encode(tokenizer, prompts[number]) + answers[number] for number in open_}
+    begun = {number: encode_either(tokenizer, prompts[number]) + answers[number] for number in open_}
     order = sorted(open_, key=lambda number: -len(begun[number]))
     beginning = _Beginning(model, list(begun.values()))
     for start in range(0, len(order), batch_size):
@@ -145,7 +145,8 @@ def _generate(
     return [_until(tokens, ends) for tokens in answers]
 
 
-def _encode(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
+def encode_either(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
+    """Token ids after which the model answers, or goes on."""
     return list(tokenizer(prompt).input_ids) if isinstance(prompt, str) else encode_prompt(tokenizer, prompt)
 
 
