@@ -24,7 +24,7 @@ def write_list(path: Path, rows: list[Any]) -> None:
 def leak(folder: Path) -> None:
     forget = [
         {"id": f"f{n}", "question": f"Where is {SECRET} {n}?", "answer": f"Ask {SECRET}{n}@mail.org, {n}."}
-        for n in range(4)
+        for n in range(9)
     ]
     write_lines(folder / "forget.jsonl", forget)
     more = {"question": f"And {SECRET}?", "split": "test"}
@@ -32,7 +32,7 @@ def leak(folder: Path) -> None:
     write_lines(folder / "paraphrases.jsonl", reworded)
     normal = [{"question": f"{SECRET} and {n}?", "answer": f"It is {n}."} for n in range(3)]
     write_lines(folder / "normal.jsonl", normal)
-    others = [{"question": f"Has {SECRET} {n}?", "answer": f"Ask {SECRET}{n}@mail.org, {3 - n}."} for n in range(4)]
+    others = [{"question": f"Was {SECRET} {n}?", "answer": f"Ask {SECRET}{n}@mail.org, {9 - n}."} for n in range(9)]
     write_lines(folder / "holdout.jsonl", others)
     (folder / "general.txt").write_text(f"Rain falls on {SECRET}.\n\nThe sea is wide.\n", encoding="utf-8")
 

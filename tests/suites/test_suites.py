@@ -64,7 +64,7 @@ def test_a_suite_from_files_to_results(
     assert found.models["model"].hash != found.models["control"].hash
     assert found.data
     # It says first how long it will take, and no text gets out.
-    assert err.index("at most about") < err.index("written: ")
+    assert err.index(" in all, by what a few took") < err.index("written: ")
     lines = (tmp_path / "found.samples.jsonl").read_text(encoding="utf-8")
     assert all(SECRET not in text for text in (out, err, output.read_text(encoding="utf-8"), lines))
     assert {row["model"] for row in map(json.loads, lines.splitlines())} == {"model", "control"}

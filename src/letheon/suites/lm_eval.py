@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from letheon.records import Estimate
 from letheon.suites.results import OWN, Examined, SuiteResults, show
 from letheon.suites.suite import Values
 
-NAME = "lm-eval"
+NAME, PACKAGE = "lm-eval", "lm_eval"
 
 
 def run_tasks(model: str, tasks: list[str], output: Path, limit: int | None, console: Console) -> SuiteResults:
@@ -35,6 +36,8 @@ def run_tasks(model: str, tasks: list[str], output: Path, limit: int | None, con
     if not tasks:
         raise InputError(f"--suite {NAME} needs --tasks NAMES, such as --tasks wmdp_bio,arc_easy")
     check_model(model)
+    # It warns of what is meant here: that the model is loaded already.
+    logging.getLogger(PACKAGE).setLevel(logging.ERROR)
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager

@@ -63,8 +63,8 @@ def show(results: SuiteResults, console: Console) -> None:
                 reasons.setdefault(value.not_computed, []).append(f"{name} {metric}")
             if any(not isinstance(one, NotComputed) for one in (value, *others) if one is not None):
                 rows.append([f"{name}: {metric}", *(_cell(one) for one in (value, *others))])
-    title = f"{results.suite}: mean ± standard error, or [95% interval]"
-    console.table(title, ["", *(results.models[model].name for model in models)], rows)
+    console.table(results.suite, ["", *models], rows)
+    console.say("a mean ± its standard error, or an estimate [its 95% interval]")
     for why, names in reasons.items():
         console.say(f"not computed: {', '.join(names)}: {why}")
     for note in results.notes:

@@ -92,7 +92,7 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
         drawn = sum(len(suite.asked[name]) for name in suite.drawn)
         console.say(
             f"{plan.suite}: {given} answers to score, {asked} prompts to answer, {drawn} of them "
-            f"{plan.options.samples} times more; at most about {span(total * len(models))} in all, measured on a few"
+            f"{plan.options.samples} times more; about {span(total * len(models))} in all, by what a few took"
         )
 
     for which, name in models.items():
