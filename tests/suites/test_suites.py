@@ -39,6 +39,7 @@ EXPECTED = {
     "hallucination": {"questions": ["mc1", "mc2", "hallucination_rate", "right_rate", "abstentions"]},
 }
 
+Data = Callable[[str], Path]
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -46,7 +47,7 @@ Command = Callable[..., tuple[int, str, str]]
 def test_a_suite_from_files_to_results(
     name: str,
     letheon: Command,
-    suite_data: Callable[[str], Path],
+    suite_data: Data,
     tiny_model_dir: Path,
     control_dir: Path,
     tmp_path: Path,
@@ -72,7 +73,7 @@ def test_a_suite_from_files_to_results(
 
 @pytest.mark.parametrize("name", ["leak", "tofu", "muse"])
 def test_without_a_control(
-    name: str, letheon: Command, suite_data: Callable[[str], Path], tiny_model_dir: Path, tmp_path: Path
+    name: str, letheon: Command, suite_data: Data, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "found.json"
     arguments = ["--suite", name, "--data", suite_data(name), "--output", output, "--samples", 0]
@@ -89,7 +90,7 @@ def test_without_a_control(
 
 
 def test_texts_only_where_they_are_wanted(
-    letheon: Command, suite_data: Callable[[str], Path], tiny_model_dir: Path, tmp_path: Path
+    letheon: Command, suite_data: Data, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "found.json"
     arguments = ["--suite", "harm", "--data", suite_data("harm"), "--output", output, "--show-texts", "--limit", 2]
@@ -178,7 +179,7 @@ def test_a_missing_column_is_named(
     row: dict[str, Any],
     said: str,
     letheon: Command,
-    suite_data: Callable[[str], Path],
+    suite_data: Data,
     tiny_model_dir: Path,
 ) -> None:
     folder = suite_data(name)
@@ -202,7 +203,7 @@ def test_non_members_that_were_trained_on_are_refused(
     file: str,
     from_file: str,
     letheon: Command,
-    suite_data: Callable[[str], Path],
+    suite_data: Data,
     tiny_model_dir: Path,
 ) -> None:
     folder = suite_data(name)
@@ -214,7 +215,7 @@ def test_non_members_that_were_trained_on_are_refused(
 
 
 def test_what_does_not_fit_is_refused_before_the_model_loads(
-    letheon: Command, suite_data: Callable[[str], Path], tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+    letheon: Command, suite_data: Data, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = suite_data("harm")
     (folder / "harmful.jsonl").write_text(json.dumps({"prompt": "x" * 600}) + "\n", encoding="utf-8")
@@ -222,3 +223,39 @@ def test_what_does_not_fit_is_refused_before_the_model_loads(
     code, _, err = letheon("evaluate", tiny_model_dir, "--suite", "harm", "--data", folder)
     assert code == 2
     assert "harmful: prompt 1 and an answer to it need" in err
+
+
+def test_an_adapter_is_measured_with_its_base(
+    letheon: Command, suite_data: Data, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    from letheon.models import load_model, load_tokenizer, save_model
+
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    save_model(
+        get_peft_model(load_model(str(tiny_model_dir)), config),
+        load_tokenizer(str(tiny_model_dir)),
+        tmp_path / "adapter",
+    )
+    output = tmp_path / "found.json"
+    arguments = ["--suite", "wmdp", "--data", suite_data("wmdp"), "--output", output, "--control", tiny_model_dir]
+    code, _, err = letheon("evaluate", tmp_path / "adapter", *arguments)
+    assert code == 0, err
+
+
+def test_only_reworded_questions_that_no_stop_rule_saw(
+    letheon: Command, suite_data: Data, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    folder, output = suite_data("leak"), tmp_path / "found.json"
+    path = folder / "paraphrases.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("".join(json.dumps({**row, "split": "probe"}) + "\n" for row in rows), encoding="utf-8")
+    arguments = ["--suite", "leak", "--data", folder, "--output", output, "--samples", 0]
+    code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
+    assert code == 0, err
+    found = json.loads(output.read_text(encoding="utf-8"))["metrics"]["model"]
+    assert "there is nothing in paraphrases.jsonl" in found["paraphrase"]["loss"]["not_computed"]
+    path.write_text(json.dumps({**rows[0], "of": "nobody"}) + "\n", encoding="utf-8")
+    code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
+    assert (code, "'nobody' is the id of no dialogue in forget.jsonl" in err) == (2, True)

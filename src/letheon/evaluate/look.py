@@ -75,8 +75,8 @@ def look_at(
     encoded = [encode_item(tokenizer, item, context) for item in given]
     scores = score_sequences(model, encoded, batch_size=batch_size, top_k=top_k, reference=reference, progress=scored)
     known = {
-        item: known_beginning(*one)
-        for item, *one in zip(given, encoded, scores, strict=True)
+        item: known_beginning(one, own)
+        for item, one, own in zip(given, encoded, scores, strict=True)
         if isinstance(item, Turn)
     }
     answers = greedy_answers(

@@ -34,8 +34,10 @@ def read(folder: Path, options: Options) -> Suite:
     if faulty := [n for n, q in enumerate(questions, 1) if not (q.correct and q.incorrect and q.single)]:
         raise InputError(f"{folder / FILE}: question {faulty[0]}: needs a correct and an incorrect answer in each")
     options_of = [list(dict.fromkeys((*q.correct, *q.incorrect, *q.single))) for q in questions]
-    given = [_turn(q.text, text) for q, texts in zip(questions, options_of, strict=True) for text in texts]
-    asked = [_turn(q.text, q.single[0]) for q in questions]
+    given = [
+        _turn(n, q.text, text) for n, (q, ts) in enumerate(zip(questions, options_of, strict=True)) for text in ts
+    ]
+    asked = [_turn(n, q.text, q.single[0]) for n, q in enumerate(questions)]
     truth, abstentions = Truth(questions), Abstentions()
 
     def measure(seen: Seen, control: Seen | str) -> Findings:
@@ -79,6 +81,6 @@ def read(folder: Path, options: Options) -> Suite:
     )
 
 
-def _turn(question: str, answer: str) -> Turn:
+def _turn(number: int, question: str, answer: str) -> Turn:
     messages = (Message(role="user", content=question), Message(role="assistant", content=answer))
-    return Dialogue(id="truthfulqa", messages=messages).last_turn
+    return Dialogue(id=f"question {number + 1}", messages=messages).last_turn

@@ -11,7 +11,7 @@ from letheon.dialogues import BadRowError, file_rows, parse_row, read_dialogues
 from letheon.errors import InputError
 from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.text import repetition
-from letheon.evaluate.undesired import JudgeTurns, judge_answers
+from letheon.evaluate.undesired import JudgeTurns, judge_answers, same_judge
 from letheon.json_rows import check_files
 from letheon.material import answer_judge
 from letheon.records import Dialogue, Message, Turn, stream_verdicts
@@ -84,13 +84,9 @@ def _shared_with(judges: set[str], folder: Path, options: Options) -> list[str]:
         own = ", ".join(sorted(judges))
         return [f"judge: {own}; which judge selected the data is not known: if it is the same, the rate flatters"]
     selected = {verdict.judge.split(":")[0].split(" ")[0] for verdict in stream_verdicts(places[0])}
-    both = sorted(judges & selected)
-    if not both:
-        return [f"judge: {', '.join(sorted(judges))}; the data was selected by {', '.join(sorted(selected))}"]
-    return [
-        f"SAME JUDGE: {', '.join(both)} selected the data as well ({places[0]}): what it cannot see it has missed "
-        "both times, so the harmful rate flatters; judge by another with --judge"
-    ]
+    if same := same_judge(judges, selected):
+        return [f"{same}; judge by another with --judge"]
+    return [f"judge: {', '.join(sorted(judges))}; the data was selected by {', '.join(sorted(selected))}"]
 
 
 def _prompts(path: Path) -> list[Turn]:

@@ -34,12 +34,14 @@ def read(folder: Path, options: Options) -> Suite:
         for name in (FORGET, NORMAL, HOLDOUT)
         if folder / name in files
     }
-    reworded = read_paraphrases(folder / PARAPHRASES) if folder / PARAPHRASES in files else []
+    reworded = (
+        _reworded(folder, {turn.dialogue.id for turn in every[FORGET]}) if folder / PARAPHRASES in files else []
+    )
     if HOLDOUT in every:
         trained = {name: _pairs(turns) for name, turns in every.items() if name != HOLDOUT}
         check_non_members(str(folder / HOLDOUT), _pairs(every[HOLDOUT]), trained)
     sets = {name.removesuffix(".jsonl"): thinned(turns, options.limit) for name, turns in every.items()}
-    sets["paraphrase"] = thinned([one.dialogue.last_turn for one in reworded], options.limit)
+    sets["paraphrase"] = thinned(reworded, options.limit)
     texts = _paragraphs(folder / GENERAL) if folder / GENERAL in files else []
     general = [Plain("", text) for text in thinned(texts, options.limit)]
     asked = {name: sets[name] for name in ("forget", "paraphrase", "normal") if sets.get(name)}
@@ -64,7 +66,7 @@ def read(folder: Path, options: Options) -> Suite:
             findings.add("general", [{"loss": tokens.loss} for tokens in seen.scores["general"]])
         for name, file in (("paraphrase", PARAPHRASES), ("normal", NORMAL), ("general", GENERAL)):
             if name not in given:
-                findings.lacks(name, ["loss"], f"there is no {file}")
+                findings.lacks(name, ["loss"], f"there is nothing in {file}, or no such file")
         if "holdout" in given:
             members = ("forget", "holdout")
             add_membership(findings, seen, control, members, [sets[name] for name in members])
@@ -80,6 +82,17 @@ def read(folder: Path, options: Options) -> Suite:
         drawn=["forget"] if options.samples else [],
         members=("forget", "holdout") if "holdout" in given else None,
     )
+
+
+def _reworded(folder: Path, known: set[str]) -> list[Turn]:
+    """The reworded questions that no stop rule has seen."""
+    rows = read_paraphrases(folder / PARAPHRASES)
+    if strange := [row.of for row in rows if row.of not in known]:
+        raise InputError(
+            f"{folder / PARAPHRASES}: of: {strange[0]!r} is the id of no dialogue in {FORGET}"
+            + (f", and {len(strange) - 1} more" if len(strange) > 1 else "")
+        )
+    return [row.dialogue.last_turn for row in rows if row.split == "test"]
 
 
 def _pairs(turns: Sequence[Turn]) -> list[tuple[str, str]]:

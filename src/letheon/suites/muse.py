@@ -90,7 +90,8 @@ def _questions(path: Path) -> list[dict[str, Any]]:
 
 def _texts(path: Path) -> list[str]:
     """A list of texts, or of objects that each have one, as on the hub."""
-    texts = [row.get("text") if isinstance(row, dict) else row for _, row in file_rows(path)]
-    if not texts or not all(isinstance(text, str) and text for text in texts):
+    found = [row.get("text") if isinstance(row, dict) else row for _, row in file_rows(path)]
+    texts = [text for text in found if isinstance(text, str) and text]
+    if not texts or len(texts) < len(found):
         raise InputError(f"{path}: expected a list of texts, or of objects with text")
     return texts

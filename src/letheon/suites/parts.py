@@ -18,6 +18,8 @@ from letheon.suites.suite import Findings, Seen
 T = TypeVar("T")
 
 ATTACKS = ("loss", "zlib", "reference", "grad_norm", "min_k", "min_k_plus_plus")
+PROBED = "membership: "
+"""Before the name of a set whose rows are its membership scores."""
 MEMBERSHIP = (*(f"{name}_auc" for name in ATTACKS), "privleak")
 
 
@@ -76,7 +78,7 @@ def add_membership(
             floor.append([min_k(tokens.log_probs) for tokens in theirs])
             for row, tokens, reference in zip(rows, seen.scores[name], theirs, strict=True):
                 row["reference"] = reference_score(tokens.log_probs, reference.log_probs)
-        findings.rows[f"membership: {name}"] = rows
+        findings.rows[f"{PROBED}{name}"] = rows
         for attack in found:
             found[attack].append([row[attack] for row in rows if attack in row])
     for attack, groups in found.items():

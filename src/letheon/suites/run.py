@@ -24,6 +24,7 @@ from letheon.records import Turn, write_text
 from letheon.screen.kept import kept_open
 from letheon.suites import hallucination, harm, leak, muse, tofu, wmdp
 from letheon.suites.examine import check_fits, examine
+from letheon.suites.parts import PROBED
 from letheon.suites.results import CONTROL, OWN, Examined, SuiteResults, show
 from letheon.suites.suite import Findings, Options, Seen, Suite
 
@@ -139,11 +140,15 @@ def _lines(suite: Suite, found: dict[str, Findings], seen: dict[str, Seen], *, s
     lines = []
     for which, findings in found.items():
         for name, rows in findings.rows.items():
-            answers = seen[which].answers.get(name)
+            plain = name.removeprefix(PROBED)
+            items, answers = suite.asked.get(name) or suite.given.get(plain, ()), seen[which].answers.get(name)
             for number, scores in enumerate(rows):
-                line: dict[str, object] = {"model": which, "set": name, "number": number, "scores": scores}
-                if show_texts and answers is not None:
-                    item = suite.asked[name][number]
+                # Of a choice there are several items to a row.
+                item = items[number] if len(items) == len(rows) else None
+                line: dict[str, object] = {"model": which, "set": name, "number": number}
+                line |= {"id": item.dialogue.id} if isinstance(item, Turn) else {}
+                line["scores"] = scores
+                if show_texts and answers is not None and item is not None:
                     prompt = item.question if isinstance(item, Turn) else item.prompt
                     line |= {"prompt": prompt, "answer": answers[number]}
                 lines.append(json.dumps(line, ensure_ascii=False) + "\n")

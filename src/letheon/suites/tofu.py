@@ -134,7 +134,7 @@ def _rows(path: Path, name: str) -> list[dict[str, Any]]:
             raise InputError(
                 f"{path}: row {number}: {', '.join(needed)} have to be texts, and perturbed_answer a list of them"
             )
-    return rows
+    return [{**row, "id": f"row {number}"} for number, row in enumerate(rows, start=1)]
 
 
 def _holdout(folder: Path, forget: Path, options: Options) -> list[Item]:
@@ -146,9 +146,10 @@ def _holdout(folder: Path, forget: Path, options: Options) -> list[Item]:
     }
     others = pairs.pop(HOLDOUT)
     check_non_members(str(folder / HOLDOUT), others, pairs)
-    return [_turn({"question": question}, answer) for question, answer in thinned(others, options.limit)]
+    rows = [{"id": f"row {number}", "question": q, "answer": a} for number, (q, a) in enumerate(others, 1)]
+    return [_turn(row, row["answer"]) for row in thinned(rows, options.limit)]
 
 
 def _turn(row: dict[str, Any], answer: str) -> Turn:
     messages = (Message(role="user", content=row["question"]), Message(role="assistant", content=answer))
-    return Dialogue(id="tofu", messages=messages).last_turn
+    return Dialogue(id=row["id"], messages=messages).last_turn
