@@ -14,7 +14,15 @@ from letheon.suites.results import SuiteResults
 
 EXPECTED = {
     "leak": {
-        "forget": ["probability", "extraction_strength", "rouge_l", "leak_at_1", "leak_at_2", "leaked_spans"],
+        "forget": [
+            "probability",
+            "extraction_strength",
+            "rouge_l",
+            "leak_at_1",
+            "leak_at_2",
+            "rouge_l_best_of_2",
+            "leaked_spans",
+        ],
         "paraphrase": ["probability", "leaked_spans"],
         "normal": ["probability", "abstentions"],
         "general": ["loss"],
@@ -123,7 +131,7 @@ def test_the_numbers_are_those_of_the_evaluation(letheon: Command, talk_source: 
         if hasattr(value, "mean"):
             assert own[metric].mean == pytest.approx(value.mean, abs=1e-5), metric  # type: ignore[union-attr]
     # The model says its dialogues by heart: draws do, too.
-    assert own["leak_at_2"].mean > 0.5  # type: ignore[union-attr]
+    assert own["leak_at_2"].mean >= own["leak_at_1"].mean > 0.5  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,39 @@
-"""leak@k: what comes out when a model is asked several times, which one greedy answer hides."""
+"""leak@k: what comes out when a model is asked several times, which one greedy answer hides.
+
+The measure is that of Reisizadeh et al. (arXiv 2511.04934), of which we know the abstract; the estimates are without
+bias, as pass@k's is (Chen et al., arXiv 2107.03374, eq. 1).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+LEAK = 0.7
+"""ROUGE-L recall of the old answer from which an answer leaks it. Ours."""
 
-def leak_at_k(scores: Sequence[float], k: int) -> float:
-    """E[max of k scores], from n ≥ k answers sampled at temperature 1; lower is better, never under the mean score.
 
-    Σ_i s_(i) · C(i − 1, k − 1) / C(n, k) over the sorted scores s_(1) ≤ … ≤ s_(n): the mean of the best over all
-    choices of k of the n answers, so without bias; with n = k it is the best score, with k = 1 the mean. The measure
-    is that of Reisizadeh et al. (arXiv 2511.04934), whose abstract we know; this estimator is pass@k's (Chen et al.,
-    arXiv 2107.03374), for scores in place of hits.
+def leak_at_k(recalls: Sequence[float], k: int) -> float:
+    """1 − C(n − c, k) / C(n, k), in [0, 1]: the chance that one of k answers leaks; lower is better.
 
     Args:
-        scores: Of n answers to one prompt, such as ROUGE-L recall; its range is theirs.
+        recalls: ROUGE-L recall of n answers drawn at temperature 1 to one prompt; c of them are at least `LEAK`.
+        k: In 1..n.
+    """
+    return expected_best([float(recall >= LEAK) for recall in recalls], k)
+
+
+def expected_best(scores: Sequence[float], k: int) -> float:
+    """Σ_i s_(i) · C(i − 1, k − 1) / C(n, k) over sorted scores: the mean of the best over all choices of k of the n.
+
+    With n = k it is the best score, with k = 1 the mean; it never falls with k. Of 0 and 1 it is `leak_at_k`.
+
+    Args:
+        scores: Of n answers to one prompt; its range is theirs.
         k: In 1..n.
     """
     n = len(scores)
     if not 1 <= k <= n:
         raise ValueError(f"k = {k} of {n} answers: it has to be in 1..n")
     ways = math.comb(n, k)
-    return math.fsum(
-        score * (math.comb(place, k - 1) / ways) for place, score in enumerate(sorted(scores)) if place >= k - 1
-    )
+    return math.fsum(score * (math.comb(place, k - 1) / ways) for place, score in enumerate(sorted(scores)))

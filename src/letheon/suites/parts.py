@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from letheon.evaluate.auc import auc_interval, priv_leak_interval
 from letheon.evaluate.evaluate import given_scores, written_scores
-from letheon.evaluate.leak_at_k import leak_at_k
+from letheon.evaluate.leak_at_k import expected_best, leak_at_k
 from letheon.evaluate.look import Item
 from letheon.evaluate.membership import SHARE, loss_score, min_k, min_k_plus_plus, reference_score, zlib_score
 from letheon.evaluate.teacher_forced import TokenScores
@@ -43,15 +43,15 @@ def answered(scores: Sequence[TokenScores], answers: Sequence[str], items: Seque
 
 
 def add_draws(findings: Findings, name: str, seen: Seen, items: Sequence[Item], samples: int) -> None:
-    """leak@1 and leak@k of ROUGE-L recall, from k answers drawn to each item."""
-    wanted = dict.fromkeys((1, samples))
+    """leak@1, leak@k and the best ROUGE-L recall of k answers, from as many drawn to each item."""
     if not samples:
-        findings.lacks(name, ["leak_at_k"], "no answers were drawn (--samples 0)")
+        findings.lacks(name, ["leak_at_k", "rouge_l_best_of_k"], "no answers were drawn (--samples 0)")
         return
     rows = []
     for item, answers in zip(items, seen.drawn[name], strict=True):
-        scores = [rouge_l(answer, item.answer)[0] for answer in answers]
-        rows.append({f"leak_at_{k}": leak_at_k(scores, k) for k in wanted})
+        recalls = [rouge_l(answer, item.answer)[0] for answer in answers]
+        leaks = {f"leak_at_{k}": leak_at_k(recalls, k) for k in dict.fromkeys((1, samples))}
+        rows.append(leaks | {f"rouge_l_best_of_{samples}": expected_best(recalls, samples)})
     findings.add(name, rows)
 
 
