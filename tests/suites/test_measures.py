@@ -157,14 +157,16 @@ def test_hallucination(
 def test_a_first_small_pass_changes_nothing(
     suite_data: Data, tiny_model: Callable[..., Any], tiny_tokenizer: Any
 ) -> None:
-    suite, model, told = tofu.read(suite_data("tofu"), Options(samples=0)), tiny_model(), list[float]()
+    suite, model, told = tofu.read(suite_data("tofu"), Options(samples=3)), tiny_model(), list[float]()
     at_once, in_two = (
-        examine(model, tiny_tokenizer, suite, Console(quiet=True), samples=0, say_estimate=say)
+        examine(model, tiny_tokenizer, suite, Console(quiet=True), samples=3, say_estimate=say)
         for say in (None, told.append)
     )
     assert len(told) == 1
     assert told[0] > 0
     assert at_once.answers == in_two.answers
+    assert at_once.drawn == in_two.drawn
+    assert [len(answers) for answers in at_once.drawn["forget"]] == [3] * 4
     for name, scores in at_once.scores.items():
         for one, other in zip(scores, in_two.scores[name], strict=True):
             torch.testing.assert_close(one.log_probs, other.log_probs, atol=1e-5, rtol=1e-5)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from letheon.chat import Encoded
-from letheon.console import Console
+from letheon.console import Console, OnProgress
 from letheon.errors import InputError
 from letheon.evaluate.generation import encode_either, greedy_answers, sampled_answers
 from letheon.evaluate.gradient_norm import gradient_norms
@@ -25,8 +25,9 @@ PILOT = 6
 """Items of each job that are done first, to tell how long all will take."""
 BATCH = 16
 DRAWN_AT_ONCE = 32
+DRAWN = "drawn"
 
-Do = Callable[[Sequence[int], Callable[[int], None]], list[Any]]
+Do = Callable[[Sequence[int], Callable[[float], None]], list[Any]]
 """Does the items of these numbers; it tells how many each batch has done."""
 
 
@@ -46,7 +47,7 @@ class _Job:
     do: Do
     done: dict[int, Any] = field(default_factory=dict)
 
-    def run(self, numbers: Sequence[int], tick: Callable[[int], None] = lambda more: None) -> None:
+    def run(self, numbers: Sequence[int], tick: Callable[[float], None] = lambda more: None) -> None:
         if numbers:
             self.done |= dict(zip(numbers, self.do(numbers, tick), strict=True))
 
@@ -117,19 +118,19 @@ def examine(
         can_pack(model)
         jobs = _jobs(model, tokenizer, suite, encoded, samples)
         if say_estimate is not None:
-            say_estimate(sum(job.estimate() for job in jobs.values()))
+            say_estimate(_estimate(jobs, samples))
         for job in jobs.values():
             rest, total = job.rest(), len(job.costs)
-            if not total:
+            if not rest:
                 continue
             with console.progress(job.what, total) as update:
-                done = total - len(rest)
-                update(done, total)
+                done: float = total - len(rest)
+                update(int(done), total)
 
-                def tick(more: int, update: Any = update, total: int = total) -> None:
+                def tick(more: float, update: OnProgress = update, total: int = total) -> None:
                     nonlocal done
                     done += more
-                    update(done, total)
+                    update(round(done), total)
 
                 job.run(rest, tick)
     return _seen(tokenizer, suite, jobs, encoded)
@@ -183,7 +184,7 @@ def _jobs(
             ),
         )
     drawn = [item for name in suite.drawn for item in suite.asked[name]]
-    jobs["drawn"] = _Job(
+    jobs[DRAWN] = _Job(
         f"drawing {samples} answers each",
         [1.0] * len(drawn),
         lambda numbers, tick: sampled_answers(
@@ -193,10 +194,23 @@ def _jobs(
             samples=samples,
             batch_size=DRAWN_AT_ONCE,
             max_new_tokens=ANSWER_TOKENS,
-            progress=lambda more: tick(round(more / samples)),
+            progress=lambda more: tick(more / samples),
         ),
     )
     return jobs
+
+
+def _estimate(jobs: dict[str, _Job], samples: int) -> float:
+    """Seconds for all jobs, from doing a few items of each.
+
+    Answers are drawn all at once or not at all, so that every model's draws are from the same random numbers; what
+    they take is told from greedy ones.
+    """
+    seconds = {name: job.estimate() for name, job in jobs.items() if name != DRAWN}
+    greedy = f"answers: {ANSWER_TOKENS}"
+    if not jobs[DRAWN].costs:
+        return sum(seconds.values())
+    return sum(seconds.values()) + seconds[greedy] * samples * len(jobs[DRAWN].costs) / len(jobs[greedy].costs)
 
 
 def _length(suite: Suite, name: str) -> int:
@@ -204,7 +218,7 @@ def _length(suite: Suite, name: str) -> int:
 
 
 def _seen(tokenizer: Tokenizer, suite: Suite, jobs: dict[str, _Job], encoded: dict[str, list[Encoded]]) -> Seen:
-    scores, norms, drawn = (iter(jobs[name].results()) for name in ("scores", "norms", "drawn"))
+    scores, norms, drawn = (iter(jobs[name].results()) for name in ("scores", "norms", DRAWN))
     answers = {name: iter(job.results()) for name, job in jobs.items() if name.startswith("answers")}
     return Seen(
         tokenizer=tokenizer,

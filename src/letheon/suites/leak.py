@@ -12,7 +12,7 @@ from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
 from letheon.evaluate.look import Plain
 from letheon.evaluate.non_members import check_non_members
 from letheon.records import Turn
-from letheon.screen.privacy import find_names
+from letheon.screen.privacy import find_names, source_of
 from letheon.suites.parts import MEMBERSHIP, add_draws, add_membership, answered, thinned
 from letheon.suites.suite import Findings, Options, Seen, Suite
 
@@ -81,6 +81,7 @@ def read(folder: Path, options: Options) -> Suite:
         asked=asked,
         drawn=["forget"] if options.samples else [],
         members=("forget", "holdout") if "holdout" in given else None,
+        notes=[f"leaked spans: identifiers by patterns, names by {source_of('auto')}"],
     )
 
 

@@ -91,10 +91,9 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
     def say_estimate(total: float) -> None:
         given, asked = (sum(map(len, sets.values())) for sets in (suite.given, suite.asked))
         drawn = sum(len(suite.asked[name]) for name in suite.drawn)
-        console.say(
-            f"{plan.suite}: {given} answers to score, {asked} prompts to answer, {drawn} of them "
-            f"{plan.options.samples} times more; about {span(total * len(models))} in all, by what a few took"
-        )
+        more = f", {drawn} of them {plan.options.samples} times more" if drawn else ""
+        work = f"{given} answers to score, {asked} prompts to answer{more}"
+        console.say(f"{plan.suite}: {work}; about {span(total * len(models))} in all, by what a few took")
 
     for which, name in models.items():
         with Measured() as cost:
