@@ -12,7 +12,7 @@ import sys
 import warnings
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -336,24 +336,32 @@ def evaluate(
         int | None, typer.Option("--limit", min=2, metavar="N", help="Read at most N rows of each file.")
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=0, max=256, metavar="K", help="Answers drawn to a prompt, for leak@k.")
-    ] = 8,
-    split: Annotated[str, typer.Option("--split", help="Forget set of the suite tofu.")] = "forget10",
+        int | None,
+        typer.Option(
+            "--samples", min=0, max=256, metavar="K", help="Answers drawn to a prompt, for leak@k.", show_default="8"
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Forget set of the suite tofu.", show_default="forget10")
+    ] = None,
     judge: Annotated[
         Path | None, typer.Option("--judge", metavar="RECIPE", help="Whose judges judge in the suite harm.")
     ] = None,
     tasks: Annotated[
-        str, typer.Option("--tasks", metavar="NAMES", help="Tasks of the suite lm-eval, with commas between them.")
-    ] = "",
+        str | None,
+        typer.Option("--tasks", metavar="NAMES", help="Tasks of the suite lm-eval, with commas between them."),
+    ] = None,
     show_texts: Annotated[
         bool, typer.Option("--show-texts", help="Write a suite's prompts and answers into its samples file.")
     ] = False,
 ) -> None:
     """Measure before, after and a control: results.json, exit code 1 if a gate fails. Or any model by a suite."""
+    from letheon.suites.options import Options, check_options
+
+    given: dict[str, object] = {"--data": data, "--control": control, "--output": output, "--limit": limit}
+    given |= {"--samples": samples, "--split": split, "--judge": judge, "--tasks": tasks, "--show-texts": show_texts}
+    check_options(suite.value if suite else None, given)
     if suite is None:
-        given = {"--data": data, "--control": control, "--output": output, "--judge": judge, "--tasks": tasks}
-        if named := [name for name, value in given.items() if value]:
-            raise InputError(f"{', '.join(named)}: of a suite; name it as well, with --suite")
         _evaluate_run(where, overrides or [])
         return
     if overrides:
@@ -362,15 +370,16 @@ def evaluate(
     if suite is Suite.lm_eval:
         from letheon.suites.lm_eval import run_tasks
 
-        run_tasks(str(where), [name.strip() for name in tasks.split(",") if name.strip()], output, limit, Console())
+        named = [name.strip() for name in (tasks or "").split(",") if name.strip()]
+        run_tasks(str(where), named, output, limit, Console())
         return
-    if data is None:
-        raise InputError(f"--suite {suite.value} needs --data FOLDER, which holds its files; see docs/metrics.md")
     from letheon.suites.run import Plan, run_suite
-    from letheon.suites.suite import Options
 
-    options = Options(limit=limit, samples=samples, split=split, judge=judge, model=str(where))
-    run_suite(Plan(suite.value, str(where), data, control, output, show_texts, options), Console())
+    chosen: dict[str, Any] = {
+        name: value for name, value in (("samples", samples), ("split", split)) if value is not None
+    }
+    options = Options(limit=limit, judge=judge, model=str(where), **chosen)
+    run_suite(Plan(suite.value, str(where), data or Path(), control, output, show_texts, options), Console())
 
 
 def _evaluate_run(where: Path, overrides: list[str]) -> None:

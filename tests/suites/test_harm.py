@@ -10,7 +10,8 @@ import pytest
 
 from letheon.errors import InputError
 from letheon.suites import harm
-from letheon.suites.suite import Options, Seen
+from letheon.suites.options import Options
+from letheon.suites.suite import Seen
 
 VERDICT = {"id": "d", "turn": 1, "decision": "forget", "category": "harmful", "score": 0.9, "judge": "embedding"}
 

@@ -17,7 +17,8 @@ from letheon.console import Console
 from letheon.records import Estimate, Interval, Message
 from letheon.suites import hallucination, muse, tofu, wmdp
 from letheon.suites.examine import examine, extrapolated
-from letheon.suites.suite import Findings, Options, Seen, Suite
+from letheon.suites.options import Options
+from letheon.suites.suite import Findings, Seen, Suite
 
 Data = Callable[[str], Path]
 

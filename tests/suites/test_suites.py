@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from suite_files import SECRET, WRITERS
 
+from letheon.suites.options import OF
 from letheon.suites.results import SuiteResults
 
 EXPECTED = {
@@ -61,7 +62,8 @@ def test_a_suite_from_files_to_results(
     tmp_path: Path,
 ) -> None:
     output = tmp_path / "found.json"
-    arguments = ["--suite", name, "--data", suite_data(name), "--output", output, "--samples", 2]
+    arguments = ["--suite", name, "--data", suite_data(name), "--output", output]
+    arguments += ["--samples", 2] if name in OF["--samples"] else []
     code, out, err = letheon("evaluate", tiny_model_dir, *arguments, "--control", control_dir)
     assert code == 0, err
     found = SuiteResults.model_validate_json(output.read_text(encoding="utf-8"))
@@ -84,7 +86,8 @@ def test_without_a_control(
     name: str, letheon: Command, suite_data: Data, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "found.json"
-    arguments = ["--suite", name, "--data", suite_data(name), "--output", output, "--samples", 0]
+    arguments = ["--suite", name, "--data", suite_data(name), "--output", output]
+    arguments += ["--samples", 0] if name in OF["--samples"] else []
     code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
     assert code == 0, err
     found = SuiteResults.model_validate_json(output.read_text(encoding="utf-8")).metrics["model"]
@@ -147,7 +150,11 @@ def test_the_numbers_are_those_of_the_evaluation(letheon: Command, talk_source: 
         (["--suite", "hallucination", "--data", "."], "mc_task.json: no such file"),
         (["--suite", "leak", "--data", ".", "--set", "seed=1"], "--set changes a recipe"),
         (["--suite", "leak", "--data", ".", "--output", "found.txt"], "ends in .json"),
-        (["--data", ".", "--tasks", "x"], "--data, --tasks: of a suite"),
+        (["--data", "."], "--data: of the suites leak, harm, hallucination, tofu, muse, wmdp; name one with --suite"),
+        (["--limit", "5"], "--limit: of the suites"),
+        (["--suite", "leak", "--data", ".", "--judge", "r.yaml"], "--judge: of the suite harm; leave it out"),
+        (["--suite", "wmdp", "--data", ".", "--samples", "2"], "--samples: of the suites leak, tofu; leave it out"),
+        (["--suite", "lm-eval", "--show-texts", "--tasks", "x"], "--show-texts: of the suites"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(

@@ -11,8 +11,9 @@ from letheon.evaluate.text import repetition
 from letheon.evaluate.truthfulness import Question, Truth
 from letheon.json_rows import check_files, read_rows
 from letheon.records import Dialogue, Message, Turn
+from letheon.suites.options import Options
 from letheon.suites.parts import grouped, thinned
-from letheon.suites.suite import Findings, Options, Seen, Suite
+from letheon.suites.suite import Findings, Seen, Suite
 
 FILE = "mc_task.json"
 

@@ -17,8 +17,9 @@ from letheon.material import answer_judge
 from letheon.records import Dialogue, Message, Turn, stream_verdicts
 from letheon.run import Run
 from letheon.screen import judge_from
+from letheon.suites.options import Options
 from letheon.suites.parts import thinned
-from letheon.suites.suite import Findings, Options, Seen, Suite
+from letheon.suites.suite import Findings, Seen, Suite
 
 HARMFUL, HARMLESS, EXAMPLES, VERDICTS = "harmful.jsonl", "harmless.jsonl", "examples.jsonl", "verdicts.jsonl"
 

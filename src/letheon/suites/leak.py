@@ -13,8 +13,9 @@ from letheon.evaluate.look import Plain
 from letheon.evaluate.non_members import check_non_members
 from letheon.records import Turn
 from letheon.screen.privacy import find_names, source_of
+from letheon.suites.options import Options
 from letheon.suites.parts import MEMBERSHIP, add_draws, add_membership, answered, thinned
-from letheon.suites.suite import Findings, Options, Seen, Suite
+from letheon.suites.suite import Findings, Seen, Suite
 
 FORGET, PARAPHRASES, NORMAL, HOLDOUT = "forget.jsonl", "paraphrases.jsonl", "normal.jsonl", "holdout.jsonl"
 GENERAL = "general.txt"

@@ -21,8 +21,9 @@ from letheon.evaluate.muse import (
 )
 from letheon.evaluate.non_members import check_non_members
 from letheon.json_rows import check_files, read_rows
+from letheon.suites.options import Options
 from letheon.suites.parts import add_membership, thinned
-from letheon.suites.suite import Findings, Options, Seen, Suite
+from letheon.suites.suite import Findings, Seen, Suite
 
 VERBATIM = "verbmem/forget.json"
 QUESTIONS = {"knowledge_forget": "knowmem/forget_qa", "knowledge_retain": "knowmem/retain_qa"}

@@ -24,9 +24,10 @@ from letheon.records import Turn, write_text
 from letheon.screen.kept import kept_open
 from letheon.suites import hallucination, harm, leak, muse, tofu, wmdp
 from letheon.suites.examine import check_fits, examine
+from letheon.suites.options import Options
 from letheon.suites.parts import PROBED
 from letheon.suites.results import CONTROL, OWN, Examined, SuiteResults, show
-from letheon.suites.suite import Findings, Options, Seen, Suite
+from letheon.suites.suite import Findings, Seen, Suite
 
 SUITES: dict[str, Callable[[Path, Options], Suite]] = {
     "leak": leak.read,

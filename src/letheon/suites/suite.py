@@ -105,22 +105,3 @@ class Suite:
     members: tuple[str, str] | None = None
     tokens: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a suite is read.
-
-    Attributes:
-        limit: Most rows of each file, evenly spaced; None: all.
-        samples: Answers drawn to a prompt, for leak@k; 0: none.
-        split: TOFU's forget set.
-        judge: A recipe or a run folder whose judges judge answers.
-        model: The model's folder or hub id, to know which judge selected its data.
-    """
-
-    limit: int | None = None
-    samples: int = 8
-    split: str = "forget10"
-    judge: Path | None = None
-    model: str = ""

@@ -21,8 +21,9 @@ from letheon.evaluate.teacher_forced import TokenScores
 from letheon.evaluate.truth_ratio import forgotten_truth, kept_truth, truth_probability, truth_ratio
 from letheon.json_rows import check_files, read_rows
 from letheon.records import Dialogue, Estimate, Message, NotComputed, Turn
+from letheon.suites.options import Options
 from letheon.suites.parts import MEMBERSHIP, add_draws, add_membership, answered, grouped, thinned
-from letheon.suites.suite import Findings, Options, Seen, Suite
+from letheon.suites.suite import Findings, Seen, Suite
 
 WITH_OPTIONS = ("real_authors", "world_facts")
 """Sets whose answers are a word or two: their wrong answers are options, and nothing is reworded."""

@@ -14,8 +14,9 @@ from letheon.errors import InputError
 from letheon.evaluate.look import Plain
 from letheon.evaluate.multiple_choice import best_is_likeliest
 from letheon.json_rows import read_rows
+from letheon.suites.options import Options
 from letheon.suites.parts import grouped, thinned
-from letheon.suites.suite import Findings, Options, Seen, Suite
+from letheon.suites.suite import Findings, Seen, Suite
 
 SUBJECTS = {"wmdp-bio": "biology", "wmdp-chem": "chemistry", "wmdp-cyber": "cybersecurity", "mmlu": None}
 """Set → what its prompt says it is about; of MMLU a row's own subject."""
