@@ -19,6 +19,7 @@ import typer
 from letheon.console import Console
 from letheon.errors import GateError, InputError, LetheonError
 from letheon.methods import METHODS
+from letheon.suites.options import LM_EVAL, NAMES, Options, check_options
 
 app = typer.Typer(
     name="letheon",
@@ -48,18 +49,6 @@ class Engine(str, Enum):
 
     local = "local"
     ray = "ray"
-
-
-class Suite(str, Enum):
-    """What any model can be measured by."""
-
-    leak = "leak"
-    harm = "harm"
-    hallucination = "hallucination"
-    tofu = "tofu"
-    muse = "muse"
-    wmdp = "wmdp"
-    lm_eval = "lm-eval"
 
 
 class Tuning(str, Enum):
@@ -319,7 +308,8 @@ def evaluate(
     ],
     overrides: Sets = None,
     suite: Annotated[
-        Suite | None, typer.Option("--suite", help="Measure any model by a suite, without a run.")
+        str | None,
+        typer.Option("--suite", metavar="NAME", help=f"Measure any model, without a run, by {', '.join(NAMES)}."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="FOLDER", help="The suite's files; see docs/metrics.md.")
@@ -356,18 +346,16 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure before, after and a control: results.json, exit code 1 if a gate fails. Or any model by a suite."""
-    from letheon.suites.options import Options, check_options
-
     given: dict[str, object] = {"--data": data, "--control": control, "--output": output, "--limit": limit}
     given |= {"--samples": samples, "--split": split, "--judge": judge, "--tasks": tasks, "--show-texts": show_texts}
-    check_options(suite.value if suite else None, given)
+    check_options(suite, given)
     if suite is None:
         _evaluate_run(where, overrides or [])
         return
     if overrides:
         raise InputError("--set changes a recipe, and a suite has none; leave it out")
-    output = output or Path(f"results-{suite.value}.json")
-    if suite is Suite.lm_eval:
+    output = output or Path(f"results-{suite}.json")
+    if suite == LM_EVAL:
         from letheon.suites.lm_eval import run_tasks
 
         named = [name.strip() for name in (tasks or "").split(",") if name.strip()]
@@ -379,7 +367,7 @@ def evaluate(
         name: value for name, value in (("samples", samples), ("split", split)) if value is not None
     }
     options = Options(limit=limit, judge=judge, model=str(where), **chosen)
-    run_suite(Plan(suite.value, str(where), data or Path(), control, output, show_texts, options), Console())
+    run_suite(Plan(suite, str(where), data or Path(), control, output, show_texts, options), Console())
 
 
 def _evaluate_run(where: Path, overrides: list[str]) -> None:

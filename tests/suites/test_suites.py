@@ -141,6 +141,7 @@ def test_the_numbers_are_those_of_the_evaluation(letheon: Command, talk_source: 
     ("arguments", "said"),
     [
         (["--suite", "leak"], "needs --data FOLDER"),
+        (["--suite", "tofuu", "--data", "."], "--suite tofuu: known suites: leak, harm,"),
         (["--suite", "leak", "--data", "nowhere"], "--data nowhere: no such folder"),
         (["--suite", "leak", "--data", "."], "forget.jsonl: no such file"),
         (["--suite", "tofu", "--data", "."], "forget10_perturbed.jsonl: no such file"),
@@ -274,3 +275,11 @@ def test_only_reworded_questions_that_no_stop_rule_saw(
     path.write_text(json.dumps({**rows[0], "of": "nobody"}) + "\n", encoding="utf-8")
     code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
     assert (code, "'nobody' is the id of no dialogue in forget.jsonl" in err) == (2, True)
+
+
+def test_every_suite_has_a_name() -> None:
+    from letheon.suites.options import OURS
+    from letheon.suites.run import SUITES
+
+    assert tuple(SUITES) == OURS
+    assert set(WRITERS) == set(OURS)

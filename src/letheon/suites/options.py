@@ -10,6 +10,7 @@ from letheon.errors import InputError
 
 LM_EVAL = "lm-eval"
 OURS = ("leak", "harm", "hallucination", "tofu", "muse", "wmdp")
+NAMES = (*OURS, LM_EVAL)
 OF = {
     "--data": OURS,
     "--control": OURS,
@@ -18,8 +19,8 @@ OF = {
     "--split": ("tofu",),
     "--judge": ("harm",),
     "--tasks": (LM_EVAL,),
-    "--output": (*OURS, LM_EVAL),
-    "--limit": (*OURS, LM_EVAL),
+    "--output": NAMES,
+    "--limit": NAMES,
 }
 """Which suites heed an option."""
 
@@ -51,8 +52,11 @@ def check_options(suite: str | None, given: Mapping[str, object]) -> None:
         given: Option → what was given, or None.
 
     Raises:
-        InputError: Each option that is of another suite, or of none that was named; `--data` where it is needed.
+        InputError: A suite of no name; each option that is of another suite, or of none that was named; `--data`
+            where it is needed.
     """
+    if suite is not None and suite not in NAMES:
+        raise InputError(f"--suite {suite}: known suites: {', '.join(NAMES)}")
     faults = []
     for option, value in given.items():
         if value is not None and value is not False and suite not in OF[option]:

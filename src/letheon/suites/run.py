@@ -12,6 +12,7 @@ from letheon.console import Console, span
 from letheon.errors import InputError
 from letheon.measure import Measured, release_memory
 from letheon.models import (
+    Tokenizer,
     check_model,
     context_length,
     fingerprint,
@@ -45,7 +46,7 @@ class Plan:
     """What is to be measured.
 
     Attributes:
-        suite: Name of the suite.
+        suite: Name of the suite, one of `SUITES`.
         model: Folder or hub id.
         data: The suite's folder.
         control: A model that never saw what was to be forgotten, or None.
@@ -67,11 +68,9 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
     """Measure a model by a suite.
 
     Raises:
-        InputError: An unknown suite; a model, a file or a column that is missing; what does not fit the context.
+        InputError: A model, a file or a column that is missing; what does not fit the context.
         MissingExtraError: A suite or its judge needs a part that is not installed.
     """
-    if plan.suite not in SUITES:
-        raise InputError(f"--suite {plan.suite}: known suites: {', '.join(SUITES)}, lm-eval")
     if plan.output.suffix != ".json":
         raise InputError(f"--output {plan.output}: expected a file that ends in .json")
     if not plan.data.is_dir():
@@ -80,12 +79,7 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
     for name in models.values():
         check_model(name)
     suite = SUITES[plan.suite](plan.data, plan.options)
-    tokenizers = {}
-    for which, name in models.items():
-        tokenizers[which] = load_tokenizer(name)
-        if any(isinstance(item, Turn) for sets in (suite.given, suite.asked) for g in sets.values() for item in g):
-            check_tokenizer(tokenizers[which])
-        check_fits(tokenizers[which], suite, context_length(load_config(name)))
+    tokenizers = {which: _tokenizer_for(suite, name) for which, name in models.items()}
     seen: dict[str, Seen] = {}
     seconds: dict[str, float] = {}
 
@@ -119,7 +113,7 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
         models={w: Examined(name=name, hash=model_hash(name), seconds=seconds[w]) for w, name in models.items()},
         data={str(path.relative_to(plan.data)): fingerprint(path) for path in suite.files},
         limit=plan.options.limit,
-        samples=plan.options.samples,
+        samples=plan.options.samples if suite.drawn else 0,
         notes=[*suite.notes, *_limited(plan.options.limit)],
         metrics={which: one.values for which, one in found.items()},
     )
@@ -129,6 +123,17 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
     show(results, console)
     console.say(f"written: {plan.output}, {samples}")
     return results
+
+
+def _tokenizer_for(suite: Suite, model: str) -> Tokenizer:
+    """A model's tokenizer, once all that the suite asks is known to fit the model."""
+    tokenizer = load_tokenizer(model)
+    if any(
+        isinstance(item, Turn) for sets in (suite.given, suite.asked) for group in sets.values() for item in group
+    ):
+        check_tokenizer(tokenizer)
+    check_fits(tokenizer, suite, context_length(load_config(model)))
+    return tokenizer
 
 
 def _limited(limit: int | None) -> list[str]:
