@@ -283,3 +283,11 @@ def test_every_suite_has_a_name() -> None:
 
     assert tuple(SUITES) == OURS
     assert set(WRITERS) == set(OURS)
+
+
+def test_a_holdout_from_the_runs_own_log_is_refused(letheon: Command, finished: Path, suite_data: Data) -> None:
+    folder = suite_data("leak")
+    (folder / "holdout.jsonl").write_bytes((finished / "log.jsonl").read_bytes())
+    code, _, err = letheon("evaluate", finished / "run" / "model", "--suite", "leak", "--data", folder)
+    assert code == 2
+    assert "log.jsonl as well, which was trained on" in err

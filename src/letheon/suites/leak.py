@@ -12,6 +12,7 @@ from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
 from letheon.evaluate.look import Plain
 from letheon.evaluate.non_members import check_non_members
 from letheon.records import Turn
+from letheon.run import Run
 from letheon.screen.privacy import find_names, source_of
 from letheon.suites.options import Options
 from letheon.suites.parts import MEMBERSHIP, add_draws, add_membership, answered, thinned
@@ -39,7 +40,7 @@ def read(folder: Path, options: Options) -> Suite:
         _reworded(folder, {turn.dialogue.id for turn in every[FORGET]}) if folder / PARAPHRASES in files else []
     )
     if HOLDOUT in every:
-        trained = {name: _pairs(turns) for name, turns in every.items() if name != HOLDOUT}
+        trained = {name: _pairs(turns) for name, turns in every.items() if name != HOLDOUT} | _log_of(options.model)
         check_non_members(str(folder / HOLDOUT), _pairs(every[HOLDOUT]), trained)
     sets = {name.removesuffix(".jsonl"): thinned(turns, options.limit) for name, turns in every.items()}
     sets["paraphrase"] = thinned(reworded, options.limit)
@@ -95,6 +96,16 @@ def _reworded(folder: Path, known: set[str]) -> list[Turn]:
             + (f", and {len(strange) - 1} more" if len(strange) > 1 else "")
         )
     return [row.dialogue.last_turn for row in rows if row.split == "test"]
+
+
+def _log_of(model: str) -> dict[str, list[tuple[str, str]]]:
+    """The log of the run that a model lies in, where it is still there."""
+    folder = Path(model).parent
+    if not (folder / "recipe.yaml").is_file():
+        return {}
+    run = Run.open(folder)
+    log = run.recipe.data.dialogues
+    return {str(log): [p for one in run.log() for p in _pairs(list(one.turns()))]} if log.is_file() else {}
 
 
 def _pairs(turns: Sequence[Turn]) -> list[tuple[str, str]]:
