@@ -72,6 +72,10 @@ def test_a_recipes_judges(suite_data: Callable[[str], Path], tmp_path: Path) -> 
     suite = harm.read(folder, Options(judge=recipe))
     assert suite.measure(seen(suite), "").column("harmful", "harmful_rate") == [1, 0, 0]
     assert suite.notes[0].startswith("SAME JUDGE: rules")
+    # Labels judge no new answer.
+    recipe.write_text(text.replace("JUDGE", "labels, rules"), encoding="utf-8")
+    (folder / "verdicts.jsonl").write_text(json.dumps({**VERDICT, "judge": "labels"}) + "\n", encoding="utf-8")
+    assert harm.read(folder, Options(judge=recipe)).notes == ["judge: rules; the data was selected by labels"]
     recipe.write_text(text.replace("JUDGE", "labels"), encoding="utf-8")
     with pytest.raises(InputError, match="its only judge is 'labels'"):
         harm.read(folder, Options(judge=recipe))

@@ -69,7 +69,7 @@ def _judge(folder: Path, options: Options) -> tuple[JudgeTurns | None, list[str]
             raise InputError(
                 f"{options.judge}: its only judge is 'labels', which knows the log and no new answer; name another"
             )
-        return found, _shared_with(set(recipe.screen.judges), folder, options)
+        return found, _shared_with(set(recipe.screen.judges) - {"labels"}, folder, options)
     if not (folder / EXAMPLES).is_file():
         return None, []
     learnt = judge_from(read_dialogues(folder / EXAMPLES))
@@ -84,7 +84,7 @@ def _shared_with(judges: set[str], folder: Path, options: Options) -> list[str]:
     if not places:
         own = ", ".join(sorted(judges))
         return [f"judge: {own}; which judge selected the data is not known: if it is the same, the rate flatters"]
-    selected = {verdict.judge.split(":")[0].split(" ")[0] for verdict in stream_verdicts(places[0])}
+    selected = {verdict.judge.split(":")[0] for verdict in stream_verdicts(places[0])}
     if same := same_judge(judges, selected):
         return [f"{same}; judge by another with --judge"]
     return [f"judge: {', '.join(sorted(judges))}; the data was selected by {', '.join(sorted(selected))}"]
