@@ -69,7 +69,7 @@ def _judge(folder: Path, options: Options) -> tuple[JudgeTurns | None, list[str]
             raise InputError(
                 f"{options.judge}: its only judge is 'labels', which knows the log and no new answer; name another"
             )
-        return found, _shared_with(set(recipe.screen.judges) - {"labels"}, folder, options)
+        return found, _shared_with({str(name) for name in recipe.screen.judges} - {"labels"}, folder, options)
     if not (folder / EXAMPLES).is_file():
         return None, []
     learnt = judge_from(read_dialogues(folder / EXAMPLES))
