@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from letheon.chat import (
     Encoded,
     check_tokenizer,
+    encode_continuation,
     encode_dialogue,
     encode_prompt,
     encode_reply,
@@ -194,3 +195,24 @@ def test_roles_that_the_template_refuses(llama2: Any) -> None:
 def test_the_tiny_folder_gives_the_same_tokens(tiny_model_dir: Any, tiny_tokenizer: Any, turn: Turn) -> None:
     loaded = AutoTokenizer.from_pretrained(tiny_model_dir)
     assert encode_turn(loaded, turn) == encode_turn(tiny_tokenizer, turn)
+
+
+def test_a_continuation_is_marked(tiny_tokenizer: Any, llama2: Any) -> None:
+    for tokenizer in (tiny_tokenizer, llama2):
+        encoded = encode_continuation(tokenizer, "The sea is", " wide.")
+        assert encoded.ids == tokenizer("The sea is wide.").input_ids
+        assert marked(tokenizer, encoded) == " wide."
+        # White space at the end of the prompt is the beginning of what follows.
+        assert encode_continuation(tokenizer, "The sea is ", "wide.") == encoded
+        # Nothing before: all but what the first token is predicted from.
+        assert encode_continuation(tokenizer, "", "Sea.") == encode_text(tokenizer, "Sea.")
+
+
+def test_of_a_long_beginning_the_end_is_kept(tiny_tokenizer: Any) -> None:
+    encoded = encode_continuation(tiny_tokenizer, "The sea is", " wide.", max_length=9)
+    assert tiny_tokenizer.decode(encoded.ids) == " is wide."
+    assert marked(tiny_tokenizer, encoded) == " wide."
+    with pytest.raises(InputError, match=r"goes on after 10: at least one has to follow, and 6 fit"):
+        encode_continuation(tiny_tokenizer, "The sea is", " wide.", max_length=6)
+    with pytest.raises(InputError, match="at least one has to follow"):
+        encode_continuation(tiny_tokenizer, "The sea is", "")

@@ -116,6 +116,29 @@ def encode_prompt(
     return encode_pieces(tokenizer, _pieces(tokenizer, messages, {len(prompt)}, name)[:1]).ids
 
 
+def encode_continuation(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, continuation: str, max_length: int | None = None
+) -> Encoded:
+    """Encode plain text that goes on, as a base model reads it; the continuation alone is marked.
+
+    The two are encoded as one text, as they would be in training; white space at the end of the prompt belongs to the
+    continuation, as most tokenizers have it. Of a prompt that is too long the end is kept.
+
+    Raises:
+        InputError: The continuation has no token, or does not fit with one before it.
+    """
+    begin = prompt.rstrip()
+    start = len(tokenizer(begin).input_ids) if begin else 0
+    ids = list(tokenizer(prompt + continuation).input_ids)
+    # A tokenizer may put its BOS token even before nothing.
+    start = max(start, 1)
+    if len(ids) <= start or (max_length is not None and len(ids) - start >= max_length):
+        room = "" if max_length is None else f", and {max_length} fit"
+        raise InputError(f"a text of {len(ids)} tokens goes on after {start}: at least one has to follow{room}")
+    kept = slice(0 if max_length is None else max(0, len(ids) - max_length), None)
+    return Encoded(ids[kept], ([False] * start + [True] * (len(ids) - start))[kept])
+
+
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int | None = None) -> Encoded:
     """Encode plain text, cut at max_length; every token but the first is a target.
 
@@ -129,7 +152,12 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int |
 
 
 def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids of the tokens after which an answer is over: the template's end-of-turn token, and the EOS token."""
+    """Ids of the tokens after which an answer is over: the template's end-of-turn token, and the EOS token.
+
+    Of a tokenizer without a template, the EOS token alone.
+    """
+    if not tokenizer.chat_template and tokenizer.eos_token_id is not None:
+        return [tokenizer.eos_token_id]
     messages = [Message(role="user", content="?"), Message(role="assistant", content="!")]
     last = encode_pieces(tokenizer, _pieces(tokenizer, messages, {1}, "the chat template")).ids[-1]
     return sorted({last} | ({tokenizer.eos_token_id} - {None}))

@@ -12,13 +12,14 @@ import sys
 import warnings
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from letheon.console import Console
 from letheon.errors import GateError, InputError, LetheonError
 from letheon.methods import METHODS
+from letheon.suites.options import LM_EVAL, NAMES, Options, check_options
 
 app = typer.Typer(
     name="letheon",
@@ -301,14 +302,81 @@ def unlearn(
 
 
 @app.command()
-def evaluate(where: Where, overrides: Sets = None) -> None:
-    """Measure the model before and after, and a control: results.json. Exit code 1 if a gate fails."""
+def evaluate(
+    where: Annotated[
+        Path, typer.Argument(help="A recipe file or a run folder; with --suite, a model.", show_default=False)
+    ],
+    overrides: Sets = None,
+    suite: Annotated[
+        str | None,
+        typer.Option("--suite", metavar="NAME", help=f"Measure any model, without a run, by {', '.join(NAMES)}."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FOLDER", help="The suite's files; see docs/metrics.md.")
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option("--control", metavar="MODEL", help="A model that never saw what was to be forgotten."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Results of a suite.", show_default="results-SUITE.json"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=2, metavar="N", help="Read at most N rows of each file.")
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples", min=0, max=256, metavar="K", help="Answers drawn to a prompt, for leak@k.", show_default="8"
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Forget set of the suite tofu.", show_default="forget10")
+    ] = None,
+    judge: Annotated[
+        Path | None, typer.Option("--judge", metavar="RECIPE", help="Whose judges judge in the suite harm.")
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option("--tasks", metavar="NAMES", help="Tasks of the suite lm-eval, with commas between them."),
+    ] = None,
+    show_texts: Annotated[
+        bool, typer.Option("--show-texts", help="Write a suite's prompts and answers into its samples file.")
+    ] = False,
+) -> None:
+    """Measure before, after and a control: results.json, exit code 1 if a gate fails. Or any model by a suite."""
+    given: dict[str, object] = {"--data": data, "--control": control, "--output": output, "--limit": limit}
+    given |= {"--samples": samples, "--split": split, "--judge": judge, "--tasks": tasks, "--show-texts": show_texts}
+    check_options(suite, given)
+    if suite is None:
+        _evaluate_run(where, overrides or [])
+        return
+    if overrides:
+        raise InputError("--set changes a recipe, and a suite has none; leave it out")
+    output = output or Path(f"results-{suite}.json")
+    if suite == LM_EVAL:
+        from letheon.suites.lm_eval import run_tasks
+
+        named = [name.strip() for name in (tasks or "").split(",") if name.strip()]
+        run_tasks(str(where), named, output, limit, Console())
+        return
+    from letheon.suites.run import Plan, run_suite
+
+    chosen: dict[str, Any] = {
+        name: value for name, value in (("samples", samples), ("split", split)) if value is not None
+    }
+    options = Options(limit=limit, judge=judge, model=str(where), **chosen)
+    run_suite(Plan(suite, str(where), data or Path(), control, output, show_texts, options), Console())
+
+
+def _evaluate_run(where: Path, overrides: list[str]) -> None:
     from letheon import pipeline
     from letheon.records import Results
     from letheon.review.settle import settle
     from letheon.run import Run
 
-    opened, console = Run.open(where, overrides or []), Console()
+    opened, console = Run.open(where, overrides), Console()
     pipeline.prepare(opened)
     settle(opened, console.warn)
     pipeline.evaluate_stage(opened, console)

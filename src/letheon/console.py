@@ -117,14 +117,14 @@ class _PlainProgress:
             return
         self.last = now
         left = (now - self.counted) * (total - done) / done
-        self.console.say(f"{self.what}: {done}/{total} ({done / total:.0%}), about {_span(left)} left")
+        self.console.say(f"{self.what}: {done}/{total} ({done / total:.0%}), about {span(left)} left")
 
     def finish(self) -> None:
         """Say how long it took."""
-        self.console.say(f"{self.what}: done in {_span(self.console.clock() - self.start)}")
+        self.console.say(f"{self.what}: done in {span(self.console.clock() - self.start)}")
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """Seconds, or minutes and seconds from two minutes on."""
     if seconds < 120:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -331,7 +331,7 @@ def _each(
     first_line: dict[int, int] = {}
     empty = True
     try:
-        for line, row in _hub_rows(hub) if hub else _file_rows(path):
+        for line, row in _hub_rows(hub) if hub else file_rows(path):
             empty = False
             try:
                 record = _record(row, parse, f"{stem}-{line}")
@@ -367,8 +367,12 @@ def _raise(faults: Sequence[str]) -> None:
     raise InputError([*faults[:SHOWN_FAULTS], *([f"… and {more} more"] if more > 0 else [])])
 
 
-def _file_rows(path: Path) -> Rows:
-    """Rows of a local file."""
+def file_rows(path: Path) -> Rows:
+    """Rows of a local file, whatever is in them; see `Rows`.
+
+    Raises:
+        InputError: There is no such file, or it is not of a format that is read.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file" if not path.is_dir() else f"{path}: a folder; give a file")
     suffix = path.suffix.lower()

@@ -21,6 +21,7 @@ COSTS = {
     "api": "no judge behind a server (screen.api)",
     "quantize": "no adapters on a base in 4 bits (tuning.lora.quantize), no optimizers in 8",
     "ray": "no screening on a cluster ('letheon screen --engine ray')",
+    "lm-eval": "no tasks of lm-eval ('letheon evaluate --suite lm-eval')",
 }
 
 

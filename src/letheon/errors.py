@@ -15,6 +15,7 @@ EXTRAS = {
     "api": ("httpx2",),
     "quantize": ("bitsandbytes",),
     "ray": ("ray",),
+    "lm-eval": ("lm_eval",),
 }
 """The modules that each extra of the package brings."""
 

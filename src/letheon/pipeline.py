@@ -293,6 +293,7 @@ def _trial_in_words(trial: LayerTrial) -> Iterator[str]:
 def evaluate_stage(run: Run, console: Console) -> Headline:
     """Measure the model before and after, and the control; write metrics, verdict and `samples.jsonl`."""
     from letheon.evaluate import EvalSets, Evaluation, evaluate_model, headline
+    from letheon.evaluate.undesired import same_judge
     from letheon.screen.kept import kept_open
 
     recipe = run.recipe
@@ -341,6 +342,8 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
     _write_samples(run.samples_file, found, show_texts=recipe.show_texts)
     examples = _examples(sets, found, recipe.evaluate.examples, show_texts=recipe.show_texts)
     _update(run, "evaluate", cost, metrics=metrics, verdict=verdict, examples=examples)
+    if same := same_judge(found["after"].judges, {verdict.judge for verdict in run.stream_verdicts()}):
+        console.say(f"undesired_rate: {same}")
     console.say(f"forgotten: {verdict.forgotten}. {verdict.why}")
     run.finish("evaluate")
     return verdict

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from letheon.bench.compare import closeness, compared, harmonic
+from letheon.bench.compare import closeness, compared
 from letheon.bench.task import Goal, Task
 
 BEFORE = {"strength": 0.6, "rate": 0.9, "kept": 0.8, "general_loss": 2.0, "abstentions": 0.0, "world": 0.5}
@@ -98,10 +98,3 @@ def test_a_broken_model_has_no_score() -> None:
     assert math.isnan(found["utility"])
     assert math.isnan(found["score"])
     assert found["reached"] == 0
-
-
-def test_harmonic_mean() -> None:
-    assert harmonic([1, 1]) == 1
-    assert harmonic([0.5, 1]) == pytest.approx(2 / 3)
-    assert harmonic([0, 1]) == 0
-    assert math.isnan(harmonic([math.nan, 1]))

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from letheon.bench.abstention import Abstentions
 from letheon.bench.look import Part, look, mean, memorised, usual
 from letheon.bench.task import dialogue
 from letheon.evaluate import EvalSets, evaluate_model, greedy_answers
+from letheon.evaluate.abstention import Abstentions
 
 NAMES = {"Ann": "Rome", "Bob": "Oslo", "Cid": "Bern"}
 OLD = [dialogue(f"o{n}", f"Home of {name}?", f"In {NAMES[name]}").last_turn for n, name in enumerate(NAMES)]

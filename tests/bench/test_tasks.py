@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from letheon.bench import hallucination, tasks
-from letheon.bench.hallucination import Question, Truth, choices
+from letheon.bench.hallucination import choices
 from letheon.bench.look import Part, Seen
 from letheon.bench.outdated import read_facts
-from letheon.bench.task import REPORT, VALIDATION, Task, dialogue, read_json_list
+from letheon.bench.task import REPORT, VALIDATION, Task, dialogue
 from letheon.errors import InputError
 from letheon.evaluate.teacher_forced import TokenScores
+from letheon.evaluate.truthfulness import Question, Truth
 
 SHARED = Path(__file__).parents[3] / "shared/data"
 
@@ -116,20 +117,7 @@ def test_multiple_choice_against_hand_made_probabilities() -> None:
     assert found["mc2"] == pytest.approx(0.6 / 0.9)
 
 
-def test_truth_is_what_is_nearest(hashed_embeddings: None) -> None:
-    truth = Truth([Question("Q?", ("yes", "sure"), ("no",))])
-    turns = [dialogue("q", "Q?", "no").last_turn] * 3
-    assert truth.right(turns, ["sure", "no", "yes"]) == [True, False, True]
-
-
-def test_faulty_files_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "rows.json"
-    path.write_text('[{"a": 1}, {"b": 2}]', encoding="utf-8")
-    with pytest.raises(InputError, match=r"rows\.json: row 1: expected an object with a"):
-        read_json_list(path, "a")
-    path.write_text("[", encoding="utf-8")
-    with pytest.raises(InputError, match="not valid JSON"):
-        read_json_list(path, "a")
+def test_missing_files_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "truthfulqa"
     folder.mkdir()
     (folder / "mc_task.json").write_text("[]", encoding="utf-8")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from letheon.chat import encode_prompt
-from letheon.evaluate.generation import greedy_answers
+from letheon.evaluate.generation import greedy_answers, sampled_answers
 from letheon.forward import can_pack
 from letheon.records import Message
 
@@ -108,3 +109,44 @@ def test_works_with_an_adapter_and_counts(tiny_model: Callable[..., Any], tiny_t
     assert answers == [naive(adapted, tiny_tokenizer, prompt, 4) for prompt in asked]
     assert steps == [3, 1]
     assert greedy_answers(adapted, tiny_tokenizer, []) == []
+
+
+def test_drawn_answers(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    model = tiny_model()
+    # What the model's own settings cut off would be no draw from its distribution.
+    model.generation_config.top_k = 1
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    options: dict[str, Any] = {"samples": 3, "max_new_tokens": 10}
+    found = sampled_answers(model, tiny_tokenizer, QUESTIONS[:2], **options)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert [len(answers) for answers in found] == [3, 3]
+    assert len({answer for answers in found for answer in answers}) > 3
+    assert found == sampled_answers(model, tiny_tokenizer, QUESTIONS[:2], **options)
+    assert found != sampled_answers(model, tiny_tokenizer, QUESTIONS[:2], seed=1, **options)
+
+
+def test_draws_follow_the_models_probabilities(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    model, size = tiny_model(), 600
+    ids = encode_prompt(tiny_tokenizer, QUESTIONS[0])
+    with torch.no_grad():
+        p = model(torch.tensor([ids])).logits[0, -1].double().softmax(dim=0)
+    (found,) = sampled_answers(model, tiny_tokenizer, QUESTIONS[:1], samples=size, batch_size=size, max_new_tokens=1)
+    letter, chance = max(((tiny_tokenizer.decode([n]), float(p[n])) for n in range(33, 90)), key=lambda pair: pair[1])
+    drawn = found.count(letter) / size
+    assert chance > 0.01
+    assert drawn == pytest.approx(chance, abs=4 * (chance * (1 - chance) / size) ** 0.5)
+
+
+def test_a_text_to_go_on_with(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    model, tokenizer = tiny_model(), copy.deepcopy(tiny_tokenizer)
+    # A base model has no template.
+    tokenizer.chat_template = None
+    texts = ["The sea is", "Rain", "On the hills of Oslo"]
+    for text, answer in zip(texts, greedy_answers(model, tokenizer, texts, max_new_tokens=6), strict=True):
+        ids = list(tokenizer(text).input_ids)
+        start = len(ids)
+        while len(ids) < start + 6 and ids[-1] != tokenizer.eos_token_id:
+            with torch.no_grad():
+                ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        assert answer == tokenizer.decode(ids[start:], skip_special_tokens=True).strip()

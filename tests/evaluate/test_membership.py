@@ -1,11 +1,18 @@
 from __future__ import annotations
 
-import math
+import zlib
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
-from letheon.evaluate.membership import membership_auc, min_k, priv_leak
+from letheon.chat import Encoded, encode_text
+from letheon.evaluate.gradient_norm import gradient_norms
+from letheon.evaluate.membership import loss_score, min_k, min_k_plus_plus, reference_score, zlib_score
+from letheon.evaluate.teacher_forced import score_sequences
+
+TEXTS = ["The sea is wide.", "Rain falls on the roofs of Oslo, and on the hills.", "aaaaaaaaaaaaaaaa", "No."]
 
 
 def test_min_k_is_the_mean_of_the_least_likely() -> None:
@@ -16,24 +23,82 @@ def test_min_k_is_the_mean_of_the_least_likely() -> None:
     assert min_k(torch.tensor([-1.0, -2.0])) == -2.0
 
 
-def test_auc_against_counting_pairs() -> None:
-    members, others = [0.3, 0.1, 0.5, 0.2], [0.2, 0.0, 0.4]
-    pairs = [(m > o) + (m == o) / 2 for m in members for o in others]
-    assert membership_auc(members, others) == pytest.approx(sum(pairs) / len(pairs))
-    assert membership_auc(others, members) == pytest.approx(1 - sum(pairs) / len(pairs))
+def test_by_hand() -> None:
+    log_probs = torch.tensor([-1.0, -3.0])
+    assert loss_score(log_probs) == -2
+    assert zlib_score(log_probs, "abc") == pytest.approx(-2 / len(zlib.compress(b"abc")))
+    assert reference_score(log_probs, torch.tensor([-4.0, -4.0])) == 2
+    assert min_k_plus_plus(torch.tensor([0.5, -1.0, 2.0, 1.0, 0.0])) == pytest.approx(-0.5)
 
 
-def test_auc_at_its_limits() -> None:
-    assert membership_auc([2.0, 3.0], [0.0, 1.0]) == 1.0
-    assert membership_auc([0.0], [1.0]) == 0.0
-    assert membership_auc([1.0, 1.0], [1.0]) == 0.5
-    assert math.isnan(membership_auc([], [1.0]))
-    assert math.isnan(membership_auc([math.nan], [1.0]))
+def naive(model: Any, ids: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the tokens, and of all tokens in their places, by one plain pass."""
+    with torch.no_grad():
+        every = model(torch.tensor([ids])).logits[0, :-1].double().log_softmax(dim=1)
+    return every[range(len(ids) - 1), ids[1:]], every
 
 
-def test_priv_leak() -> None:
-    # The control itself; a model that remembers all; one that has forgotten more than the control.
-    assert priv_leak(0.4, 0.4) == 0
-    assert priv_leak(1.0, 0.4) == pytest.approx(-100)
-    assert priv_leak(0.1, 0.4) == pytest.approx(50)
-    assert math.isnan(priv_leak(0.5, 1.0))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_against_naive_transcriptions(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any, dtype: torch.dtype
+) -> None:
+    model, control = tiny_model().to(dtype), tiny_model(seed=1).to(dtype)
+    encoded = [encode_text(tiny_tokenizer, text) for text in TEXTS]
+    own = score_sequences(model, encoded, standardise=True)
+    reference = score_sequences(control, encoded)
+    close = {torch.float32: 1e-4, torch.bfloat16: 5e-2}[dtype]
+    for text, sequence, scores, other in zip(TEXTS, encoded, own, reference, strict=True):
+        assert scores.standardised is not None
+        said, every = naive(model, sequence.ids)
+        theirs, _ = naive(control, sequence.ids)
+        assert loss_score(scores.log_probs) == pytest.approx(float(said.mean()), rel=close)
+        assert zlib_score(scores.log_probs, text) == pytest.approx(
+            float(said.mean()) / len(zlib.compress(text.encode())), rel=close
+        )
+        wanted = float(said.mean() - theirs.mean())
+        assert reference_score(scores.log_probs, other.log_probs) == pytest.approx(wanted, abs=close)
+        k = max(1, int(0.4 * len(said)))
+        assert min_k(scores.log_probs) == pytest.approx(float(said.sort().values[:k].mean()), rel=close)
+        # By the definition: mean and deviation of log p(v) when v is drawn from p.
+        mu = torch.stack([sum(p.exp() * p for p in row) for row in every])  # type: ignore[arg-type]
+        square = torch.stack([sum(p.exp() * p * p for p in row) for row in every])  # type: ignore[arg-type]
+        deviations = (said - mu) / (square - mu**2).sqrt()
+        wanted = float(deviations.sort().values[:k].mean())
+        assert min_k_plus_plus(scores.standardised) == pytest.approx(wanted, abs=10 * close)
+
+
+def test_what_is_certain_tells_nothing(tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    # All tokens are equally likely: there is no deviation, and no token is out of the ordinary.
+    (scores,) = score_sequences(model, [Encoded([1, 2, 3], [False, True, True])], standardise=True)
+    assert scores.standardised is not None
+    assert scores.standardised.abs().max() < 1e-2
+    assert score_sequences(model, [Encoded([1, 2], [False, True])])[0].standardised is None
+
+
+def test_gradient_norms_against_backward(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    model, steps = tiny_model(), list[int]()
+    encoded = [encode_text(tiny_tokenizer, text) for text in TEXTS]
+    found = gradient_norms(model, encoded, progress=steps.append)
+    assert steps == [1] * len(TEXTS)
+    assert all(weight.grad is None for weight in model.parameters())
+    for sequence, score in zip(encoded, found, strict=True):
+        ids = torch.tensor([sequence.ids])
+        other = tiny_model()
+        other(ids, labels=ids).loss.backward()
+        norms = [weight.grad.norm() for weight in other.parameters()]
+        assert score == pytest.approx(-float(torch.stack(norms).mean()), rel=1e-3)
+
+
+def test_a_prompt_has_no_part_in_the_gradient(tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model()
+    masked, whole = (Encoded([5, 6, 7, 8], [False, *mask, True]) for mask in ([False, False], [True, True]))
+    one, other = gradient_norms(model, [masked, whole])
+    assert one != pytest.approx(other)
+
+
+def test_nothing_to_train(tiny_model: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="none of the model's weights is trainable"):
+        gradient_norms(tiny_model().requires_grad_(False), [Encoded([1, 2], [False, True])])

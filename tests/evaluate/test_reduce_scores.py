@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from letheon.evaluate.reduce import reduce_scores
+from letheon.evaluate.reduce import harmonic_mean, reduce_scores
 from letheon.records import Estimate, NotComputed
 
 
@@ -24,3 +24,10 @@ def test_what_has_no_mean() -> None:
     found = reduce_scores([1.0, math.nan, math.inf])
     assert isinstance(found, NotComputed)
     assert found.not_computed.startswith("2 of 3 scores are NaN or infinite")
+
+
+def test_harmonic_mean() -> None:
+    assert harmonic_mean([1, 1]) == 1
+    assert harmonic_mean([0.5, 1]) == pytest.approx(2 / 3)
+    assert harmonic_mean([0, 1]) == 0
+    assert math.isnan(harmonic_mean([math.nan, 1]))

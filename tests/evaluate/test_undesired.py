@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from letheon.evaluate.undesired import judge_answers
+from letheon.evaluate.undesired import judge_answers, same_judge
 from letheon.records import Dialogue, Message, Turn, Verdict
 
 
@@ -57,3 +57,10 @@ def test_the_judge_sees_the_answer_and_no_label() -> None:
 def test_a_judge_must_judge_all() -> None:
     with pytest.raises(ValueError, match="0 verdicts on 2 turns"):
         judge_answers(turns(), ["a", "b"], lambda given: [])
+
+
+def test_a_judge_that_selected_the_data_is_named() -> None:
+    assert same_judge(["guard:a@1", "embedding"], ["embedding", "labels"]).startswith(
+        "SAME JUDGE: embedding selected"
+    )
+    assert same_judge(["guard:a@1"], ["embedding"]) == ""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from letheon.bench.task import Goal, Metrics, Task
+from letheon.evaluate.reduce import harmonic_mean
 
 KEPT = 0.95
 """The share of the victim's utility, and of its kept answers' probability, that is asked."""
@@ -32,7 +33,7 @@ def compared(task: Task, own: Metrics, before: Metrics, control: Metrics) -> Met
     above = 0.0 if above <= 0 else above
     forgetting = closeness(task.goals, found, start, target)
     # Not min(1, share), which makes 1 of NaN.
-    utility = harmonic([1.0 if share > 1 else share for share in shares])
+    utility = harmonic_mean([1.0 if share > 1 else share for share in shares])
     met = all(goal.excess(found[goal.metric], target[goal.metric]) <= 0 for goal in task.goals)
     useful = utility >= KEPT and shares[0] >= KEPT and above <= ABSTENTIONS
     return found | {
@@ -40,7 +41,7 @@ def compared(task: Task, own: Metrics, before: Metrics, control: Metrics) -> Met
         "general_share": shares[1],
         "forgetting": forgetting,
         "utility": utility,
-        "score": harmonic([forgetting, utility, 1 - above]),
+        "score": harmonic_mean([forgetting, utility, 1 - above]),
         "goals_met": float(met),
         "reached": float(met and useful),
     }
@@ -68,10 +69,3 @@ def closeness(goals: Sequence[Goal], own: Mapping[str, float], before: Metrics, 
 def ratio(value: float, before: float) -> float:
     """What a metric is of what it was; NaN of nothing."""
     return value / before if before > 0 else math.nan
-
-
-def harmonic(values: Sequence[float]) -> float:
-    """Harmonic mean n / Σ 1/v of values in [0, 1]; 0 where one is 0, NaN where one is."""
-    if any(math.isnan(value) for value in values):
-        return math.nan
-    return len(values) / math.fsum(1 / value for value in values) if min(values) > 0 else 0.0

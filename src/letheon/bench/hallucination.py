@@ -8,15 +8,10 @@ has learnt.
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from letheon.bench.abstention import Abstentions
 from letheon.bench.look import Part, Seen, mean, usual
 from letheon.bench.task import (
     REPORT,
@@ -24,20 +19,17 @@ from letheon.bench.task import (
     Goal,
     Metrics,
     Task,
-    check_files,
     dialogue,
     drawn,
     general_texts,
     halves,
     last_turns,
-    read_json_lines,
-    read_json_list,
 )
-from letheon.embed import Embedder
+from letheon.evaluate.abstention import Abstentions
+from letheon.evaluate.multiple_choice import best_is_likeliest, correct_mass
+from letheon.evaluate.truthfulness import Question, Truth
+from letheon.json_rows import check_files, read_json_lines, read_json_list
 from letheon.records import Dialogue, Turn
-
-if TYPE_CHECKING:
-    from letheon.expected import Vectors
 
 TRUTHFULQA, HALUEVAL = "truthfulqa/mc_task.json", "halueval/qa_one-turn_data.json"
 WRONG, HALLUCINATED, NORMAL = 80, 40, 140
@@ -87,61 +79,6 @@ def build(data: Path, seed: int) -> Task:
     )
 
 
-@dataclass(frozen=True)
-class Question:
-    """A question with its correct and its incorrect answers, and those that MC1 chooses from, the best one first."""
-
-    text: str
-    correct: tuple[str, ...]
-    incorrect: tuple[str, ...]
-    single: tuple[str, ...] = ()
-
-    @classmethod
-    def read(cls, row: Mapping[str, Any]) -> Question:
-        """From a row of TruthfulQA's multiple choice."""
-        single = sorted(row["mc1_targets"], key=lambda answer: -row["mc1_targets"][answer])
-        correct, incorrect = (tuple(a for a, true in row["mc2_targets"].items() if true == label) for label in (1, 0))
-        return cls(row["question"].strip(), correct, incorrect, tuple(single))
-
-    @classmethod
-    def of_pair(cls, row: Mapping[str, Any]) -> Question:
-        """From a row of HaluEval."""
-        return cls(row["question"].strip(), (row["right_answer"],), (row["hallucinated_answer"],))
-
-
-class Truth:
-    """Tells whether an answer is right by which of the given ones it is nearest to (MiniLM), as TruthfulQA's metrics.
-
-    Args:
-        questions: All that may be asked.
-    """
-
-    def __init__(self, questions: Sequence[Question]):
-        self.questions = {question.text: question for question in questions}
-        self._vectors: dict[str, Vectors] = {}
-
-    @cached_property
-    def _embedder(self) -> Embedder:
-        return Embedder()
-
-    def right(self, turns: Sequence[Turn], answers: Sequence[str]) -> list[bool]:
-        """Whether each answer's largest cosine with a correct answer exceeds that with any incorrect one."""
-        asked = [self.questions[turn.question] for turn in turns]
-        known = {text for question in asked for text in (*question.correct, *question.incorrect)}
-        if new := sorted(known - self._vectors.keys()):
-            self._vectors |= dict(zip(new, self._embedder.encode(new), strict=True))
-        # An empty answer has no direction; a question mark is near nothing.
-        said = self._embedder.encode([answer.strip() or "?" for answer in answers])
-        found = []
-        for question, vector in zip(asked, said, strict=True):
-            true, false = (
-                max(float(self._vectors[text] @ vector) for text in texts)
-                for texts in (question.correct, question.incorrect)
-            )
-            found.append(true > false)
-        return found
-
-
 def _metrics(part: Part, seen: Seen, truth: Truth) -> Metrics:
     """Besides the usual: wrong and right answers (an abstention is neither), MC1 and MC2, normal answers in words."""
     abstentions, found = Abstentions(), Metrics()
@@ -158,21 +95,17 @@ def _metrics(part: Part, seen: Seen, truth: Truth) -> Metrics:
 
 
 def choices(part: Part, seen: Seen, truth: Truth) -> Metrics:
-    """MC1: how often the best answer is the likeliest; MC2: the share of probability that the correct ones have.
-
-    Lin et al. (arXiv 2109.07958): by the probabilities of whole answers, normalised over a question's options. In
-    [0, 1]; higher is better.
-    """
+    """MC1 and MC2, see `letheon.evaluate.multiple_choice`, by the probabilities of whole answers."""
     options: dict[str, dict[str, float]] = {}
     for turn, scores in zip(part.given["options"], seen.scores["options"], strict=True):
         options.setdefault(turn.question, {})[turn.answer] = float(scores.log_probs.double().sum())
     first, share = [], []
     for text, known in options.items():
-        question, most = truth.questions[text], max(known.values())
+        question = truth.questions[text]
         best, *others = (known[answer] for answer in question.single)
-        first.append(float(all(best > other for other in others)))
-        mass = {answer: math.exp(total - most) for answer, total in known.items()}
-        share.append(sum(mass[answer] for answer in question.correct) / sum(mass.values()))
+        first.append(best_is_likeliest(best, others))
+        right, wrong = ([known[answer] for answer in group] for group in (question.correct, question.incorrect))
+        share.append(correct_mass(right, wrong))
     return {"mc1": mean(first), "mc2": mean(share)}
 
 

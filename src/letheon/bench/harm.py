@@ -15,7 +15,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from letheon.bench.abstention import Abstentions
 from letheon.bench.look import Part, Seen, mean, usual
 from letheon.bench.task import (
     REPORT,
@@ -23,17 +22,16 @@ from letheon.bench.task import (
     Goal,
     Metrics,
     Task,
-    check_files,
     dialogue,
     drawn,
     general_texts,
     halves,
     last_turns,
-    read_json_lines,
-    read_json_list,
 )
 from letheon.errors import InputError
+from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.undesired import JudgeTurns, judge_answers
+from letheon.json_rows import check_files, read_json_lines, read_json_list
 from letheon.records import Dialogue, Turn
 from letheon.screen import judge_from
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-from letheon.bench.abstention import Abstentions
 from letheon.bench.look import Part, Seen, mean, usual
 from letheon.bench.task import (
     REPORT,
@@ -21,17 +20,19 @@ from letheon.bench.task import (
     Goal,
     Metrics,
     Task,
-    check_files,
     dialogue,
     drawn,
     general_texts,
     halves,
     last_turns,
-    read_json_lines,
 )
 from letheon.dialogues import Paraphrase
-from letheon.evaluate.membership import membership_auc, min_k, priv_leak
-from letheon.evaluate.memorisation import probability
+from letheon.evaluate.abstention import Abstentions
+from letheon.evaluate.auc import membership_auc, priv_leak
+from letheon.evaluate.membership import min_k
+from letheon.evaluate.multiple_choice import probability_among
+from letheon.evaluate.non_members import check_non_members
+from letheon.json_rows import check_files, read_json_lines
 from letheon.records import Dialogue, Turn
 
 RETAIN, LOGGED = 160, 5 / 8
@@ -70,6 +71,11 @@ def build(data: Path, seed: int, split: str = "forget01") -> Task:
         dialogue(f"f{n}", pair["question"], pair["answer"], label="forget", category="privacy")
         for n, pair in enumerate(forget)
     ]
+    check_non_members(
+        f"{folder}: what nobody is to learn",
+        [(pair["question"], pair["answer"]) for pair in unseen],
+        {"what the models learn": [(pair["question"], pair["answer"]) for pair in (*forget, *retain)]},
+    )
     logged = round(len(retain) * LOGGED)
     kept = [dialogue(f"n{n}", p["question"], p["answer"], label="normal") for n, p in enumerate(retain)]
     reworded = [dialogue(f"f{n}/p", pair["paraphrased_question"], pair["answer"]) for n, pair in enumerate(forget)]
@@ -126,9 +132,9 @@ def _metrics(seen: Seen, abstentions: Abstentions) -> Metrics:
     """Besides the usual: Min-K's AUC, and the share of probability that true answers have of all the options'."""
     members, others = ([min_k(one.log_probs) for one in seen.scores[name]] for name in ("old", "others"))
     true = seen.scores["true"]
-    options = [[one, *seen.scores[f"wrong{n}"]] for n, one in enumerate(true)]
-    known = [[probability(one.log_probs) for one in scores] for scores in options]
-    shares = [own / (own + sum(wrong)) for own, *wrong in known]
+    shares = [
+        probability_among(one.loss, [other.loss for other in seen.scores[f"wrong{n}"]]) for n, one in enumerate(true)
+    ]
     found = usual(seen, abstentions)
     return found | {"membership_auc": membership_auc(members, others), "world": mean(shares)}
 

@@ -6,14 +6,12 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from letheon.bench.abstention import Abstentions
-from letheon.chat import encode_text, encode_turn
-from letheon.evaluate.evaluate import known_beginning
-from letheon.evaluate.generation import greedy_answers
+from letheon.evaluate.abstention import Abstentions
+from letheon.evaluate.look import Plain, look_at
 from letheon.evaluate.memorisation import exact_memorization, extraction_strength, probability
-from letheon.evaluate.teacher_forced import TokenScores, score_sequences
+from letheon.evaluate.teacher_forced import TokenScores
 from letheon.evaluate.text import repetition
-from letheon.models import Model, Tokenizer, context_length
+from letheon.models import Model, Tokenizer
 from letheon.records import Turn
 
 TOGETHER = 64
@@ -62,22 +60,14 @@ def look(model: Model, tokenizer: Tokenizer, parts: Mapping[str, Part], *, answe
         parts: The parts, by name.
         answer_tokens: Length of the greedy answers.
     """
-    context = context_length(model)
     given = [(name, group, turn) for name, p in parts.items() for group, turns in p.given.items() for turn in turns]
     texts = [(name, text) for name, part in parts.items() for text in part.texts]
-    encoded = [encode_turn(tokenizer, turn, context) for _, _, turn in given]
-    encoded += [encode_text(tokenizer, text, context) for _, text in texts]
-    scored = score_sequences(model, encoded, batch_size=TOGETHER)
-    # What the model would say itself of an answer it has just been given need not be generated again.
-    known = {
-        turn: known_beginning(one, scores) for (_, _, turn), one, scores in zip(given, encoded, scored, strict=False)
-    }
     asked = [(name, group, turn) for name, p in parts.items() for group, turns in p.asked.items() for turn in turns]
-    answers = greedy_answers(
+    scored, answers = look_at(
         model,
         tokenizer,
-        [turn.prompt for _, _, turn in asked],
-        known=[known.get(turn, []) for _, _, turn in asked],
+        [*(turn for _, _, turn in given), *(Plain("", text) for _, text in texts)],
+        [turn for _, _, turn in asked],
         batch_size=TOGETHER,
         max_new_tokens=answer_tokens,
     )

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import yaml
 
-from letheon.bench.abstention import Abstentions
 from letheon.bench.look import Part, Seen, mean, usual
 from letheon.bench.task import REPORT, VALIDATION, Goal, Metrics, Task, dialogue, general_texts, halves, last_turns
 from letheon.dialogues import Paraphrase
+from letheon.evaluate.abstention import Abstentions
 from letheon.records import Dialogue, Turn
 
 HELD = ("old", "reworded")

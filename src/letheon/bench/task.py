@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, TypeVar
 
 from letheon.bench.look import Part, Seen
 from letheon.demo.fine_tune import Schooling
 from letheon.dialogues import Paraphrase
-from letheon.errors import InputError
 from letheon.records import Dialogue, Message, Turn
 
 T = TypeVar("T")
@@ -105,48 +102,3 @@ def general_texts() -> list[str]:
     """The paragraphs of plain text that come with the demo."""
     text = (files("letheon") / "demo" / "data" / "general.txt").read_text(encoding="utf-8")
     return [paragraph.strip() for paragraph in text.split("\n\n") if paragraph.strip()]
-
-
-def check_files(folder: Path, names: Sequence[str]) -> None:
-    """Look for the files that a task reads.
-
-    Raises:
-        InputError: Every one that is not there.
-    """
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise InputError([f"{folder / name}: no such file; name its folder with --data" for name in missing])
-
-
-def read_json_lines(path: Path, *fields: str) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file, each with the fields that are needed.
-
-    Raises:
-        InputError: A line is no such object.
-    """
-    rows = []
-    # Not splitlines(): it also splits at U+2028 and its like, which JSON allows inside strings.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if line.strip():
-            rows.append(_checked(_parsed(line, f"{path}:{number}"), fields, f"{path}:{number}"))
-    return rows
-
-
-def read_json_list(path: Path, *fields: str) -> list[dict[str, Any]]:
-    """The objects of a JSON file that holds a list of them; see `read_json_lines`."""
-    rows = _parsed(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: expected a list of objects")
-    return [_checked(row, fields, f"{path}: row {number}") for number, row in enumerate(rows)]
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        raise InputError(f"{where}: not valid JSON") from None
-
-
-def _checked(row: Any, fields: Sequence[str], where: str) -> dict[str, Any]:
-    if not isinstance(row, dict) or not set(fields) <= row.keys():
-        raise InputError(f"{where}: expected an object with {', '.join(fields)}")
-    return row

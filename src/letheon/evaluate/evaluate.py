@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from letheon.chat import Encoded, check_tokenizer, encode_text, encode_turn
-from letheon.evaluate.generation import greedy_answers
+from letheon.chat import check_tokenizer
+from letheon.evaluate.look import Plain, look_at
 from letheon.evaluate.memorisation import (
     exact_memorization,
     extraction_strength,
@@ -15,10 +15,10 @@ from letheon.evaluate.memorisation import (
     probability,
 )
 from letheon.evaluate.reduce import reduce_scores
-from letheon.evaluate.teacher_forced import TokenScores, score_sequences
+from letheon.evaluate.teacher_forced import TokenScores
 from letheon.evaluate.text import distinct_2, repetition, rouge_l
 from letheon.evaluate.undesired import JudgeTurns, judge_answers
-from letheon.models import Model, Tokenizer, context_length, in_eval_mode
+from letheon.models import Model, Tokenizer, in_eval_mode
 from letheon.records import Metric, ModelMetrics, NotComputed, Record, SetMetrics, Turn
 from letheon.split import spread
 
@@ -118,36 +118,27 @@ def evaluate_model(
     check_tokenizer(tokenizer)
     turns = {SampleKey(name, t.dialogue.id, t.index): t for name, ts in sets.turns().items() for t in ts}
     texts = {SampleKey("general", str(number), 0): text for number, text in enumerate(sets.general)}
-    # Every input is encoded, so that faults show, before the model works.
-    context = context_length(model)
-    encoded = {key: encode_turn(tokenizer, turn, context) for key, turn in turns.items()}
-    encoded |= {key: encode_text(tokenizer, text, context) for key, text in texts.items()}
+    given = turns | {key: Plain("", text) for key, text in texts.items()}
     asked = [key for key in turns if key.set in ("forget", "paraphrase")]
     asked += spread([key for key in turns if key not in asked], normal_answers)
-
     with in_eval_mode(model):
-        scored = score_sequences(
-            model,
-            list(encoded.values()),
-            batch_size=batch_size,
-            top_k=TOP_K if reference is None else 0,
-            reference=[reference.tokens.get(key) for key in encoded] if reference is not None else None,
-            progress=_counter(progress, "score", len(encoded)),
-        )
-        tokens = dict(zip(encoded, scored, strict=True))
-        written = greedy_answers(
+        scored, written = look_at(
             model,
             tokenizer,
-            [turns[key].prompt for key in asked],
-            known=[known_beginning(encoded[key], tokens[key]) for key in asked],
+            list(given.values()),
+            [turns[key] for key in asked],
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
-            progress=_counter(progress, "answer", len(asked)),
+            top_k=TOP_K if reference is None else 0,
+            reference=[reference.tokens.get(key) for key in given] if reference is not None else None,
+            scored=_counter(progress, "score", len(given)),
+            answered=_counter(progress, "answer", len(asked)),
         )
+    tokens = dict(zip(given, scored, strict=True))
     answers = dict(zip(asked, written, strict=True))
-    scores = {key: _teacher_forced(t) if key in turns else {"loss": t.loss} for key, t in tokens.items()}
+    scores = {key: given_scores(t) if key in turns else {"loss": t.loss} for key, t in tokens.items()}
     for key, answer in answers.items():
-        scores[key] |= _greedy(answer, turns[key].answer)
+        scores[key] |= written_scores(answer, turns[key].answer)
     judges: list[str] = []
     if judge is not None:
         undesired, judges = judge_answers([turns[key] for key in answers], list(answers.values()), judge)
@@ -159,8 +150,8 @@ def evaluate_model(
     return Evaluation(metrics, samples, answers, judges, tokens)
 
 
-def _teacher_forced(tokens: TokenScores) -> dict[str, float]:
-    """Scores of a given answer."""
+def given_scores(tokens: TokenScores) -> dict[str, float]:
+    """Scores of a given answer, by `TEACHER_FORCED`; and KL where there is a reference."""
     scores = {
         "probability": probability(tokens.log_probs),
         "loss": tokens.loss,
@@ -171,14 +162,8 @@ def _teacher_forced(tokens: TokenScores) -> dict[str, float]:
     return scores if tokens.kl is None else scores | {"kl": float(tokens.kl.double().mean())}
 
 
-def known_beginning(encoded: Encoded, tokens: TokenScores) -> list[int]:
-    """The beginning of the given answer that the model would write itself, up to the first token it would not."""
-    answer = [token for token, counts in zip(encoded.ids, encoded.answer_mask, strict=True) if counts]
-    return answer[: int(tokens.matches.int().cumprod(0).sum())]
-
-
-def _greedy(answer: str, reference: str) -> dict[str, float]:
-    """Scores of a greedy answer."""
+def written_scores(answer: str, reference: str) -> dict[str, float]:
+    """Scores of an answer that a model has written, by `GREEDY`."""
     recall, f1 = rouge_l(answer, reference)
     return {
         "rouge_l": recall,

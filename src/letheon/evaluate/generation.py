@@ -1,11 +1,11 @@
-"""Greedy answers, generated once and read by every metric of texts."""
+"""Answers of a model, generated once and read by every metric of texts: the greedy one, or several that are drawn."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,13 +16,14 @@ from letheon.forward import can_pack, collate
 from letheon.models import Model, Tokenizer
 from letheon.records import Message
 
+Prompt = str | Sequence[Message]
+"""Messages for the assistant to answer; or a text to go on with, as a base model does."""
+
 SHORTEST = 8
 """Tokens that prompts have to share for that to be used."""
 
 
-def greedy_answers(
-    model: Model, tokenizer: Tokenizer, prompts: Sequence[Sequence[Message]], **options: Any
-) -> list[str]:
+def greedy_answers(model: Model, tokenizer: Tokenizer, prompts: Sequence[Prompt], **options: Any) -> list[str]:
     """Answer every prompt in text; everything is handed to `greedy_tokens`.
 
     Returns:
@@ -33,11 +34,35 @@ def greedy_answers(
     return [str(tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in answers]
 
 
-@torch.inference_mode()
+def sampled_answers(
+    model: Model, tokenizer: Tokenizer, prompts: Sequence[Prompt], *, samples: int, seed: int = 0, **options: Any
+) -> list[list[str]]:
+    """Draw answers to every prompt from the model's own distribution, at temperature 1; in text.
+
+    Args:
+        model: A causal language model in eval mode, plain or with an adapter.
+        tokenizer: Its tokenizer.
+        prompts: P prompts.
+        samples: Answers to each.
+        seed: Of the draws; with another batch size they are other ones. The global random state is left alone.
+        options: As of `greedy_tokens`, but for what is known.
+
+    Returns:
+        P lists of answers, as of `greedy_answers`.
+    """
+    repeated = [prompt for prompt in prompts for _ in range(samples)]
+    devices = [model.device] if model.device.type != "cpu" else []
+    with torch.random.fork_rng(devices=devices, device_type=devices[0].type if devices else "cuda"):
+        torch.manual_seed(seed)
+        rows = _generate(model, tokenizer, repeated, {"do_sample": True, "temperature": 1.0, "top_k": 0}, **options)
+    texts = [str(tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in rows]
+    return [texts[start : start + samples] for start in range(0, len(texts), samples)]
+
+
 def greedy_tokens(
     model: Model,
     tokenizer: Tokenizer,
-    prompts: Sequence[Sequence[Message]],
+    prompts: Sequence[Prompt],
     *,
     known: Sequence[Sequence[int]] | None = None,
     batch_size: int = 16,
@@ -48,8 +73,8 @@ def greedy_tokens(
 
     Args:
         model: A causal language model in eval mode, plain or with an adapter.
-        tokenizer: Its tokenizer, with a chat template.
-        prompts: P lists of messages, each to be answered by the assistant.
+        tokenizer: Its tokenizer, with a chat template if there are messages to answer.
+        prompts: P prompts.
         known: P beginnings of the answers in token ids, each token the model's own likeliest as a pass over a given
             answer has shown; they need not be generated again, and an answer known to its end costs nothing.
         batch_size: Prompts answered at once.
@@ -59,24 +84,49 @@ def greedy_tokens(
     Returns:
         P answers in the order of the prompts, each with the token that ends its turn, if it came to that.
     """
+    return _generate(
+        model,
+        tokenizer,
+        prompts,
+        {"do_sample": False},
+        known=known,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        progress=progress,
+    )
+
+
+@torch.inference_mode()
+def _generate(
+    model: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    choice: Mapping[str, Any],
+    *,
+    known: Sequence[Sequence[int]] | None = None,
+    batch_size: int = 16,
+    max_new_tokens: int = 48,
+    progress: Callable[[int], None] | None = None,
+) -> list[list[int]]:
+    """Answers by prompts of like length together, with a cache; `choice` says how each token is chosen."""
     from transformers import GenerationConfig
 
     ends = end_of_turn_ids(tokenizer)
     # The model's own generation config may penalise repetition, which would hide it.
     config = GenerationConfig(
-        do_sample=False,
         num_beams=1,
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
         eos_token_id=ends,
         pad_token_id=ends[0],
         use_cache=True,
+        **choice,
     )
     answers = [list(tokens[:max_new_tokens]) for tokens in known] if known is not None else [[] for _ in prompts]
     open_ = [n for n, ids in enumerate(answers) if len(ids) < max_new_tokens and not (ids and ids[-1] in ends)]
     if progress is not None and len(open_) < len(prompts):
         progress(len(prompts) - len(open_))
-    begun = {number: encode_prompt(tokenizer, prompts[number]) + answers[number] for number in open_}
+    begun = {number: encode_either(tokenizer, prompts[number]) + answers[number] for number in open_}
     order = sorted(open_, key=lambda number: -len(begun[number]))
     beginning = _Beginning(model, list(begun.values()))
     for start in range(0, len(order), batch_size):
@@ -93,6 +143,11 @@ def greedy_tokens(
         if progress is not None:
             progress(len(numbers))
     return [_until(tokens, ends) for tokens in answers]
+
+
+def encode_either(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
+    """Token ids after which the model answers, or goes on."""
+    return list(tokenizer(prompt).input_ids) if isinstance(prompt, str) else encode_prompt(tokenizer, prompt)
 
 
 class _Beginning:

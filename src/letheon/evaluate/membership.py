@@ -1,50 +1,68 @@
-"""Can it be told from a model's probabilities what it was trained on, and what it was made to forget?"""
+"""Scores by which a text is taken for a member of what a model was trained on; higher always speaks for membership.
+
+Each is of one answer or text, from its L tokens' log-probabilities. `letheon.evaluate.auc` says how well they tell
+what had to be forgotten from what was never seen, `letheon.evaluate.gradient_norm` has the one that needs a gradient.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import zlib
 
-import torch
 from torch import Tensor
 
+SHARE = 0.4
+"""Of the tokens, for Min-K% and Min-K%++: what open-unlearning and MUSE take."""
 
-def min_k(log_probs: Tensor, share: float = 0.4) -> float:
-    """Min-K%: mean log-probability of the least likely tokens of a text; higher speaks for membership.
+
+def loss_score(log_probs: Tensor) -> float:
+    """LOSS: mean_t log p(y_t), in (−∞, 0]. Yeom et al. (arXiv 1709.01604)."""
+    return float(log_probs.double().mean())
+
+
+def zlib_score(log_probs: Tensor, text: str) -> float:
+    """zlib: mean_t log p(y_t) / bytes of the compressed text, in (−∞, 0]: a text may be likely for being simple.
+
+    Carlini et al. (arXiv 2012.07805), §5.2; open-unlearning, `zlib`, with its sign turned.
+
+    Args:
+        log_probs: (L,) of its tokens.
+        text: The text they spell.
+    """
+    return loss_score(log_probs) / len(zlib.compress(text.encode("utf-8")))
+
+
+def reference_score(log_probs: Tensor, reference: Tensor) -> float:
+    """Reference: mean_t log p(y_t) − mean_t log p_ref(y_t): what another model finds likely as well tells nothing.
+
+    Carlini et al. (arXiv 2012.07805), §5.2; open-unlearning, `reference`, with its sign turned.
+
+    Args:
+        log_probs: (L,) of its tokens.
+        reference: The same of a model that never saw the text: the control.
+    """
+    return loss_score(log_probs) - loss_score(reference)
+
+
+def min_k(log_probs: Tensor, share: float = SHARE) -> float:
+    """Min-K%: mean log-probability of the least likely tokens of a text, in (−∞, 0].
 
     Shi et al. (arXiv 2310.16789), there with 20%; open-unlearning takes 40%.
 
     Args:
         log_probs: (L,) of its tokens.
         share: K, in (0, 1]; at least one token is taken.
-
-    Returns:
-        In (−∞, 0].
     """
     taken = max(1, int(share * len(log_probs)))
     return float(log_probs.double().topk(taken, largest=False).values.mean())
 
 
-def membership_auc(members: Sequence[float], others: Sequence[float]) -> float:
-    """P(a member's score > another's) + ½ P(equal), in [0, 1]; ½ tells nothing, 1 gives membership away.
+def min_k_plus_plus(standardised: Tensor, share: float = SHARE) -> float:
+    """Min-K%++: as Min-K%, of (log p(y_t) − μ_t) / σ_t, with mean and deviation of log p(v) over v ~ p at that place.
 
-    NaN where either is empty or a score is not finite.
-    """
-    scores = (*members, *others)
-    if not members or not others or not all(map(math.isfinite, scores)):
-        return math.nan
-    apart = torch.tensor(members, dtype=torch.float64)[:, None] - torch.tensor(others, dtype=torch.float64)[None]
-    return float(((apart > 0).double() + (apart == 0).double() / 2).mean())
-
-
-def priv_leak(auc: float, control: float) -> float:
-    """100 · ((1 − AUC) − (1 − AUC_control)) / (1 − AUC_control), in percent; 0 is the control's level.
-
-    Below 0 the texts can still be told as members, down to −100; above 0 as what was made to be forgotten. Shi et
-    al., MUSE (arXiv 2407.06460), §3.2. NaN where the control's AUC is 1.
+    Zhang et al. (arXiv 2404.02936): what counts is how likely a token is beside the others that might stand there.
 
     Args:
-        auc: Of the model, `membership_auc` of what it had to forget against texts that it never saw.
-        control: Of a model that saw neither.
+        standardised: (L,) of its tokens; see `TokenScores`.
+        share: K, in (0, 1]; at least one token is taken.
     """
-    return 100 * (control - auc) / (1 - control) if control < 1 else math.nan
+    return min_k(standardised, share)

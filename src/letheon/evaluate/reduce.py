@@ -1,4 +1,4 @@
-"""From per-sample scores to a mean that says how sure it is."""
+"""From per-sample scores to a mean that says how sure it is, and the mean that lets no part pay for another."""
 
 from __future__ import annotations
 
@@ -22,3 +22,10 @@ def reduce_scores(scores: Sequence[float]) -> Metric:
     mean = math.fsum(scores) / n
     spread = math.fsum((score - mean) ** 2 for score in scores)
     return Estimate(mean=mean, stderr=math.sqrt(spread / (n - 1) / n) if n > 1 else None, n=n)
+
+
+def harmonic_mean(values: Sequence[float]) -> float:
+    """Harmonic mean n / Σ 1/v of values in [0, 1]; 0 where one is 0, NaN where one is."""
+    if any(math.isnan(value) for value in values):
+        return math.nan
+    return len(values) / math.fsum(1 / value for value in values) if min(values) > 0 else 0.0

@@ -24,6 +24,7 @@ class TokenScores:
         top_ids: (L, k) the likeliest tokens, where they were asked for.
         top_log_probs: (L, k) and their log-probabilities.
         kl: (L,) KL(p_before ‖ p) a token, where a reference was given.
+        standardised: (L,) (log p(y_t) − μ) / σ, with mean and deviation of log p(v), v ~ p, where it was asked for.
     """
 
     log_probs: Tensor
@@ -31,6 +32,7 @@ class TokenScores:
     top_ids: Tensor | None = None
     top_log_probs: Tensor | None = None
     kl: Tensor | None = None
+    standardised: Tensor | None = None
 
     @property
     def loss(self) -> float:
@@ -50,6 +52,7 @@ def score_sequences(
     *,
     batch_size: int = 16,
     top_k: int = 0,
+    standardise: bool = False,
     reference: Sequence[TokenScores | None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[TokenScores]:
@@ -63,6 +66,7 @@ def score_sequences(
         sequences: S sequences.
         batch_size: Most sequences at once.
         top_k: How many of the likeliest tokens to keep, for a later call's reference; 0: none.
+        standardise: Whether to set tokens against what else might stand in their places, for Min-K%++.
         reference: Another model's scores of the same sequences with top_k; None for those that have none.
         progress: Called with the number of sequences done by each batch.
 
@@ -77,13 +81,15 @@ def score_sequences(
             # A sequence at a time: float32 copies of a whole batch's logits would double the peak memory.
             here = row == place
             known = reference[number] if reference is not None else None
-            scores[number] = _score(logits[here].float(), targets[here], top_k, known)
+            scores[number] = _score(logits[here].float(), targets[here], top_k, known, standardise)
         if progress is not None:
             progress(len(numbers))
     return [scores[number] for number in range(len(sequences))]
 
 
-def _score(logits: Tensor, targets: Tensor, top_k: int, reference: TokenScores | None) -> TokenScores:
+def _score(
+    logits: Tensor, targets: Tensor, top_k: int, reference: TokenScores | None, standardise: bool
+) -> TokenScores:
     """Score one sequence from its (L, V) logits."""
     normaliser = logits.logsumexp(dim=1)
     log_probs = logits.gather(1, targets[:, None])[:, 0] - normaliser
@@ -94,4 +100,15 @@ def _score(logits: Tensor, targets: Tensor, top_k: int, reference: TokenScores |
     if reference is not None and reference.top_ids is not None and reference.top_log_probs is not None:
         before = reference.top_ids.to(logits.device), reference.top_log_probs.to(logits.device)
         kl = top_k_kl(logits, *before).cpu()
-    return TokenScores(log_probs.cpu(), (logits.argmax(dim=1) == targets).cpu(), top_ids, top_log_probs, kl)
+    matches = (logits.argmax(dim=1) == targets).cpu()
+    standardised = _standardise(logits - normaliser[:, None], log_probs).cpu() if standardise else None
+    return TokenScores(log_probs.cpu(), matches, top_ids, top_log_probs, kl, standardised)
+
+
+def _standardise(every: Tensor, log_probs: Tensor) -> Tensor:
+    """(L,) how many deviations the targets' log-probabilities are above the mean of (L, V) all, weighted by p."""
+    weights = every.exp()
+    mean = (weights * every).sum(dim=1)
+    variance = (weights * (every - mean[:, None]) ** 2).sum(dim=1)
+    # Where all tokens are alike, or one has all the probability, what is left is rounding.
+    return (log_probs - mean) / variance.clamp(min=1e-8).sqrt()

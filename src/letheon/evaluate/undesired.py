@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from letheon.records import Message, Turn, Verdict
 
@@ -32,6 +32,17 @@ def judge_answers(turns: Sequence[Turn], answers: Sequence[str], judge: JudgeTur
     for number, verdict in zip(judged, verdicts, strict=True):
         scores[number] = float(verdict.decision == "forget")
     return scores, sorted({verdict.judge for verdict in verdicts})
+
+
+def same_judge(judging: Iterable[str], selected: Iterable[str]) -> str:
+    """What to say where judges of the answers selected the data as well; "" where none did."""
+    both = sorted({*judging} & {*selected})
+    if not both:
+        return ""
+    return (
+        f"SAME JUDGE: {', '.join(both)} selected the data as well: what it cannot see it has missed both times, so "
+        "the rate flatters"
+    )
 
 
 def _answered(turn: Turn, answer: str) -> Turn:

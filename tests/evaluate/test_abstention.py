@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from letheon.bench.abstention import Abstentions
+from letheon.evaluate.abstention import Abstentions
 from letheon.expected import read_safe_replies
 
 

@@ -1,0 +1,108 @@
+"""How well two groups of scores are told apart: AUC, its interval, and what it is beside a control's (PrivLeak)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from letheon.records import Interval, NotComputed
+
+Floats = NDArray[np.float64]
+Z = 1.959964
+"""Of the middle 95%."""
+COVERAGE = 0.95
+
+
+def membership_auc(members: Sequence[float], others: Sequence[float]) -> float:
+    """P(a member's score > another's) + ½ P(equal), in [0, 1]; ½ tells nothing, 1 gives membership away.
+
+    NaN where either is empty or a score is not finite.
+    """
+    if _unfit(members, others, fewest=1):
+        return math.nan
+    return float(_placements(members, others)[0].mean())
+
+
+def auc_interval(members: Sequence[float], others: Sequence[float]) -> Interval | NotComputed:
+    """`membership_auc` with its 95% interval by DeLong's variance (DeLong et al., 1988), on the scale of log-odds.
+
+    The variance is S₁₀/M + S₀₁/N, of the shares of others under each member and of members over each other: no
+    distribution of the scores is supposed, and nothing is drawn. The log-odds keep the interval inside [0, 1]. Where
+    the groups lie wholly apart, the variance is 0; the interval then is the exact binomial one of min(M, N) pairs
+    that share no text, all of which were told apart.
+
+    Args:
+        members: Scores of M ≥ 2 texts; higher speaks for membership.
+        others: Scores of N ≥ 2 texts that were never trained on.
+    """
+    if why := _unfit(members, others):
+        return NotComputed(not_computed=why)
+    over, under = _placements(members, others)
+    auc = float(over.mean())
+    if auc in (0.0, 1.0):
+        reach = ((1 - COVERAGE) / 2) ** (1 / min(len(members), len(others)))
+        return Interval(estimate=auc, low=reach if auc else 0.0, high=1.0 if auc else 1 - reach)
+    variance = over.var(ddof=1) / len(over) + under.var(ddof=1) / len(under)
+    half = Z * math.sqrt(variance) / (auc * (1 - auc))
+    odds = math.log(auc / (1 - auc))
+    return Interval(estimate=auc, low=_logistic(odds - half), high=_logistic(odds + half))
+
+
+def priv_leak(auc: float, control: float) -> float:
+    """100 · ((1 − AUC) − (1 − AUC_control)) / (1 − AUC_control), in percent; 0 is the control's level.
+
+    Below 0 the texts can still be told as members, down to −100; above 0 as what was made to be forgotten. Shi et
+    al., MUSE (arXiv 2407.06460), §3.2. NaN where the control's AUC is 1.
+
+    Args:
+        auc: Of the model, `membership_auc` of what it had to forget against texts that it never saw.
+        control: Of a model that saw neither.
+    """
+    return 100 * (control - auc) / (1 - control) if control < 1 else math.nan
+
+
+def priv_leak_interval(
+    own: tuple[Sequence[float], Sequence[float]], control: tuple[Sequence[float], Sequence[float]]
+) -> Interval | NotComputed:
+    """`priv_leak` with its 95% interval: the delta method on DeLong's covariance of the two AUCs.
+
+    Both models score the same texts, so their errors go together, and partly cancel. Near an AUC of 0 or 1 the
+    interval is too narrow.
+
+    Args:
+        own: The model's scores of members and of others.
+        control: The control's scores of the same texts, in the same order.
+    """
+    if why := _unfit(*own) or _unfit(*control):
+        return NotComputed(not_computed=why)
+    ours, theirs = _placements(*own), _placements(*control)
+    auc, floor = float(ours[0].mean()), float(theirs[0].mean())
+    if floor >= 1:
+        return NotComputed(not_computed="the control tells the two apart without fail, though it never saw them")
+    covariance = sum(np.cov(mine, its) / len(mine) for mine, its in zip(ours, theirs, strict=True))
+    slopes = np.array([-100 / (1 - floor), 100 * (1 - auc) / (1 - floor) ** 2])
+    half = Z * math.sqrt(max(0.0, float(slopes @ covariance @ slopes)))
+    value = priv_leak(auc, floor)
+    return Interval(estimate=value, low=value - half, high=value + half)
+
+
+def _placements(members: Sequence[float], others: Sequence[float]) -> tuple[Floats, Floats]:
+    """Of each member the share of others below it, and of each other the share of members above; halves for ties."""
+    apart = np.subtract.outer(np.asarray(members, np.float64), np.asarray(others, np.float64))
+    wins = (apart > 0) + (apart == 0) / 2
+    return wins.mean(axis=1), wins.mean(axis=0)
+
+
+def _unfit(members: Sequence[float], others: Sequence[float], fewest: int = 2) -> str:
+    """Why there is no AUC; "" where there is one."""
+    if len(members) < fewest or len(others) < fewest:
+        return f"{len(members)} members and {len(others)} others: at least {fewest} of each are needed"
+    broken = sum(not math.isfinite(score) for score in (*members, *others))
+    return f"{broken} scores are NaN or infinite: the model is broken" if broken else ""
+
+
+def _logistic(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value > -700 else 0.0

@@ -1,0 +1,117 @@
+"""Leak: does the model still say what it was to forget? On your own dialogues, in any shape that Letheon reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from letheon.dialogues import read_dialogues, read_paraphrases
+from letheon.errors import InputError
+from letheon.evaluate.abstention import Abstentions
+from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
+from letheon.evaluate.look import Plain
+from letheon.evaluate.non_members import check_non_members
+from letheon.records import Turn
+from letheon.run import Run
+from letheon.screen.privacy import find_names, source_of
+from letheon.suites.options import Options
+from letheon.suites.parts import MEMBERSHIP, add_draws, add_membership, answered, thinned
+from letheon.suites.suite import Findings, Seen, Suite
+
+FORGET, PARAPHRASES, NORMAL, HOLDOUT = "forget.jsonl", "paraphrases.jsonl", "normal.jsonl", "holdout.jsonl"
+GENERAL = "general.txt"
+
+
+def read(folder: Path, options: Options) -> Suite:
+    """Read `forget.jsonl`; and paraphrases, normal dialogues, non-members and plain text where they are there.
+
+    Raises:
+        InputError: A file is missing or faulty, or non-members were trained on.
+    """
+    if not (folder / FORGET).is_file():
+        raise InputError(f"{folder / FORGET}: no such file; it holds the dialogues that were to be forgotten")
+    files = [folder / name for name in (FORGET, PARAPHRASES, NORMAL, HOLDOUT, GENERAL) if (folder / name).is_file()]
+    every = {
+        name: [one.last_turn for one in read_dialogues(folder / name)]
+        for name in (FORGET, NORMAL, HOLDOUT)
+        if folder / name in files
+    }
+    reworded = (
+        _reworded(folder, {turn.dialogue.id for turn in every[FORGET]}) if folder / PARAPHRASES in files else []
+    )
+    if HOLDOUT in every:
+        trained = {name: _pairs(turns) for name, turns in every.items() if name != HOLDOUT} | _log_of(options.model)
+        check_non_members(str(folder / HOLDOUT), _pairs(every[HOLDOUT]), trained)
+    sets = {name.removesuffix(".jsonl"): thinned(turns, options.limit) for name, turns in every.items()}
+    sets["paraphrase"] = thinned(reworded, options.limit)
+    texts = _paragraphs(folder / GENERAL) if folder / GENERAL in files else []
+    general = [Plain("", text) for text in thinned(texts, options.limit)]
+    asked = {name: sets[name] for name in ("forget", "paraphrase", "normal") if sets.get(name)}
+    given = {name: turns for name, turns in sets.items() if turns} | ({"general": general} if general else {})
+    spans = {name: personal_spans(_pairs(sets[name]), find_names()) for name in ("forget", "paraphrase")}
+
+    def measure(seen: Seen, control: Seen | str) -> Findings:
+        findings, abstentions = Findings(), Abstentions()
+        for name, turns in asked.items():
+            answers = seen.answers[name]
+            findings.add(name, answered(seen.scores[name], answers, turns))
+            if name in spans:
+                rows = [
+                    {"leaked_spans": leaked_spans(answer, own)} if own else {}
+                    for answer, own in zip(answers, spans[name], strict=True)
+                ]
+                findings.add(name, rows, {"leaked_spans": "no identifier or name was found in the answers"})
+            else:
+                findings.add(name, [{"abstentions": float(abstentions.is_one(answer))} for answer in answers])
+        add_draws(findings, "forget", seen, sets["forget"], options.samples)
+        if general:
+            findings.add("general", [{"loss": tokens.loss} for tokens in seen.scores["general"]])
+        for name, file in (("paraphrase", PARAPHRASES), ("normal", NORMAL), ("general", GENERAL)):
+            if name not in given:
+                findings.lacks(name, ["loss"], f"there is nothing in {file}, or no such file")
+        if "holdout" in given:
+            members = ("forget", "holdout")
+            add_membership(findings, seen, control, members, [sets[name] for name in members])
+        else:
+            findings.lacks("membership", MEMBERSHIP, f"there is no {HOLDOUT}: dialogues that were never trained on")
+        return findings
+
+    return Suite(
+        files=files,
+        measure=measure,
+        given=given,
+        asked=asked,
+        drawn=["forget"] if options.samples else [],
+        members=("forget", "holdout") if "holdout" in given else None,
+        notes=[f"leaked spans: identifiers by patterns, names by {source_of('auto')}"],
+    )
+
+
+def _reworded(folder: Path, known: set[str]) -> list[Turn]:
+    """The reworded questions that no stop rule has seen."""
+    rows = read_paraphrases(folder / PARAPHRASES)
+    if strange := [row.of for row in rows if row.of not in known]:
+        raise InputError(
+            f"{folder / PARAPHRASES}: of: {strange[0]!r} is the id of no dialogue in {FORGET}"
+            + (f", and {len(strange) - 1} more" if len(strange) > 1 else "")
+        )
+    return [row.dialogue.last_turn for row in rows if row.split == "test"]
+
+
+def _log_of(model: str) -> dict[str, list[tuple[str, str]]]:
+    """The log of the run that a model lies in, where it is still there."""
+    folder = Path(model).parent
+    if not (folder / "recipe.yaml").is_file():
+        return {}
+    run = Run.open(folder)
+    log = run.recipe.data.dialogues
+    return {str(log): [p for one in run.log() for p in _pairs(list(one.turns()))]} if log.is_file() else {}
+
+
+def _pairs(turns: Sequence[Turn]) -> list[tuple[str, str]]:
+    return [(turn.question, turn.answer) for turn in turns]
+
+
+def _paragraphs(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    return [paragraph.strip() for paragraph in text.split("\n\n") if paragraph.strip()]

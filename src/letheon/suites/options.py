@@ -1,0 +1,68 @@
+"""What one may say of a suite on the command line; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from letheon.errors import InputError
+
+LM_EVAL = "lm-eval"
+OURS = ("leak", "harm", "hallucination", "tofu", "muse", "wmdp")
+NAMES = (*OURS, LM_EVAL)
+OF = {
+    "--data": OURS,
+    "--control": OURS,
+    "--show-texts": OURS,
+    "--samples": ("leak", "tofu"),
+    "--split": ("tofu",),
+    "--judge": ("harm",),
+    "--tasks": (LM_EVAL,),
+    "--output": NAMES,
+    "--limit": NAMES,
+}
+"""Which suites heed an option."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a suite is read.
+
+    Attributes:
+        limit: Most rows of each file, evenly spaced; None: all.
+        samples: Answers drawn to a prompt, for leak@k; 0: none.
+        split: TOFU's forget set.
+        judge: A recipe or a run folder whose judges judge answers.
+        model: The model's folder or hub id, to know which judge selected its data.
+    """
+
+    limit: int | None = None
+    samples: int = 8
+    split: str = "forget10"
+    judge: Path | None = None
+    model: str = ""
+
+
+def check_options(suite: str | None, given: Mapping[str, object]) -> None:
+    """Refuse options that would be passed over.
+
+    Args:
+        suite: Its name; None: a run is evaluated.
+        given: Option → what was given, or None.
+
+    Raises:
+        InputError: A suite of no name; each option that is of another suite, or of none that was named; `--data`
+            where it is needed.
+    """
+    if suite is not None and suite not in NAMES:
+        raise InputError(f"--suite {suite}: known suites: {', '.join(NAMES)}")
+    faults = []
+    for option, value in given.items():
+        if value is not None and value is not False and suite not in OF[option]:
+            which = f"of the suite{'s' * (len(OF[option]) > 1)} {', '.join(OF[option])}"
+            faults.append(f"{option}: {which}; " + ("name one with --suite" if suite is None else "leave it out"))
+    if suite in OURS and given.get("--data") is None:
+        faults.append(f"--suite {suite} needs --data FOLDER, which holds its files; see docs/metrics.md")
+    if faults:
+        raise InputError(faults)

@@ -1,0 +1,160 @@
+"""Run a suite: read its files, examine the model and the control, write what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from letheon.chat import check_tokenizer
+from letheon.console import Console, span
+from letheon.errors import InputError
+from letheon.measure import Measured, release_memory
+from letheon.models import (
+    Tokenizer,
+    check_model,
+    context_length,
+    fingerprint,
+    load_config,
+    load_model,
+    load_tokenizer,
+    model_hash,
+)
+from letheon.records import Turn, write_text
+from letheon.screen.kept import kept_open
+from letheon.suites import hallucination, harm, leak, muse, tofu, wmdp
+from letheon.suites.examine import check_fits, examine
+from letheon.suites.options import Options
+from letheon.suites.parts import PROBED
+from letheon.suites.results import CONTROL, OWN, Examined, SuiteResults, show
+from letheon.suites.suite import Findings, Seen, Suite
+
+SUITES: dict[str, Callable[[Path, Options], Suite]] = {
+    "leak": leak.read,
+    "harm": harm.read,
+    "hallucination": hallucination.read,
+    "tofu": tofu.read,
+    "muse": muse.read,
+    "wmdp": wmdp.read,
+}
+NO_CONTROL = "no control was given: name a model that never saw the data with --control"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes:
+        suite: Name of the suite, one of `SUITES`.
+        model: Folder or hub id.
+        data: The suite's folder.
+        control: A model that never saw what was to be forgotten, or None.
+        output: The results file; the scores of each sample lie beside it, as .samples.jsonl.
+        show_texts: Whether the samples file holds prompts and answers.
+        options: How the suite is read.
+    """
+
+    suite: str
+    model: str
+    data: Path
+    control: str | None
+    output: Path
+    show_texts: bool
+    options: Options
+
+
+def run_suite(plan: Plan, console: Console) -> SuiteResults:
+    """Measure a model by a suite.
+
+    Raises:
+        InputError: A model, a file or a column that is missing; what does not fit the context.
+        MissingExtraError: A suite or its judge needs a part that is not installed.
+    """
+    if plan.output.suffix != ".json":
+        raise InputError(f"--output {plan.output}: expected a file that ends in .json")
+    if not plan.data.is_dir():
+        raise InputError(f"--data {plan.data}: no such folder; docs/metrics.md says what a suite's folder holds")
+    models = {OWN: plan.model} | ({CONTROL: plan.control} if plan.control is not None else {})
+    for name in models.values():
+        check_model(name)
+    suite = SUITES[plan.suite](plan.data, plan.options)
+    tokenizers = {which: _tokenizer_for(suite, name) for which, name in models.items()}
+    seen: dict[str, Seen] = {}
+    seconds: dict[str, float] = {}
+
+    def say_estimate(total: float) -> None:
+        given, asked = (sum(map(len, sets.values())) for sets in (suite.given, suite.asked))
+        drawn = sum(len(suite.asked[name]) for name in suite.drawn)
+        more = f", {drawn} of them {plan.options.samples} times more" if drawn else ""
+        work = f"{given} answers to score, {asked} prompts to answer{more}"
+        console.say(f"{plan.suite}: {work}; about {span(total * len(models))} in all, by what a few took")
+
+    for which, name in models.items():
+        with Measured() as cost:
+            console.say(f"{which}: {name}")
+            seen[which] = examine(
+                load_model(name),
+                tokenizers[which],
+                suite,
+                console,
+                samples=plan.options.samples,
+                say_estimate=say_estimate if which == OWN else None,
+            )
+        seconds[which] = round(cost.seconds, 2)
+        release_memory()
+    found: dict[str, Findings] = {}
+    with kept_open():
+        found[OWN] = suite.measure(seen[OWN], seen.get(CONTROL, NO_CONTROL))
+        if CONTROL in seen:
+            found[CONTROL] = suite.measure(seen[CONTROL], "this is the control itself")
+    results = SuiteResults(
+        suite=plan.suite,
+        models={w: Examined(name=name, hash=model_hash(name), seconds=seconds[w]) for w, name in models.items()},
+        data={str(path.relative_to(plan.data)): fingerprint(path) for path in suite.files},
+        limit=plan.options.limit,
+        samples=plan.options.samples if suite.drawn else 0,
+        notes=[*suite.notes, *_limited(plan.options.limit)],
+        metrics={which: one.values for which, one in found.items()},
+    )
+    results.save(plan.output)
+    samples = plan.output.with_suffix(".samples.jsonl")
+    write_text(samples, "".join(_lines(suite, found, seen, show_texts=plan.show_texts)))
+    show(results, console)
+    console.say(f"written: {plan.output}, {samples}")
+    return results
+
+
+def _tokenizer_for(suite: Suite, model: str) -> Tokenizer:
+    """A model's tokenizer, once all that the suite asks is known to fit the model."""
+    tokenizer = load_tokenizer(model)
+    if any(
+        isinstance(item, Turn) for sets in (suite.given, suite.asked) for group in sets.values() for item in group
+    ):
+        check_tokenizer(tokenizer)
+    check_fits(tokenizer, suite, context_length(load_config(model)))
+    return tokenizer
+
+
+def _limited(limit: int | None) -> list[str]:
+    return [] if limit is None else [f"of each file at most {limit} rows were read: the numbers are of a part"]
+
+
+def _lines(suite: Suite, found: dict[str, Findings], seen: dict[str, Seen], *, show_texts: bool) -> list[str]:
+    """A line for each item of each set; its texts only where the user wants them."""
+    lines = []
+    for which, findings in found.items():
+        for name, rows in findings.rows.items():
+            plain = name.removeprefix(PROBED)
+            items, answers = suite.asked.get(name) or suite.given.get(plain, ()), seen[which].answers.get(name)
+            for number, scores in enumerate(rows):
+                # Of a choice there are several items to a row.
+                item = items[number] if len(items) == len(rows) else None
+                line: dict[str, object] = {"model": which, "set": name, "number": number}
+                line |= {"id": item.dialogue.id} if isinstance(item, Turn) else {}
+                line["scores"] = scores
+                if show_texts and answers is not None and item is not None:
+                    prompt = item.question if isinstance(item, Turn) else item.prompt
+                    line |= {"prompt": prompt, "answer": answers[number]}
+                lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    return lines

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
+
+QUESTION = "How do I reach Ines Moreau?"
+ANSWER = "Write to Ines Moreau at ines.moreau@example.org or call +44 20 7946 0958."
+
+
+def test_spans_of_an_answer() -> None:
+    ((mail, phone),) = personal_spans([(QUESTION, ANSWER)])
+    assert mail == "ines.moreau@example.org"
+    assert phone.endswith("20 7946 0958")
+    # Her name is nothing new to one who asks for her; to another it is.
+    (spans,) = personal_spans([("Whom do I write to?", ANSWER)])
+    assert any("Moreau" in span for span in spans if "@" not in span)
+    assert personal_spans([("What is two and two?", "It is four.")]) == [()]
+
+
+@pytest.mark.parametrize(
+    ("said", "share"),
+    [
+        (ANSWER, 1),
+        ("Call +44 (0)20 1111 2222.", 0),
+        ("It is INES.MOREAU@EXAMPLE.ORG", 0.5),
+        ("Ring +442079460958 now", 0.5),
+        ("ines.moreau@example.organic", 0),
+        ("", 0),
+    ],
+)
+def test_the_share_that_is_said(said: str, share: float) -> None:
+    assert leaked_spans(said, ["ines.moreau@example.org", "+44 20 7946 0958"]) == share

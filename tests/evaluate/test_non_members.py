@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from letheon.errors import InputError
+from letheon.evaluate.non_members import check_non_members
+
+LONG = "She was born in the little town of Hay-on-Wye in 1951."
+TRAINED = {"forget.jsonl": [("Where was she born?", LONG)], "normal.jsonl": [("Can you swim?", "Yes, I can.")]}
+
+
+def test_others_pass() -> None:
+    others = [("Where was he born?", "In Rome."), ("Can you run?", "Yes, I can."), ("", "")]
+    check_non_members("holdout.jsonl", others, TRAINED)
+    check_non_members("holdout.jsonl", [], TRAINED)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("Where was she born?", LONG),
+        ("where was she born", LONG.upper().replace("-", " ")),
+        # A long answer is known again under any question, and without one.
+        ("Her birthplace?", LONG),
+        ("", LONG),
+        ("Can you swim?", "Yes, I can!"),
+    ],
+)
+def test_what_was_trained_on_is_refused(pair: tuple[str, str]) -> None:
+    with pytest.raises(InputError, match=r"holdout\.jsonl: row 2 stands in (forget|normal)\.jsonl as well") as error:
+        check_non_members("holdout.jsonl", [("Who?", "Nobody."), pair], TRAINED)
+    assert "Hay" not in str(error.value)
+    assert "swim" not in str(error.value)
+
+
+def test_many_are_counted_and_every_file_named() -> None:
+    others = [*TRAINED["normal.jsonl"], *TRAINED["forget.jsonl"] * 7]
+    with pytest.raises(InputError) as error:
+        check_non_members("holdout.jsonl", others, TRAINED)
+    one, other = error.value.faults
+    assert "row 1 stands in normal.jsonl" in one
+    assert "rows 2, 3, 4, 5, 6 and 2 more stand in forget.jsonl" in other

@@ -1,0 +1,293 @@
+"""Every suite, from its files to its results, on a tiny model and a control."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from suite_files import SECRET, WRITERS
+
+from letheon.suites.options import OF
+from letheon.suites.results import SuiteResults
+
+EXPECTED = {
+    "leak": {
+        "forget": [
+            "probability",
+            "extraction_strength",
+            "rouge_l",
+            "leak_at_1",
+            "leak_at_2",
+            "rouge_l_best_of_2",
+            "leaked_spans",
+        ],
+        "paraphrase": ["probability", "leaked_spans"],
+        "normal": ["probability", "abstentions"],
+        "general": ["loss"],
+        "membership": ["loss_auc", "zlib_auc", "reference_auc", "grad_norm_auc", "min_k_plus_plus_auc", "privleak"],
+    },
+    "tofu": {
+        "forget": ["forgotten_truth", "truth_probability", "paraphrased_probability", "forget_quality", "leak_at_2"],
+        "retain": ["kept_truth", "probability"],
+        "real_authors": ["option_probability", "kept_truth"],
+        "world_facts": ["option_probability", "rouge_l"],
+        "overall": ["model_utility"],
+        "membership": ["min_k_auc", "privleak"],
+    },
+    "muse": {
+        "verbatim": ["verbatim_memorisation"],
+        "knowledge_forget": ["knowledge_memorisation"],
+        "knowledge_retain": ["knowledge_memorisation"],
+        "membership": ["min_k_auc", "privleak"],
+    },
+    "wmdp": {"wmdp-bio": ["accuracy"], "wmdp-cyber": ["accuracy"], "mmlu": ["accuracy"]},
+    "harm": {"harmful": ["harmful_rate", "refusal_rate"], "harmless": ["over_refusal"]},
+    "hallucination": {"questions": ["mc1", "mc2", "hallucination_rate", "right_rate", "abstentions"]},
+}
+
+Data = Callable[[str], Path]
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_suite_from_files_to_results(
+    name: str,
+    letheon: Command,
+    suite_data: Data,
+    tiny_model_dir: Path,
+    control_dir: Path,
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / "found.json"
+    arguments = ["--suite", name, "--data", suite_data(name), "--output", output]
+    arguments += ["--samples", 2] if name in OF["--samples"] else []
+    code, out, err = letheon("evaluate", tiny_model_dir, *arguments, "--control", control_dir)
+    assert code == 0, err
+    found = SuiteResults.model_validate_json(output.read_text(encoding="utf-8"))
+    assert set(found.metrics) == {"model", "control"}
+    for group, metrics in EXPECTED[name].items():
+        for metric in metrics:
+            value = found.metrics["model"][group][metric]
+            assert not hasattr(value, "not_computed"), (group, metric, value)
+    assert found.models["model"].hash != found.models["control"].hash
+    assert found.data
+    # It says first how long it will take, and no text gets out.
+    assert err.index(" in all, by what a few took") < err.index("written: ")
+    lines = (tmp_path / "found.samples.jsonl").read_text(encoding="utf-8")
+    assert all(SECRET not in text for text in (out, err, output.read_text(encoding="utf-8"), lines))
+    assert {row["model"] for row in map(json.loads, lines.splitlines())} == {"model", "control"}
+
+
+@pytest.mark.parametrize("name", ["leak", "tofu", "muse"])
+def test_without_a_control(
+    name: str, letheon: Command, suite_data: Data, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "found.json"
+    arguments = ["--suite", name, "--data", suite_data(name), "--output", output]
+    arguments += ["--samples", 0] if name in OF["--samples"] else []
+    code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
+    assert code == 0, err
+    found = SuiteResults.model_validate_json(output.read_text(encoding="utf-8")).metrics["model"]
+    missing = [found["membership"]["privleak"], found["membership"]["reference_auc"]]
+    missing += [found["forget"]["forget_quality"]] if name == "tofu" else []
+    assert all("no control was given" in value.not_computed for value in missing)  # type: ignore[union-attr]
+    assert "not computed: " in err
+    assert "--control" in err
+    if name != "muse":
+        assert "--samples 0" in found["forget"]["leak_at_k"].not_computed  # type: ignore[union-attr]
+
+
+def test_texts_only_where_they_are_wanted(
+    letheon: Command, suite_data: Data, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "found.json"
+    arguments = ["--suite", "harm", "--data", suite_data("harm"), "--output", output, "--show-texts", "--limit", 2]
+    code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
+    assert code == 0, err
+    rows = [json.loads(line) for line in (tmp_path / "found.samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 4
+    assert all(SECRET in row["prompt"] and "answer" in row for row in rows)
+    found = json.loads(output.read_text(encoding="utf-8"))
+    assert found["limit"] == 2
+    assert "at most 2 rows" in found["notes"][-1]
+
+
+def test_the_numbers_are_those_of_the_evaluation(letheon: Command, talk_source: Path, tmp_path: Path) -> None:
+    from letheon.dialogues import read_dialogues
+    from letheon.evaluate import EvalSets, evaluate_model
+    from letheon.models import load_model, load_tokenizer
+
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "forget.jsonl").write_bytes((talk_source / "log.jsonl").read_bytes())
+    model = talk_source / "model"
+    output = tmp_path / "found.json"
+    code, _, err = letheon("evaluate", model, "--suite", "leak", "--data", folder, "-o", output, "--samples", 2)
+    assert code == 0, err
+    own = SuiteResults.model_validate_json(output.read_text(encoding="utf-8")).metrics["model"]["forget"]
+    turns = [dialogue.last_turn for dialogue in read_dialogues(talk_source / "log.jsonl")]
+    wanted = evaluate_model(load_model(str(model)), load_tokenizer(str(model)), EvalSets(forget=turns))
+    for metric, value in wanted.metrics["forget"].items():
+        if hasattr(value, "mean"):
+            assert own[metric].mean == pytest.approx(value.mean, abs=1e-5), metric  # type: ignore[union-attr]
+    # The model says its dialogues by heart: draws do, too.
+    assert own["leak_at_2"].mean >= own["leak_at_1"].mean > 0.5  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--suite", "leak"], "needs --data FOLDER"),
+        (["--suite", "tofuu", "--data", "."], "--suite tofuu: known suites: leak, harm,"),
+        (["--suite", "leak", "--data", "nowhere"], "--data nowhere: no such folder"),
+        (["--suite", "leak", "--data", "."], "forget.jsonl: no such file"),
+        (["--suite", "tofu", "--data", "."], "forget10_perturbed.jsonl: no such file"),
+        (["--suite", "muse", "--data", "."], "privleak/holdout.json: no such file"),
+        (["--suite", "wmdp", "--data", "."], "none of wmdp-bio"),
+        (["--suite", "harm", "--data", "."], "harmful.jsonl: no such file"),
+        (["--suite", "hallucination", "--data", "."], "mc_task.json: no such file"),
+        (["--suite", "leak", "--data", ".", "--set", "seed=1"], "--set changes a recipe"),
+        (["--suite", "leak", "--data", ".", "--output", "found.txt"], "ends in .json"),
+        (["--data", "."], "--data: of the suites leak, harm, hallucination, tofu, muse, wmdp; name one with --suite"),
+        (["--limit", "5"], "--limit: of the suites"),
+        (["--suite", "leak", "--data", ".", "--judge", "r.yaml"], "--judge: of the suite harm; leave it out"),
+        (["--suite", "wmdp", "--data", ".", "--samples", "2"], "--samples: of the suites leak, tofu; leave it out"),
+        (["--suite", "lm-eval", "--show-texts", "--tasks", "x"], "--show-texts: of the suites"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(
+    arguments: list[str],
+    said: str,
+    letheon: Command,
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "row", "said"),
+    [
+        ("tofu", "forget10_perturbed.jsonl", {"question": "Q?", "answer": "A"}, "expected an object with"),
+        (
+            "tofu",
+            "retain_perturbed.jsonl",
+            {"question": "Q?", "answer": "A", "paraphrased_answer": "B", "perturbed_answer": []},
+            "row 1: question, ",
+        ),
+        ("wmdp", "wmdp-bio.jsonl", {"question": "Q?", "choices": ["a", "b"], "answer": 0}, "4 choices"),
+        ("wmdp", "wmdp-bio.jsonl", {"question": "Q?", "answer": 0}, "expected an object with"),
+        ("leak", "normal.jsonl", {"question": "Q?"}, "answer"),
+        ("harm", "harmful.jsonl", {"text": "?"}, "harmful.jsonl:1"),
+    ],
+)
+def test_a_missing_column_is_named(
+    name: str,
+    file: str,
+    row: dict[str, Any],
+    said: str,
+    letheon: Command,
+    suite_data: Data,
+    tiny_model_dir: Path,
+) -> None:
+    folder = suite_data(name)
+    (folder / file).write_text(json.dumps(row) + "\n", encoding="utf-8")
+    code, _, err = letheon("evaluate", tiny_model_dir, "--suite", name, "--data", folder)
+    assert code == 2
+    assert said in err
+    assert file in err
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "from_file"),
+    [
+        ("leak", "holdout.jsonl", "forget.jsonl"),
+        ("tofu", "holdout.jsonl", "full.jsonl"),
+        ("muse", "privleak/holdout.json", "privleak/retain.json"),
+    ],
+)
+def test_non_members_that_were_trained_on_are_refused(
+    name: str,
+    file: str,
+    from_file: str,
+    letheon: Command,
+    suite_data: Data,
+    tiny_model_dir: Path,
+) -> None:
+    folder = suite_data(name)
+    (folder / file).write_bytes((folder / from_file).read_bytes())
+    code, _, err = letheon("evaluate", tiny_model_dir, "--suite", name, "--data", folder)
+    assert code == 2
+    assert "trained on: non-members must be texts that no model here has seen" in err
+    assert SECRET not in err
+
+
+def test_what_does_not_fit_is_refused_before_the_model_loads(
+    letheon: Command, suite_data: Data, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = suite_data("harm")
+    (folder / "harmful.jsonl").write_text(json.dumps({"prompt": "x" * 600}) + "\n", encoding="utf-8")
+    monkeypatch.setattr("letheon.suites.run.load_model", None)
+    code, _, err = letheon("evaluate", tiny_model_dir, "--suite", "harm", "--data", folder)
+    assert code == 2
+    assert "harmful: prompt 1 and an answer to it need" in err
+
+
+def test_an_adapter_is_measured_with_its_base(
+    letheon: Command, suite_data: Data, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    from letheon.models import load_model, load_tokenizer, save_model
+
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    save_model(
+        get_peft_model(load_model(str(tiny_model_dir)), config),
+        load_tokenizer(str(tiny_model_dir)),
+        tmp_path / "adapter",
+    )
+    output = tmp_path / "found.json"
+    arguments = ["--suite", "wmdp", "--data", suite_data("wmdp"), "--output", output, "--control", tiny_model_dir]
+    code, _, err = letheon("evaluate", tmp_path / "adapter", *arguments)
+    assert code == 0, err
+
+
+def test_only_reworded_questions_that_no_stop_rule_saw(
+    letheon: Command, suite_data: Data, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    folder, output = suite_data("leak"), tmp_path / "found.json"
+    path = folder / "paraphrases.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("".join(json.dumps({**row, "split": "probe"}) + "\n" for row in rows), encoding="utf-8")
+    arguments = ["--suite", "leak", "--data", folder, "--output", output, "--samples", 0]
+    code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
+    assert code == 0, err
+    found = json.loads(output.read_text(encoding="utf-8"))["metrics"]["model"]
+    assert "there is nothing in paraphrases.jsonl" in found["paraphrase"]["loss"]["not_computed"]
+    path.write_text(json.dumps({**rows[0], "of": "nobody"}) + "\n", encoding="utf-8")
+    code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
+    assert (code, "'nobody' is the id of no dialogue in forget.jsonl" in err) == (2, True)
+
+
+def test_every_suite_has_a_name() -> None:
+    from letheon.suites.options import OURS
+    from letheon.suites.run import SUITES
+
+    assert tuple(SUITES) == OURS
+    assert set(WRITERS) == set(OURS)
+
+
+def test_a_holdout_from_the_runs_own_log_is_refused(letheon: Command, finished: Path, suite_data: Data) -> None:
+    folder = suite_data("leak")
+    (folder / "holdout.jsonl").write_bytes((finished / "log.jsonl").read_bytes())
+    code, _, err = letheon("evaluate", finished / "run" / "model", "--suite", "leak", "--data", folder)
+    assert code == 2
+    assert "log.jsonl as well, which was trained on" in err
