@@ -6,7 +6,7 @@ import filecmp
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -207,6 +207,20 @@ def in_eval_mode(model: Model) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+@contextmanager
+def as_before(parameters: Sequence[torch.nn.Parameter]) -> Iterator[None]:
+    """After the block, parameters are again what they were, to the bit."""
+    import torch
+
+    kept = [parameter.detach().clone() for parameter in parameters]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, kept, strict=True):
+                parameter.copy_(value)
 
 
 @contextmanager

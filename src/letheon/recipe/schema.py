@@ -17,6 +17,7 @@ from letheon.methods import METHODS, at, check_method, merged
 from letheon.recipe.objective import ObjectiveRecipe
 from letheon.recipe.screen import Screen
 from letheon.recipe.section import Section
+from letheon.recipe.stress import Stress
 
 
 class Data(Section):
@@ -194,6 +195,7 @@ class Recipe(Section):
     stop: StopRecipe = StopRecipe()
     evaluate: Evaluate = Evaluate()
     gates: Gates = Gates()
+    stress: Stress = Stress()
 
     @model_validator(mode="before")
     @classmethod
