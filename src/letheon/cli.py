@@ -332,11 +332,10 @@ def stress(
     from letheon.run import Run
     from letheon.stress.stage import check_stress_gates, chosen_attacks, show, stress_stage
 
-    opened = Run.open(where, [*(overrides or []), *(["show_texts=true"] if show_texts else [])])
-    console, chosen = Console(), chosen_attacks(attacks)
+    opened, console, chosen = Run.open(where, overrides or []), Console(), chosen_attacks(attacks)
     pipeline.prepare(opened)
     settle(opened, console.warn)
-    results = stress_stage(opened, console, chosen)
+    results = stress_stage(opened, console, chosen, show_texts=show_texts)
     show(results, console)
     check_stress_gates(results)
 

@@ -22,7 +22,7 @@ Tokenizer = Any
 """A transformers.PreTrainedTokenizerBase."""
 
 MERGED = "letheon_merged"
-"""Mark of a model whose weights are those of no folder: an adapter has been merged into its base."""
+"""Mark of a model whose weights are those of no folder: that of the adapter which was merged into its base."""
 
 
 def cache_folder() -> Path:
@@ -85,7 +85,7 @@ def load_model(name: str, *, quantize: Literal["nf4"] | None = None) -> Model:
             from peft import AutoPeftModelForCausalLM
 
             merged = AutoPeftModelForCausalLM.from_pretrained(name, dtype=torch.float32).merge_and_unload()
-            setattr(merged, MERGED, True)
+            setattr(merged, MERGED, name)
             return merged.to(device())
         model = AutoModelForCausalLM.from_pretrained(
             name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **own

@@ -1,7 +1,7 @@
 """Weights rounded as a quantised model holds them, and held in float again: the same outputs, on any machine.
 
-Weight-only quantisation computes with the rounded weights in a float type, so what it does to a model is the rounding;
-kernels change how fast that is, and the last bits.
+Weight-only quantisation computes with the rounded weights in a float type, so what it does to a model is the
+rounding; kernels change how fast that is, and the last bits.
 """
 
 from __future__ import annotations

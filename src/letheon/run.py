@@ -320,7 +320,7 @@ class Run:
             # Gates are held against what was found, whenever that was.
             attacked = {k: v for k, v in recipe.stress.model_dump().items() if not k.startswith("max_")}
             parts = [self.key("unlearn"), _hash(data.general), attacked, model_hash(control) if control else None]
-            return _key(*parts, recipe.evaluate.max_new_tokens, recipe.show_texts)
+            return _key(*parts, recipe.evaluate.max_new_tokens)
         parts = [self.key("unlearn"), _hash(data.general), recipe.evaluate, recipe.gates, recipe.show_texts]
         return _key(*parts, model_hash(control) if control else None, *self._judges())
 

@@ -16,7 +16,7 @@ class Stress(Section):
     """So many others are given back to the model by relearning, and not looked for; at most a third of all."""
     steps: int = Field(32, ge=1)
     """Steps of relearning, with four sequences each."""
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: float | None = Field(None, gt=0, lt=1)
     """Of relearning, all weights; null: by the model's size, as of docs/robustness.md."""
     samples: int = Field(8, ge=1)
     """Answers drawn to each prompt, at temperature 1."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from letheon.evaluate.memorisation import extraction_strength
 from letheon.evaluate.text import rouge_l
 from letheon.models import Model, Tokenizer, in_eval_mode
 from letheon.recipe import Stress
-from letheon.records import Dialogue, Turn
+from letheon.records import Dialogue, Message, Turn
 from letheon.stress.records import Along, NotRun
 
 EXTRACTION, ROUGE = "extraction_strength", "rouge_l"
@@ -65,6 +66,7 @@ class Found:
         how: What was done, in plain words.
         metric: What was measured; higher is more remembered.
         scores: In the order of `Given.scored`.
+        items: The numbers of the turns that have a score; None: all.
         at: Step or layer, where there are several.
         along: Which of the two.
         answers: What the model said, where that was asked for.
@@ -74,6 +76,7 @@ class Found:
     how: str
     metric: str
     scores: Sequence[float]
+    items: Sequence[int] | None = None
     at: int | None = None
     along: Along | None = None
     answers: Sequence[str] = ()
@@ -84,23 +87,44 @@ Attack = Callable[[Model, Given, OnProgress], Iterator[Found | NotRun]]
 
 
 def extraction(model: Model, sequences: Sequence[Encoded], batch_size: int) -> list[float]:
-    """The corrected extraction strength of each sequence's marked tokens."""
+    """The corrected extraction strength of each sequence's marked tokens; NaN where the model is broken."""
     with in_eval_mode(model):
         scores = score_sequences(model, sequences, batch_size=batch_size)
-    return [extraction_strength(tokens.content) for tokens in scores]
+    # No comparison with NaN is true, so that a broken model would seem to have forgotten everything.
+    return [extraction_strength(t.content) if bool(t.log_probs.isfinite().all()) else math.nan for t in scores]
 
 
 def as_it_is(model: Model, given: Given, update: OnProgress) -> Iterator[Found | NotRun]:
     """No attack: what the model still knows when it is asked as before."""
     how = "Asked as before"
     yield Found("as it is", how, EXTRACTION, extraction(model, given.sequences, given.batch_size))
+    recall, answers = recalled(model, given, [turn.prompt for turn in given.scored], given.scored)
+    yield Found("as it is", how, ROUGE, recall, answers=answers)
+
+
+def recalled(
+    model: Model,
+    given: Given,
+    prompts: Sequence[Sequence[Message]],
+    turns: Sequence[Turn],
+    begun: Sequence[Sequence[int]] | None = None,
+) -> tuple[list[float], list[str]]:
+    """ROUGE-L recall of the old answer by each greedy answer, and the answers.
+
+    Args:
+        model: The model.
+        given: What the attack works with.
+        prompts: P prompts.
+        turns: Whose old answers are looked for.
+        begun: P beginnings in token ids, that the answers are made to have.
+    """
     with in_eval_mode(model):
         answers = greedy_answers(
             model,
             given.tokenizer,
-            [turn.prompt for turn in given.scored],
+            prompts,
+            known=begun,
             batch_size=given.batch_size,
-            max_new_tokens=given.max_new_tokens,
+            max_new_tokens=given.max_new_tokens + max(map(len, begun or ()), default=0),
         )
-    recall = [rouge_l(answer, turn.answer)[0] for answer, turn in zip(answers, given.scored, strict=True)]
-    yield Found("as it is", how, ROUGE, recall, answers=answers)
+    return [rouge_l(answer, turn.answer)[0] for answer, turn in zip(answers, turns, strict=True)], answers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 from letheon.recipe import Stress
@@ -19,21 +19,27 @@ GATES: dict[str, tuple[str, Literal["rise", "beyond"]]] = {
 """By field of the section `stress`: which attack it speaks of, and which number of its rows."""
 
 
-def check_stress(rows: Sequence[Row], settings: Stress) -> list[GateCheck]:
-    """Hold the worst row of each attack against its gate; attacks that were not made have none."""
-    return list(_checks(rows, settings))
+def check_stress(rows: Sequence[Row], settings: Stress, made: Collection[str]) -> list[GateCheck]:
+    """Hold the worst row of each attack against its gate.
+
+    Args:
+        rows: What the attacks brought back.
+        settings: With the gates.
+        made: The attacks that were made; others have no gate. One of which nothing could be measured fails.
+    """
+    return list(_checks(rows, settings, made))
 
 
-def _checks(rows: Sequence[Row], settings: Stress) -> Iterator[GateCheck]:
+def _checks(rows: Sequence[Row], settings: Stress, made: Collection[str]) -> Iterator[GateCheck]:
     for field, (attack, number) in GATES.items():
         limit = getattr(settings, field)
+        if limit is None or attack not in made:
+            continue
         # Each gate speaks of its attack's first metric; others stand in the table.
         metric = next((row.metric for row in rows if row.attack == attack), None)
-        found = [
-            (getattr(row, number), row.variant) for row in rows if row.attack == attack and row.metric == metric
-        ]
-        if limit is None or not found:
-            continue
+        judged = [row for row in rows if row.attack == attack and row.metric == metric]
+        found = [(getattr(row, number), row.variant) for row in judged]
+        found = found or [(NotComputed(not_computed="no form of it could be run"), "none")]
         worst, variant = max(found, key=lambda one: _size(one[0]))
         value = worst.estimate if isinstance(worst, Interval) else None
         yield GateCheck(

@@ -1,8 +1,8 @@
 """Quantisation: unlearning moves weights by little, and rounding them may take that back (arXiv 2410.16454).
 
-Weight-only schemes, each as the rounding that it is (`letheon.quantise`): bf16 of all weights; int8 with a scale a row
-and int4 with a scale for 64 inputs, of the linear layers but the head; GGUF's Q4_0 of the linear layers with Q8_0 of
-embeddings and head (llama.cpp takes Q6_K there, which the gguf package cannot write), by the gguf package's own
+Weight-only schemes, each as the rounding that it is (`letheon.quantise`): bf16 of all weights; int8 with a scale a
+row and int4 with a scale for 64 inputs, of the linear layers but the head; GGUF's Q4_0 of the linear layers with Q8_0
+of embeddings and head (llama.cpp takes Q6_K there, which the gguf package cannot write), by the gguf package's own
 quantiser; NF4 by bitsandbytes' own, on a GPU.
 """
 

@@ -28,10 +28,10 @@ class Row(Record):
         at: Step or layer at which most came back from the model after; the row is of there.
         models: The metric of each model under the attack.
         plain: The same without the attack, where that is defined.
-        rise: By how much more the attack raises the metric of after than that of the control; without a control, of
-            after alone.
+        rise: How far after stands above where it stood without the attack, and above the control under the same one:
+            under attack, after − max(after without it, control).
         recovered: (under attack − plain) / (before − after, both plain), of after and control.
-        beyond: The control's share taken from that of after.
+        beyond: rise / (before − after, both plain): what the control shows as well does not count.
         says: All that in a sentence.
     """
 
@@ -165,7 +165,9 @@ def read_stress(path: Path) -> StressResults | None:
     """
     if not path.is_file():
         return None
-    raw = read_versioned(path, STRESS_SCHEMA, "not a stress file (damaged?); delete it and run 'letheon stress' again")
+    raw = read_versioned(
+        path, STRESS_SCHEMA, "not a stress file (damaged?); delete it and run 'letheon stress' again"
+    )
     try:
         return StressResults.model_validate_json(json.dumps(raw))
     except ValidationError as error:

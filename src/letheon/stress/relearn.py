@@ -2,10 +2,9 @@
 
 A forgotten answer that returns when its like is taught, or anything at all, was hidden rather than gone
 (arXiv 2406.13356, 2409.18025). A copy of the model is fine-tuned on (a) other items that had to be forgotten, (b)
-normal dialogues of the same log, (c) plain text; the extraction strength of the scored answers is taken along the way.
-
-Fixed: AdamW (β 0.9, 0.999; no weight decay), all weights, constant rate, four sequences a step, dealt from shuffled
-decks.
+normal dialogues of the same log, (c) plain text; the extraction strength of the scored answers is taken along the
+way. Fixed: AdamW (β 0.9, 0.999; no weight decay), all weights, constant rate, four sequences a step, dealt from
+shuffled decks.
 """
 
 from __future__ import annotations
@@ -71,9 +70,7 @@ def looks(steps: int) -> list[int]:
     return [0, *(2**n for n in range(steps.bit_length()) if 2**n < steps), steps]
 
 
-def fine_tuned(
-    model: Model, sequences: Sequence[Encoded], given: Given, variant: str
-) -> Iterator[tuple[int, float]]:
+def fine_tuned(model: Model, sequences: Sequence[Encoded], given: Given, variant: str) -> Iterator[tuple[int, float]]:
     """Fine-tune all weights in place, a step at a time.
 
     Yields:

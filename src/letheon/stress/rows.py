@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,10 @@ from letheon.records import Interval, NotComputed
 from letheon.stress.attack import EXTRACTION, Found
 from letheon.stress.records import Curve, Name, Point, Row
 
-BY_MODEL = dict[Name, Found]
-"""What one form of an attack found of each model."""
+ByModel = Mapping[Name, Sequence[Found]]
+"""What an attack found of each model."""
+Place = dict[Name, Found]
+"""What one form of it found of each, at one place."""
 Scores = Mapping[Name, Sequence[float]]
 Means = dict[Name, NDArray[np.float64]]
 
@@ -24,7 +26,9 @@ RESAMPLES = 2000
 TITLES = {"extraction_strength": "extraction strength", "rouge_l": "ROUGE-L of the answer"}
 
 
-def rows_of(attack: str, by_model: Mapping[Name, Sequence[Found]], plain: Mapping[str, Scores], seed: int) -> list[Row]:
+def rows_of(
+    attack: str, by_model: Mapping[Name, Sequence[Found]], plain: Mapping[str, Scores], seed: int
+) -> list[Row]:
     """A row for each form and metric of an attack; of several places, that at which most of after came back.
 
     Args:
@@ -37,11 +41,12 @@ def rows_of(attack: str, by_model: Mapping[Name, Sequence[Found]], plain: Mappin
     for places in _forms(by_model):
         # After no step nothing has been done yet.
         made = [found for found in places if found["after"].along != "step" or found["after"].at]
-        rows.append(_row(attack, max(made, key=lambda found: _mean(found["after"].scores)), plain, seed))
+        if made:
+            rows.append(_row(attack, max(made, key=lambda found: _mean(found["after"].scores)), plain, seed))
     return rows
 
 
-def curves_of(attack: str, by_model: Mapping[Name, Sequence[Found]], plain: Mapping[str, Scores]) -> list[Curve]:
+def curves_of(attack: str, by_model: ByModel, plain: Mapping[str, Scores]) -> list[Curve]:
     """The forms of an attack that have several places, as curves."""
     curves = []
     for places in _forms(by_model):
@@ -51,15 +56,21 @@ def curves_of(attack: str, by_model: Mapping[Name, Sequence[Found]], plain: Mapp
         points = []
         for found in places:
             scores: Scores = {name: one.scores for name, one in found.items()}
-            share = _recovered(_means(scores), _means(plain.get(first.metric, {})))
+            whole = np.arange(len(first.scores))[None]
+            plain_means = _means(_plain(plain, first), whole)
+            shares = (
+                {} if _no_share(attack, first.metric, plain_means) else _recovered(_means(scores, whole), plain_means)
+            )
             points.append(
                 Point(
                     at=found["after"].at or 0,
                     models={name: reduce_scores(values) for name, values in scores.items()},
-                    recovered={} if isinstance(share, str) else {name: float(value[0]) for name, value in share.items()},
+                    recovered={name: float(share[0]) for name, share in shares.items()},
                 )
             )
-        curve = Curve(attack=attack, variant=first.variant, metric=first.metric, along=first.along, points=tuple(points))
+        curve = Curve(
+            attack=attack, variant=first.variant, metric=first.metric, along=first.along, points=tuple(points)
+        )
         if first.along == "step" and points[0].recovered:
             names = list(points[0].recovered)
             lines = {name: [(point.at, point.recovered[name]) for point in points] for name in names}
@@ -91,9 +102,9 @@ def crossing(line: Sequence[tuple[float, float]], level: float) -> float | None:
     return None
 
 
-def _forms(by_model: Mapping[Name, Sequence[Found]]) -> list[list[BY_MODEL]]:
+def _forms(by_model: ByModel) -> list[list[Place]]:
     """By form and metric: what was found at each place, of each model that has it."""
-    forms: dict[tuple[str, str], dict[int | None, BY_MODEL]] = {}
+    forms: dict[tuple[str, str], dict[int | None, Place]] = {}
     for name, found in by_model.items():
         for one in found:
             forms.setdefault((one.variant, one.metric), {}).setdefault(one.at, {})[name] = one
@@ -102,29 +113,20 @@ def _forms(by_model: Mapping[Name, Sequence[Found]]) -> list[list[BY_MODEL]]:
     return [places for places in whole if places]
 
 
-def _row(attack: str, found: BY_MODEL, plain: Mapping[str, Scores], seed: int) -> Row:
+def _row(attack: str, found: Place, plain: Mapping[str, Scores], seed: int) -> Row:
     after = found["after"]
     scores: Scores = {name: one.scores for name, one in found.items()}
-    bare = plain.get(after.metric, {}) if attack != "none" else {}
-    resampled = _resampled(len(after.scores), seed)
-    rise = _interval(lambda chosen: _rise(_means(scores, chosen), _means(bare, chosen)), resampled)
+    bare = _plain(plain, after) if attack != "none" else {}
+    chosen = _resampled(len(after.scores), seed)
+    attacked, unattacked = _means(scores, chosen), _means(bare, chosen)
+    rise = _rise(attacked, unattacked)
     recovered: dict[Name, Interval] = {}
-    beyond: Interval | NotComputed = NotComputed(not_computed=f"{after.metric} says nothing of the share")
-    if attack == "none":
-        beyond = NotComputed(not_computed="nothing was done")
-    elif after.metric == EXTRACTION:
-        share = _recovered(_means(scores), _means(bare))
-        if isinstance(share, str):
-            beyond = NotComputed(not_computed=share)
-        else:
-
-            def shares(chosen: NDArray[np.int64]) -> Means:
-                again = _recovered(_means(scores, chosen), _means(bare, chosen), least=0.0)
-                assert not isinstance(again, str)
-                return again
-
-            recovered = {name: _interval(lambda chosen, n=name: shares(chosen)[n], resampled) for name in share}
-            beyond = _interval(lambda chosen: _beyond(shares(chosen)), resampled)
+    beyond: Interval | NotComputed
+    if why := _no_share(attack, after.metric, unattacked):
+        beyond = NotComputed(not_computed=why)
+    else:
+        recovered = {name: _interval(share) for name, share in _recovered(attacked, unattacked).items()}
+        beyond = _interval(rise / _forgotten(unattacked))
     row = Row(
         attack=attack,
         variant=after.variant,
@@ -133,12 +135,19 @@ def _row(attack: str, found: BY_MODEL, plain: Mapping[str, Scores], seed: int) -
         at=after.at,
         models={name: reduce_scores(values) for name, values in scores.items()},
         plain={name: reduce_scores(values) for name, values in bare.items()},
-        rise=rise,
+        rise=_interval(rise),
         recovered=recovered,
         beyond=beyond,
         says="",
     )
     return row.model_copy(update={"says": _sentence(row, after.along)})
+
+
+def _plain(plain: Mapping[str, Scores], found: Found) -> Scores:
+    """The scores of the same items without an attack."""
+    whole = plain.get(found.metric, {})
+    items = found.items
+    return whole if items is None else {name: [values[n] for n in items] for name, values in whole.items()}
 
 
 def _resampled(n: int, seed: int) -> NDArray[np.int64]:
@@ -147,44 +156,44 @@ def _resampled(n: int, seed: int) -> NDArray[np.int64]:
     return np.concatenate([np.arange(n)[None], drawn])
 
 
-def _interval(
-    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], resampled: NDArray[np.int64]
-) -> Interval:
-    """A statistic with its 95% percentile interval, over items drawn again in pairs."""
-    values = statistic(resampled)
+def _interval(values: NDArray[np.float64]) -> Interval:
+    """A statistic, the first of the values, with its 95% percentile interval, over the others."""
     low, high = np.nanquantile(values[1:], (0.025, 0.975))
     return Interval(estimate=float(values[0]), low=float(low), high=float(high))
 
 
-def _means(scores: Scores, chosen: NDArray[np.int64] | None = None) -> Means:
-    """By model, (B,) means of the chosen (B, n) items; of all, where none are."""
-    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
-    return {n: a[chosen].mean(axis=1) if chosen is not None else a.mean(keepdims=True) for n, a in arrays.items()}
+def _means(scores: Scores, chosen: NDArray[np.int64]) -> Means:
+    """By model, (B,) means of the chosen (B, n) items."""
+    return {name: np.asarray(values, dtype=np.float64)[chosen].mean(axis=1) for name, values in scores.items()}
 
 
 def _rise(attacked: Means, plain: Means) -> NDArray[np.float64]:
-    """By how much more after rises than the control: (after′ − after) − (control′ − control)."""
-    rise = attacked["after"] - plain.get("after", 0.0)
-    return rise - (attacked["control"] - plain.get("control", 0.0)) if "control" in attacked else rise
+    """How far after stands above where it stood unattacked, and above the control under the same attack."""
+    floors = [means[name] for means, name in ((plain, "after"), (attacked, "control")) if name in means]
+    return attacked["after"] - np.max(floors, axis=0) if floors else attacked["after"]
 
 
-def _recovered(attacked: Means, plain: Means, least: float = LEAST) -> Means | str:
-    """By model, the share of what was forgotten that is back: (after′ − after) / (before − after); or why not."""
-    if not {"before", "after"} <= plain.keys():
-        return "it is not measured without the attack"
+def _no_share(attack: str, metric: str, plain: Means) -> str | None:
+    """Why there is no share of what was forgotten to be computed, where there is none."""
+    if attack == "none":
+        return "nothing was done"
+    if metric != EXTRACTION:
+        return f"what was forgotten is measured by its {TITLES[EXTRACTION]}"
+    before, after = float(plain["before"][0]), float(plain["after"][0])
+    if before - after < LEAST:
+        return f"too little was forgotten: extraction strength {before:.3f} before, {after:.3f} after"
+    return None
+
+
+def _forgotten(plain: Means) -> NDArray[np.float64]:
     forgotten = plain["before"] - plain["after"]
-    if least and forgotten[0] < least:
-        return (
-            f"too little was forgotten for a share of it: extraction strength {plain['before'][0]:.3f} before, "
-            f"{plain['after'][0]:.3f} after"
-        )
     # Items drawn again may hold none that was forgotten.
-    forgotten = np.where(forgotten > 0, forgotten, np.nan)
-    return {name: (attacked[name] - plain[name]) / forgotten for name in attacked if name != "before"}
+    return np.where(forgotten > 0, forgotten, np.nan)
 
 
-def _beyond(share: Means) -> NDArray[np.float64]:
-    return share["after"] - share["control"] if "control" in share else share["after"]
+def _recovered(attacked: Means, plain: Means) -> Means:
+    """By model, the share of what was forgotten that is back: (after′ − after) / (before − after)."""
+    return {name: (attacked[name] - plain[name]) / _forgotten(plain) for name in attacked if name != "before"}
 
 
 def _mean(scores: Sequence[float]) -> float:
@@ -206,12 +215,14 @@ def _sentence(row: Row, along: str | None) -> str:
     if row.attack == "none":
         return f"{text}; before unlearning {_shown(row.models['before'])}."
     assert isinstance(row.rise, Interval)
-    against = " more than of the control" if "control" in row.models else ""
+    if row.rise.estimate <= 0:
+        return f"{text}: nothing comes back."
     if row.rise.low <= 0:
         return f"{text}: nothing that stands out from chance."
+    above = ", and is not in the control" if "control" in row.models else ""
     if isinstance(row.beyond, Interval):
-        return f"{text}: {_percent(row.beyond)} of what was forgotten is back{against and ', beyond the control'}."
-    return f"{text}: {row.rise.estimate:.3f} [{row.rise.low:.3f}, {row.rise.high:.3f}]{against}."
+        return f"{text}: {_percent(row.beyond)} of what was forgotten is back{above}."
+    return f"{text}: {row.rise.estimate:.3f} [{row.rise.low:.3f}, {row.rise.high:.3f}] is back{above}."
 
 
 def _shown(metric: object) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from letheon.console import Console
@@ -12,19 +13,32 @@ from letheon.errors import GateError, InputError
 from letheon.material import split_of
 from letheon.measure import release_memory
 from letheon.models import context_length, load_config, load_model, load_tokenizer
-from letheon.records import Results, StressVerdict
+from letheon.records import Estimate, Interval, Results, StressVerdict, Turn
+from letheon.report.figures import interval, number
 from letheon.run import Run
 from letheon.split import Split, spread
+from letheon.stress.adapter_off import adapter_off
 from letheon.stress.attack import Attack, Found, Given, as_it_is
 from letheon.stress.gates import check_stress, failed_gates
+from letheon.stress.probe import probe
 from letheon.stress.quantise import quantise
 from letheon.stress.records import AttackedAnswer, GateCheck, Name, NotRun, StressResults, read_stress
 from letheon.stress.relearn import relearn
+from letheon.stress.rephrase import rephrase
 from letheon.stress.rows import curves_of, rows_of
+from letheon.stress.sample import sample
 
-ATTACKS: dict[str, Attack] = {"relearn": relearn, "quantise": quantise}
+ATTACKS: dict[str, Attack] = {
+    "relearn": relearn,
+    "quantise": quantise,
+    "rephrase": rephrase,
+    "sample": sample,
+    "probe": probe,
+    "adapter-off": adapter_off,
+}
 """The attacks by name, in the order in which they are made."""
 NONE: Literal["none"] = "none"
+NAMES: tuple[Name, ...] = ("before", "after", "control")
 
 
 def chosen_attacks(names: str) -> list[str]:
@@ -39,11 +53,17 @@ def chosen_attacks(names: str) -> list[str]:
     return [name for name in ATTACKS if not chosen or name in chosen]
 
 
-def stress_stage(run: Run, console: Console, attacks: Sequence[str]) -> StressResults:
+def stress_stage(run: Run, console: Console, attacks: Sequence[str], *, show_texts: bool = False) -> StressResults:
     """Make attacks, and write what they brought back, beside what is known of others on the same model.
 
     Each model is loaded once and attacked in turn; an attack leaves it as it was. An adapter is merged into its base,
     as the evaluation does.
+
+    Args:
+        run: The run.
+        console: Where progress is shown.
+        attacks: Names of `ATTACKS`.
+        show_texts: Keep what the models said under attack, as where the recipe says so.
     """
     recipe = run.recipe
     stop = Results.load(run.results_file).stop
@@ -63,14 +83,18 @@ def stress_stage(run: Run, console: Console, attacks: Sequence[str]) -> StressRe
     if recipe.evaluate.control:
         names["control"] = recipe.evaluate.control
     else:
-        console.say("no control (evaluate.control): what an attack would bring out of any model is not subtracted")
+        console.say("no control (evaluate.control): what an attack would bring out of any model counts")
     given = given_of(run, split_of(run))
     known = read_stress(run.stress_file) if run.is_current("stress") else None
     run.start("stress")
-    made: dict[str, Attack] = {NONE: as_it_is, **{name: ATTACKS[name] for name in attacks}}
-    found: dict[str, dict[Name, list[Found]]] = {attack: {} for attack in made}
     not_run: dict[tuple[str, str | None], NotRun] = {}
-    seconds = dict.fromkeys(attacks, 0.0)
+    made: dict[str, Attack] = {NONE: as_it_is, **{name: ATTACKS[name] for name in attacks}}
+    if "adapter-off" in made and not (run.model_folder / "adapter_config.json").is_file():
+        del made["adapter-off"]
+        why = "the model after has no adapter that could be taken off"
+        not_run["adapter-off", None] = NotRun(attack="adapter-off", why=why)
+    found: dict[str, dict[Name, list[Found]]] = {attack: {} for attack in [NONE, *attacks]}
+    seconds = dict.fromkeys(made, 0.0)
     for name, source in names.items():
         model = load_model(source).eval()
         for attack, make in made.items():
@@ -78,15 +102,21 @@ def stress_stage(run: Run, console: Console, attacks: Sequence[str]) -> StressRe
             what = "asking" if attack == NONE else attack
             with console.progress(f"{what}: {name}") as update:
                 for one in make(model, given, update):
+                    if isinstance(one, Found) and not all(map(math.isfinite, one.scores)):
+                        why = f"the model {name} is broken by it: its scores are not finite"
+                        one = NotRun(attack=attack, variant=one.variant, why=why)
                     if isinstance(one, Found):
                         found[attack].setdefault(name, []).append(one)
                     else:
                         not_run[one.attack, one.variant] = one
-            if attack != NONE:
-                seconds[attack] += time.perf_counter() - start
+            seconds[attack] += time.perf_counter() - start
         del model
         release_memory()
-    results = _put_together(run, given, found, list(not_run.values()), known, seconds, bool(recipe.show_texts))
+    results = _put_together(run, given, found, list(not_run.values()), known, seconds)
+    if show_texts or recipe.show_texts:
+        results.answers.extend(_answers(given, found))
+    else:
+        results.answers.clear()
     results.save(run.stress_file)
     _note(run, results.gates)
     run.finish("stress")
@@ -131,7 +161,6 @@ def _put_together(
     not_run: list[NotRun],
     known: StressResults | None,
     seconds: dict[str, float],
-    show_texts: bool,
 ) -> StressResults:
     """Rows, curves and gates of what was found, with what is known of other attacks."""
     seed, settings = run.recipe.seed, run.recipe.stress
@@ -148,7 +177,7 @@ def _put_together(
     if known is not None:
         results = known.without(list(found))
     for attack, by_model in found.items():
-        if by_model:
+        if "after" in by_model:
             results.rows.extend(rows_of(attack, by_model, plain, seed))
             results.curves.extend(curves_of(attack, by_model, plain))
     order = [NONE, *ATTACKS]
@@ -156,23 +185,27 @@ def _put_together(
     results.curves.sort(key=lambda curve: order.index(curve.attack))
     results.not_run.extend(not_run)
     results.seconds.update({attack: round(spent, 2) for attack, spent in seconds.items()})
-    results.gates[:] = check_stress(results.rows, settings)
-    if show_texts:
-        ids = [turn.dialogue.id for turn in given.scored]
-        results.answers.extend(
-            AttackedAnswer(attack=attack, variant=one.variant, model=name, id=id, answer=answer)
-            for attack, by_model in found.items()
-            for name, ones in by_model.items()
-            for one in ones
-            for id, answer in zip(ids, one.answers, strict=False)
-        )
+    results.gates[:] = check_stress(results.rows, settings, results.seconds)
     return results
+
+
+def _answers(given: Given, found: dict[str, dict[Name, list[Found]]]) -> Iterator[AttackedAnswer]:
+    """What the models said, where an attack has kept it."""
+    for attack, by_model in found.items():
+        for name, ones in by_model.items():
+            for one in ones:
+                turns = [given.scored[item] for item in one.items or range(len(given.scored))]
+                for turn, answer in zip(turns, one.answers, strict=False):
+                    yield AttackedAnswer(
+                        attack=attack, variant=one.variant, model=name, id=turn.dialogue.id, answer=answer
+                    )
 
 
 def _note(run: Run, gates: Sequence[GateCheck]) -> None:
     """The gates' outcome in `results.json`."""
     failed = failed_gates(gates)
-    why = "; ".join(failed) if failed else f"{len(gates)} gates kept" if gates else "no gate was set, or no attack made"
+    kept = f"{len(gates)} gates kept" if gates else "no gate was set, or no attack made that one speaks of"
+    why = "; ".join(failed) or kept
     results = Results.load(run.results_file)
     results.stress = StressVerdict(passed=not failed, why=why)
     results.save(run.results_file)
@@ -189,15 +222,15 @@ def check_stress_gates(results: StressResults) -> None:
 
 
 def show(results: StressResults, console: Console) -> None:
-    """Print the table of all attacks, what was not run, and the gates."""
-    models: list[Name] = [name for name in ("before", "after", "control") if name in results.rows[0].models]
+    """Print the table of all attacks, a sentence on each, what was not run, and the gates."""
+    models: list[Name] = [name for name in NAMES if name in results.rows[0].models]
     rows = [
         (
-            f"{row.attack}: {row.variant}" if row.attack != NONE else row.variant,
+            row.variant if row.attack == NONE else f"{row.attack}: {row.variant}",
             row.metric.replace("_", " "),
-            *(_cell(row, name) for name in models),
-            "–" if row.attack == NONE else _interval(row.rise),
-            _interval(row.beyond),
+            *(number(row.models[name].mean) if isinstance(row.models[name], Estimate) else "–" for name in models),
+            "–" if row.attack == NONE else interval(row.rise),
+            f"{row.beyond.estimate:.0%}" if isinstance(row.beyond, Interval) else "–",
         )
         for row in results.rows
     ]
@@ -210,14 +243,3 @@ def show(results: StressResults, console: Console) -> None:
     for gate in results.gates:
         value = "not computed" if gate.value is None else f"{gate.value:.3f}"
         console.say(f"gate {gate.gate}: {'kept' if gate.passed else 'BREACHED'}: {value}, at most {gate.limit:g}")
-
-
-def _cell(row: object, name: Name) -> str:
-    metric = getattr(row, "models")[name]  # noqa: B009
-    mean, stderr = getattr(metric, "mean", None), getattr(metric, "stderr", None)
-    return "–" if mean is None else f"{mean:.3f}" + ("" if stderr is None else f" ±{stderr:.3f}")
-
-
-def _interval(value: object) -> str:
-    low, high = getattr(value, "low", None), getattr(value, "high", None)
-    return "–" if low is None else f"{getattr(value, 'estimate'):.3f} [{low:.3f}, {high:.3f}]"  # noqa: B009
