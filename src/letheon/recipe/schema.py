@@ -258,6 +258,15 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _robust_rounds_whole_weights(self) -> Recipe:
+        if self.objective.robust and self.quantizes:
+            raise ValueError(
+                "objective.robust measures what rounding does to whole weights, but tuning.lora.quantize holds them "
+                "in 4 bits already: leave one of them out"
+            )
+        return self
+
     @property
     def quantizes(self) -> bool:
         """Whether the model is to be held in 4 bits."""

@@ -68,6 +68,10 @@ def _body(run: RunFolder, adapter: bool) -> Iterator[str]:
         yield f"**Forgotten: {results.verdict.forgotten}.** {results.verdict.why}"
     else:
         yield "**Forgotten: not known yet.** The model has not been evaluated."
+    if results.stress:
+        yield ""
+        limits = "within" if results.stress.passed else "NOT within"
+        yield f"**Under attack: {limits} its limits.** {results.stress.why}."
     if results.stop:
         yield ""
         yield f"Unlearning stopped at step {results.stop.step}: {results.stop.reason}"
