@@ -135,7 +135,7 @@ def _row(attack: str, found: Place, plain: Mapping[str, Scores], seed: int) -> R
         at=after.at,
         models={name: reduce_scores(values) for name, values in scores.items()},
         plain={name: reduce_scores(values) for name, values in bare.items()},
-        rise=_interval(rise),
+        rise=NotComputed(not_computed="nothing was done") if attack == "none" else _interval(rise),
         recovered=recovered,
         beyond=beyond,
         says="",

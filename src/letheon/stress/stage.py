@@ -229,7 +229,7 @@ def show(results: StressResults, console: Console) -> None:
             row.variant if row.attack == NONE else f"{row.attack}: {row.variant}",
             row.metric.replace("_", " "),
             *(number(row.models[name].mean) if isinstance(row.models[name], Estimate) else "–" for name in models),
-            "–" if row.attack == NONE else interval(row.rise),
+            interval(row.rise),
             f"{row.beyond.estimate:.0%}" if isinstance(row.beyond, Interval) else "–",
         )
         for row in results.rows
