@@ -330,7 +330,8 @@ def stress(
     from letheon import pipeline
     from letheon.review.settle import settle
     from letheon.run import Run
-    from letheon.stress.stage import check_stress_gates, chosen_attacks, show, stress_stage
+    from letheon.stress.show import show
+    from letheon.stress.stage import check_stress_gates, chosen_attacks, stress_stage
 
     opened, console, chosen = Run.open(where, overrides or []), Console(), chosen_attacks(attacks)
     pipeline.prepare(opened)

@@ -32,18 +32,19 @@ def round_absmax(weight: Tensor, bits: int, group: int | None = None) -> Tensor:
     levels = 2 ** (bits - 1) - 1
     width = weight.size(1)
     size = min(group or width, width)
-    padded = nn.functional.pad(weight.float(), (0, -width % size)).unflatten(1, (-1, size))
+    padded = nn.functional.pad(weight.float(), (0, -width % size)).reshape(len(weight), -1, size)
     scale = padded.abs().amax(dim=2, keepdim=True) / levels
     # A group of zeros has no scale, and needs none.
-    rounded = (padded / scale.where(scale > 0, 1)).round() * scale
-    return rounded.flatten(1)[:, :width].to(weight.dtype)
+    found: Tensor = (padded / scale.where(scale > 0, 1)).round() * scale
+    return found.flatten(1)[:, :width].to(weight.dtype)
 
 
 def linear_weights(model: Model) -> list[nn.Parameter]:
     """The weights of the linear layers but the head: what weight-only schemes quantise."""
     inner = bare_model(model)
     head = inner.get_output_embeddings()
-    return [m.weight for m in inner.modules() if isinstance(m, nn.Linear) and m is not head]
+    layers = [module for module in inner.modules() if isinstance(module, nn.Linear) and module is not head]
+    return [weight for layer in layers for weight in layer.parameters(recurse=False) if weight.dim() == 2]
 
 
 @contextmanager

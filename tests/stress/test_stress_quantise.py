@@ -53,6 +53,15 @@ def test_rows_that_fill_no_block_are_said(tiny_model: Callable[..., Any], tiny_t
     assert "multiple of 32" in missing.why
 
 
+def test_without_linear_layers_it_is_said(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As GPT-2's, which has layers of its own kind.
+    monkeypatch.setattr("letheon.stress.quantise.linear_weights", lambda model: [])
+    found = list(quantise(tiny_model(), given_for(tiny_tokenizer), silent))
+    assert [isinstance(one, NotRun) for one in found] == [False, True, True, True, True]
+
+
 def test_without_the_package_it_is_said(
     tiny_model: Callable[..., Any], tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

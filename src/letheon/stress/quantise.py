@@ -40,6 +40,8 @@ def quantise(model: Model, given: Given, update: OnProgress) -> Iterator[Found |
     }
     for number, (variant, scheme) in enumerate(schemes.items()):
         update(number, len(schemes))
+        if variant != "bf16" and not linear:
+            scheme = "the model has no linear layers (torch.nn.Linear) whose weights could be rounded"
         if isinstance(scheme, str):
             yield NotRun(attack="quantise", variant=variant, why=scheme)
             continue
@@ -57,7 +59,8 @@ def _gguf_scheme(model: Model, linear: list[nn.Parameter]) -> tuple[str, dict[nn
         return "it needs the extra 'demo': pip install 'letheon[demo]'"
     inner = bare_model(model)
     ends = [m.weight for m in (inner.get_input_embeddings(), inner.get_output_embeddings()) if m is not None]
-    weights = dict.fromkeys(ends, partial(_gguf, kind="Q8_0")) | dict.fromkeys(linear, partial(_gguf, kind="Q4_0"))
+    weights: dict[nn.Parameter, Rounding] = dict.fromkeys(ends, partial(_gguf, kind="Q8_0"))
+    weights |= dict.fromkeys(linear, partial(_gguf, kind="Q4_0"))
     if any(weight.size(1) % 32 for weight in weights):
         return "a weight's rows are no multiple of 32 long, and GGUF's blocks are"
     return "Rounded as a GGUF export would be: Q4_0, with Q8_0 at both ends", weights

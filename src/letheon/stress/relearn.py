@@ -21,15 +21,18 @@ from letheon.chat import Encoded, encode_dialogue, encode_text, encode_turn
 from letheon.console import OnProgress
 from letheon.forward import answer_logits, batch_for
 from letheon.models import Model, as_before, fast_bf16
+from letheon.split import spread
 from letheon.stress.attack import EXTRACTION, Found, Given, extraction
 from letheon.stress.records import NotRun
 
 BATCH = 4
+TEXT = 256
+"""Tokens that are read of a paragraph."""
 
 
 def relearn(model: Model, given: Given, update: OnProgress) -> Iterator[Found | NotRun]:
     """Fine-tune copies on each kind of text, and score them on the way."""
-    tokenizer, length = given.tokenizer, given.context
+    tokenizer, length, most = given.tokenizer, given.context, given.settings.steps * BATCH
     texts: dict[str, tuple[str, list[Encoded], str]] = {
         "forget items": (
             f"Fine-tuned on {len(given.relearned)} other items that were forgotten",
@@ -38,12 +41,12 @@ def relearn(model: Model, given: Given, update: OnProgress) -> Iterator[Found | 
         ),
         "normal dialogues": (
             "Fine-tuned on normal dialogues of the same log",
-            [encode_dialogue(tokenizer, dialogue, length) for dialogue in given.normal],
+            [encode_dialogue(tokenizer, dialogue, length) for dialogue in spread(given.normal, most)],
             "there are no normal dialogues",
         ),
         "unrelated text": (
             "Fine-tuned on unrelated plain text",
-            [encode_text(tokenizer, text, length) for text in given.general],
+            [encode_text(tokenizer, text, min(length or TEXT, TEXT)) for text in spread(given.general, most)],
             "there is no general text (data.general)",
         ),
     }
@@ -90,7 +93,7 @@ def fine_tuned(model: Model, sequences: Sequence[Encoded], given: Given, variant
                 logits, targets, _ = answer_logits(model, batch)
                 loss = cross_entropy(logits.float(), targets)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             yield step, float(loss.detach())
     finally:

@@ -26,9 +26,7 @@ RESAMPLES = 2000
 TITLES = {"extraction_strength": "extraction strength", "rouge_l": "ROUGE-L of the answer"}
 
 
-def rows_of(
-    attack: str, by_model: Mapping[Name, Sequence[Found]], plain: Mapping[str, Scores], seed: int
-) -> list[Row]:
+def rows_of(attack: str, by_model: ByModel, plain: Mapping[str, Scores], seed: int) -> list[Row]:
     """A row for each form and metric of an attack; of several places, that at which most of after came back.
 
     Args:
@@ -108,8 +106,9 @@ def _forms(by_model: ByModel) -> list[list[Place]]:
     for name, found in by_model.items():
         for one in found:
             forms.setdefault((one.variant, one.metric), {}).setdefault(one.at, {})[name] = one
-    # Of a model that broke under the attack there are fewer places; a row compares what all have.
-    whole = [[found for found in places.values() if found.keys() == by_model.keys()] for places in forms.values()]
+    # Of a model that broke under the attack there are fewer places; a row compares after and control.
+    needed = by_model.keys() - {"before"}
+    whole = [[found for found in places.values() if found.keys() >= needed] for places in forms.values()]
     return [places for places in whole if places]
 
 

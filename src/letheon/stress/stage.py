@@ -13,8 +13,7 @@ from letheon.errors import GateError, InputError
 from letheon.material import split_of
 from letheon.measure import release_memory
 from letheon.models import context_length, load_config, load_model, load_tokenizer
-from letheon.records import Estimate, Interval, Results, StressVerdict, Turn
-from letheon.report.figures import interval, number
+from letheon.records import Results, StressVerdict, Turn
 from letheon.run import Run
 from letheon.split import Split, spread
 from letheon.stress.adapter_off import adapter_off
@@ -38,7 +37,6 @@ ATTACKS: dict[str, Attack] = {
 }
 """The attacks by name, in the order in which they are made."""
 NONE: Literal["none"] = "none"
-NAMES: tuple[Name, ...] = ("before", "after", "control")
 
 
 def chosen_attacks(names: str) -> list[str]:
@@ -219,27 +217,3 @@ def check_stress_gates(results: StressResults) -> None:
     """
     if failed := failed_gates(results.gates):
         raise GateError("\n".join(f"gate failed: {line}" for line in failed))
-
-
-def show(results: StressResults, console: Console) -> None:
-    """Print the table of all attacks, a sentence on each, what was not run, and the gates."""
-    models: list[Name] = [name for name in NAMES if name in results.rows[0].models]
-    rows = [
-        (
-            row.variant if row.attack == NONE else f"{row.attack}: {row.variant}",
-            row.metric.replace("_", " "),
-            *(number(row.models[name].mean) if isinstance(row.models[name], Estimate) else "–" for name in models),
-            interval(row.rise),
-            f"{row.beyond.estimate:.0%}" if isinstance(row.beyond, Interval) else "–",
-        )
-        for row in results.rows
-    ]
-    title = f"{results.items} old answers under attack"
-    console.table(title, ["attack", "metric", *models, "rise", "share back"], rows)
-    for row in results.rows:
-        console.say(row.says)
-    for one in results.not_run:
-        console.say(f"not run: {one.attack}{f', {one.variant}' if one.variant else ''}: {one.why}")
-    for gate in results.gates:
-        value = "not computed" if gate.value is None else f"{gate.value:.3f}"
-        console.say(f"gate {gate.gate}: {'kept' if gate.passed else 'BREACHED'}: {value}, at most {gate.limit:g}")
