@@ -338,6 +338,7 @@ def stress(
     settle(opened, console.warn)
     results = stress_stage(opened, console, chosen, show_texts=show_texts)
     show(results, console)
+    console.say(f"written: {opened.stress_file}; 'letheon report {opened.folder}' shows it")
     check_stress_gates(results)
 
 

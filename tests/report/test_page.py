@@ -161,7 +161,8 @@ def test_subject_of_an_erasure_request_is_shown_only_with_texts(tmp_path: Path, 
 def test_attacks_are_told(plain: str, with_texts: str) -> None:
     told = re.sub(r"\s+", " ", plain)
     assert "32 of the old answers were looked for under each attack; 8 others were given to relearning." in told
-    assert "merged into the base, as <code>letheon export --merge</code> writes it" in told
+    assert "The adapter of the model after was merged into its base to be attacked." in told
+    assert "(its adapter merged into the base, as <code>letheon export --merge</code> writes it)" in told
     assert "<b>BREACHED</b>: <code>stress.max_recovery</code>, relearn: forget items: 0.232, at most 0.200" in told
     assert '<td class="n">0.150 [0.100, 0.200]</td><td class="n">0.232 [0.150, 0.310]</td></tr>' in told
     assert "at step 8: 23% of what was forgotten is back." in told
@@ -172,6 +173,15 @@ def test_attacks_are_told(plain: str, with_texts: str) -> None:
     # What was said under attack stays in its file.
     assert SECRET not in with_texts
     assert "it holds what was to be forgotten" in with_texts
+
+
+def test_attacks_under_other_settings_are_told_as_such(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert "These attacks were made under other settings" not in page(run)
+    results = Results.load(run / "results.json")
+    results.stress = None
+    results.save(run / "results.json")
+    assert "These attacks were made under other settings" in page(run)
 
 
 def test_an_audit_is_told(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from letheon.chat import Encoded, encode_prompt
 from letheon.errors import InputError
@@ -178,3 +180,26 @@ def test_a_recipe_sets_it_with_sam() -> None:
         check_recipe({**least, "objective": {"robust": True, "negative": {"sam_rho": 0.3}}}), "out"
     )
     assert [(s.robust, s.sam_rho) for s in (plain, robust, own)] == [(False, 0.0), (True, 0.01), (True, 0.3)]
+
+
+def test_a_whole_run_is_another_one(talk: Path, letheon: Callable[..., tuple[int, str, str]]) -> None:
+    found = []
+    for robust in ("false", "true"):
+        code, _, err = letheon("run", "recipe.yaml", f"--set=objective.robust={robust}", f"--set=output=run-{robust}")
+        assert code == 0, err
+        found.append(load_file(talk / f"run-{robust}" / "model/adapter_model.safetensors"))
+        assert f"robust: {robust}" in (talk / f"run-{robust}" / "recipe.yaml").read_text()
+    assert found[0].keys() == found[1].keys()
+    assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_it_resumes_as_if_unbroken(make_trainer: Make, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"robust": True, "save_strategy": "steps", "save_steps": 2, "sam_rho": 0.01}
+    whole = make_trainer("whole", **settings)
+    whole.train()
+    make_trainer("broken", **settings, max_steps=2).train()
+    resumed = make_trainer("broken", **settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.objective == whole.objective
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)

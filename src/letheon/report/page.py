@@ -219,6 +219,7 @@ def _stress(run: RunFolder) -> dict[str, Any] | None:
     ]
     return {
         "found": found,
+        "current": run.results.stress is not None,
         "models": [model for model in MODELS if any(model in row.models for row in found.rows)],
         "rows": [(row, figures.title(row.metric)) for row in found.rows],
         "curves": curves,
