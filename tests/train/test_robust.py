@@ -139,6 +139,9 @@ def test_the_probe_is_asked_otherwise_too(make_trainer: Make, targets: list[Targ
     probe = [target.turn for target in targets[:3]]
     sizes = [len(make_trainer(probe_dataset=probe, robust=robust)._probe_turns) for robust in (False, True)]
     assert sizes == [3, 6]
+    # Where no probe is given, it is of what is trained on.
+    sizes = [len(make_trainer(robust=robust)._probe_turns) for robust in (False, True)]
+    assert sizes == [len(targets), 2 * len(targets)]
 
 
 def test_it_forgets_other_wordings_better(make_trainer: Make, targets: list[Target], tiny_tokenizer: Any) -> None:

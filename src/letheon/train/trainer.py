@@ -137,9 +137,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             raise InputError("normal_dataset is empty: without normal dialogues the model's ability is not kept")
         probed = [_turn(row, n) for n, row in enumerate(probe_dataset or ())]
         self._probe_turns = [self._turn(turn) for turn in probed]
-        if args.robust:
-            self._probe_turns += asked_otherwise(processing_class, probed, self._max_length)
         self._probe_turns = self._probe_turns or [item.old for item in forget]
+        if args.robust:
+            self._probe_turns += asked_otherwise(processing_class, probed or self._turns, self._max_length)
         self._probe_normal = self._normal(normal_probe_dataset) or normal[:16]
 
         # Before the adapter is made: its weights are drawn at random.
