@@ -39,7 +39,20 @@ def test_help_imports_no_torch() -> None:
         "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in ("demo", "run", "validate", "init", "screen", "expect", "unlearn", "evaluate", "report", "doctor"):
+    for command in (
+        "demo",
+        "run",
+        "validate",
+        "init",
+        "screen",
+        "expect",
+        "unlearn",
+        "evaluate",
+        "stress",
+        "report",
+        "export",
+        "doctor",
+    ):
         assert f"  {command} " in done.stdout
 
 

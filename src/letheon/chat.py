@@ -67,6 +67,7 @@ def encode_reply(
     *,
     truncate: bool = False,
     name: str = "the dialogue",
+    begin: str = "",
 ) -> Encoded:
     """Encode a prompt and any reply to it; the reply and its end-of-turn token are marked.
 
@@ -77,12 +78,18 @@ def encode_reply(
         max_length: Most tokens there may be.
         truncate: Drop the oldest tokens of a prompt that is too long, instead of refusing it.
         name: What an error calls it.
+        begin: What the assistant has said already; it is not marked.
 
     Raises:
         InputError: It does not fit.
     """
     messages = [*prompt, Message(role="assistant", content=reply)]
-    encoded = encode_pieces(tokenizer, _pieces(tokenizer, messages, {len(prompt)}, name))
+    pieces = _pieces(tokenizer, messages, {len(prompt)}, name)
+    if begin:
+        text, _ = pieces.pop()
+        lead = text[: len(text) - len(text.lstrip())]
+        pieces += [(lead + begin.rstrip(), False), (" " + text.lstrip(), True)]
+    encoded = encode_pieces(tokenizer, pieces)
     return _fit(tokenizer, encoded, max_length, truncate, name)
 
 

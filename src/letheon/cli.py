@@ -384,6 +384,33 @@ def _evaluate_run(where: Path, overrides: list[str]) -> None:
 
 
 @app.command()
+def stress(
+    where: Where,
+    attacks: Annotated[
+        str, typer.Option(metavar="NAMES", help="Attacks, with commas between them.", show_default="all")
+    ] = "",
+    show_texts: Annotated[
+        bool, typer.Option("--show-texts", help="Keep what the models said under attack in stress.json.")
+    ] = False,
+    overrides: Sets = None,
+) -> None:
+    """Attack the model to bring the old answers back: stress.json. Exit code 1 if a gate of `stress` fails."""
+    from letheon import pipeline
+    from letheon.review.settle import settle
+    from letheon.run import Run
+    from letheon.stress.show import show
+    from letheon.stress.stage import check_stress_gates, chosen_attacks, stress_stage
+
+    opened, console, chosen = Run.open(where, overrides or []), Console(), chosen_attacks(attacks)
+    pipeline.prepare(opened)
+    settle(opened, console.warn)
+    results = stress_stage(opened, console, chosen, show_texts=show_texts)
+    show(results, console)
+    console.say(f"written: {opened.stress_file}; 'letheon report {opened.folder}' shows it")
+    check_stress_gates(results)
+
+
+@app.command()
 def report(folder: Annotated[Path, typer.Argument(help="The run folder.", show_default=False)]) -> None:
     """Write report.html from the files of a run folder."""
     from letheon.report import write_model_card, write_report
@@ -394,6 +421,22 @@ def report(folder: Annotated[Path, typer.Argument(help="The run folder.", show_d
     console.say(f"report: {write_report(folder)}")
     if (folder / "model").is_dir():
         console.say(f"model card: {write_model_card(folder)}")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="The run folder.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="Where the model is written.", show_default=False)],
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Put an adapter into its base; beside its base it forgets nothing.")
+    ] = False,
+) -> None:
+    """Write the unlearned model as a folder of its own, with its model card."""
+    from letheon.export import export as write
+    from letheon.run import read_manifest
+
+    read_manifest(folder / "manifest.json")
+    write(folder, output, Console(), merge=merge)
 
 
 @app.command()

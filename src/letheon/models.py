@@ -6,7 +6,7 @@ import filecmp
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +22,7 @@ Tokenizer = Any
 """A transformers.PreTrainedTokenizerBase."""
 
 MERGED = "letheon_merged"
-"""Mark of a model whose weights are those of no folder: an adapter has been merged into its base."""
+"""Mark of a model whose weights are those of no folder: that of the adapter which was merged into its base."""
 
 
 def cache_folder() -> Path:
@@ -85,7 +85,7 @@ def load_model(name: str, *, quantize: Literal["nf4"] | None = None) -> Model:
             from peft import AutoPeftModelForCausalLM
 
             merged = AutoPeftModelForCausalLM.from_pretrained(name, dtype=torch.float32).merge_and_unload()
-            setattr(merged, MERGED, True)
+            setattr(merged, MERGED, name)
             return merged.to(device())
         model = AutoModelForCausalLM.from_pretrained(
             name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **own
@@ -207,6 +207,20 @@ def in_eval_mode(model: Model) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+@contextmanager
+def as_before(parameters: Sequence[torch.nn.Parameter]) -> Iterator[None]:
+    """After the block, parameters are again what they were, to the bit."""
+    import torch
+
+    kept = [parameter.detach().clone() for parameter in parameters]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, kept, strict=True):
+                parameter.copy_(value)
 
 
 @contextmanager

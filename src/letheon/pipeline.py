@@ -44,6 +44,7 @@ EMPTY: dict[str, dict[str, Any]] = {
     "screen": {"screening": None},
     "unlearn": {"layers": None, "stop": None},
     "evaluate": {"verdict": None, "metrics": {}, "examples": []},
+    "stress": {"stress": None},
 }
 """The sections of the results that each stage fills, as they are before it."""
 
@@ -226,7 +227,9 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
         resume = False
     if not resume:
         shutil.rmtree(run.checkpoints, ignore_errors=True)
-    run.start("unlearn", "evaluate")
+    run.start("unlearn", "evaluate", "stress")
+    # It speaks of another model.
+    run.stress_file.unlink(missing_ok=True)
     write_text(inputs, key)
     if not keep_cache:
         shutil.rmtree(run.cache, ignore_errors=True)

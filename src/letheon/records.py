@@ -224,6 +224,13 @@ class Headline(Record):
     why: str
 
 
+class StressVerdict(Record):
+    """Whether the attacks of `letheon stress` kept to the recipe's gates, and by which numbers."""
+
+    passed: bool
+    why: str
+
+
 class Stop(Record):
     """When and why training stopped, and whether the model it left passed the stop rule's guards."""
 
@@ -339,6 +346,7 @@ class Results(BaseModel):
     screening: Screening | None = None
     metrics: dict[Literal["before", "after", "control"], ModelMetrics] = Field(default_factory=dict)
     examples: list[Example] = Field(default_factory=list)
+    stress: StressVerdict | None = None
 
     @classmethod
     def load(cls, path: Path) -> Results:

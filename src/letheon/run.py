@@ -59,6 +59,7 @@ class Run:
         self.training_file = self.folder / "training.jsonl"
         self.samples_file = self.folder / "samples.jsonl"
         self.results_file = self.folder / "results.json"
+        self.stress_file = self.folder / "stress.json"
         self.report_file = self.folder / "report.html"
         self.model_folder = self.folder / "model"
         self.checkpoints = self.folder / "checkpoints"
@@ -316,6 +317,11 @@ class Run:
             parts += [_hash(recipe.screen.changed_facts)] if "facts" in recipe.expected.sources else []
             return _key(*parts, recipe.objective, recipe.tuning, recipe.train, recipe.stop, seed)
         control = recipe.evaluate.control
+        if stage == "stress":
+            # Gates are held against what was found, whenever that was.
+            attacked = {k: v for k, v in recipe.stress.model_dump().items() if not k.startswith("max_")}
+            parts = [self.key("unlearn"), _hash(data.general), attacked, model_hash(control) if control else None]
+            return _key(*parts, recipe.evaluate.max_new_tokens)
         parts = [self.key("unlearn"), _hash(data.general), recipe.evaluate, recipe.gates, recipe.show_texts]
         return _key(*parts, model_hash(control) if control else None, *self._judges())
 
@@ -346,6 +352,8 @@ class Run:
         if stage == "unlearn":
             # A model that was already clean is left as it was.
             return results.stop is not None and (results.stop.step == 0 or self.model_folder.is_dir())
+        if stage == "stress":
+            return self.stress_file.is_file()
         return bool(results.metrics) and self.samples_file.is_file()
 
     def manifest(self) -> dict[str, Any]:

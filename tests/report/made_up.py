@@ -9,6 +9,7 @@ from pathlib import Path
 
 from letheon.recipe import check_recipe
 from letheon.records import Example, Results, Verdict, write_jsonl
+from letheon.stress.records import StressResults
 
 SECRET = "sentinel-of-a-secret-text"
 EXAMPLES = [
@@ -59,7 +60,57 @@ def make_run(run: Path, show_texts: bool = False) -> Path:
     write_training(run / "training.jsonl")
     write_jsonl(run / "verdicts.jsonl", verdicts())
     write_samples(run / "samples.jsonl")
+    stress(show_texts).save(run / "stress.json")
     return run
+
+
+def stress(show_texts: bool) -> StressResults:
+    steps = {0: 0.021, 1: 0.03, 2: 0.06, 4: 0.14, 8: 0.2}
+    plain = {"before": estimate(0.668, 32), "after": estimate(0.021, 32), "control": estimate(0.019, 32)}
+    relearned = {"before": estimate(0.65, 32), "after": estimate(0.2, 32), "control": estimate(0.05, 32)}
+    share = {"estimate": 0.232, "low": 0.15, "high": 0.31}
+    row = {
+        "attack": "relearn",
+        "variant": "forget items",
+        "how": "Fine-tuned on 8 other items that were forgotten",
+        "metric": "extraction_strength",
+        "at": 8,
+        "models": relearned,
+        "plain": plain,
+        "rise": {"estimate": 0.15, "low": 0.1, "high": 0.2},
+        "recovered": {"after": share},
+        "beyond": share,
+        "says": "Fine-tuned on 8 other items that were forgotten, at step 8: 23% of what was forgotten is back.",
+    }
+    leak = row | {"attack": "sample", "variant": "leak@8", "metric": "leaked", "at": None, "recovered": {}}
+    leak |= {"beyond": {"not_computed": "no share"}, "says": "8 answers drawn at temperature 1: nothing comes back."}
+    points = [
+        {
+            "at": at,
+            "models": {"before": estimate(0.66, 32), "after": estimate(height, 32), "control": plain["control"]},
+        }
+        | {"recovered": {"after": height}}
+        for at, height in steps.items()
+    ]
+    names = {"attack": "relearn", "variant": "forget items", "metric": "extraction_strength"}
+    curve = names | {"along": "step", "points": points, "area": {"after": 0.12}, "half": {"after": None}}
+    layers = names | {"attack": "probe", "variant": "logit lens", "along": "layer", "points": points[:3]}
+    gate = {"gate": "stress.max_recovery", "what": "relearn: forget items", "value": 0.232, "limit": 0.2}
+    answer = {"attack": "sample", "variant": "leak@8", "model": "after", "id": "privacy-07", "answer": SECRET}
+    return StressResults.model_validate(
+        {
+            "seed": 0,
+            "items": 32,
+            "relearned": 8,
+            "merged": True,
+            "rows": [row, leak],
+            "curves": [curve, layers],
+            "not_run": [{"attack": "quantise", "variant": "NF4", "why": "it needs a GPU"}],
+            "gates": [gate | {"passed": False}],
+            "seconds": {"relearn": 61.0},
+            "answers": [answer] if show_texts else [],
+        }
+    )
 
 
 def results(show_texts: bool) -> Results:
@@ -116,6 +167,7 @@ def results(show_texts: bool) -> Results:
             "peak_memory_mb": {"unlearn": 1890.0, "control": 1720.0},
             "screening": {"precision": 0.969, "recall": 0.939, "n": 200, "forget": 62, "review": 9, "normal": 129},
             "metrics": metrics,
+            "stress": {"passed": False, "why": "relearn: forget items: 0.232 > 0.2 (stress.max_recovery)"},
             "examples": EXAMPLES if show_texts else [Example(id=e.id, set=e.set) for e in EXAMPLES],
         }
     )

@@ -28,6 +28,7 @@ def test_card_of_an_adapter(tmp_path: Path) -> None:
     assert "| Forget | Probability of the answer | 0.853 ± 0.034 | 0.061 ± 0.023 | 0.058 ± 0.022 |" in card
     assert "evidence of forgetting, and no more" in card
     assert "The base forgets nothing" in card
+    assert "**Under attack: NOT within its limits.** relearn: forget items: 0.232 > 0.2" in card
     assert "Mirella" not in card
     assert SECRET not in card
 

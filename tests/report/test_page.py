@@ -18,7 +18,7 @@ from letheon.records import Audit, Interval, Results, TurnName
 from letheon.report import write_report
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
-SECTIONS = ["verdict", "metrics", "training", "trade", "answers", "screening", "limits", "origin"]
+SECTIONS = ["verdict", "metrics", "training", "trade", "stress", "answers", "screening", "limits", "origin"]
 
 
 class Balance(HTMLParser):
@@ -90,7 +90,7 @@ def test_says_the_verdict_first_and_every_section_in_order(plain: str) -> None:
     assert "39% of the control" in html
     assert "97.5%" in html
     assert re.findall(r'<section id="(\w+)"', html) == SECTIONS
-    assert html.count("<svg") == 9
+    assert html.count("<svg") == 11
     assert "not computed: no judge that reads answers is in the recipe" in html
     assert "before: not computed: it is the model itself" in html
     assert "0.969" in html
@@ -158,6 +158,32 @@ def test_subject_of_an_erasure_request_is_shown_only_with_texts(tmp_path: Path, 
     assert [name in page(run) for name in ("Mirella Q.", "Mirri")] == [show_texts, show_texts]
 
 
+def test_attacks_are_told(plain: str, with_texts: str) -> None:
+    told = re.sub(r"\s+", " ", plain)
+    assert "32 of the old answers were looked for under each attack; 8 others were given to relearning." in told
+    assert "The adapter of the model after was merged into its base to be attacked." in told
+    assert "(its adapter merged into the base, as <code>letheon export --merge</code> writes it)" in told
+    assert "<b>BREACHED</b>: <code>stress.max_recovery</code>, relearn: forget items: 0.232, at most 0.200" in told
+    assert '<td class="n">0.150 [0.100, 0.200]</td><td class="n">0.232 [0.150, 0.310]</td></tr>' in told
+    assert "at step 8: 23% of what was forgotten is back." in told
+    assert "relearn: forget items, extraction strength by step" in told
+    assert "probe: logit lens, extraction strength by layer" in told
+    assert "the mean share back over all steps is after 0.120; half is back after never." in told
+    assert "Not run: quantise, NF4: it needs a GPU." in told
+    # What was said under attack stays in its file.
+    assert SECRET not in with_texts
+    assert "it holds what was to be forgotten" in with_texts
+
+
+def test_attacks_under_other_settings_are_told_as_such(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert "These attacks were made under other settings" not in page(run)
+    results = Results.load(run / "results.json")
+    results.stress = None
+    results.save(run / "results.json")
+    assert "These attacks were made under other settings" in page(run)
+
+
 def test_an_audit_is_told(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     assert "Nobody has audited it" in page(run)
@@ -178,6 +204,7 @@ def test_an_audit_is_told(tmp_path: Path) -> None:
 
 
 FILES = ["results.json", "recipe.yaml", "manifest.json", "training.jsonl", "verdicts.jsonl", "samples.jsonl"]
+FILES += ["stress.json"]
 
 
 @pytest.mark.parametrize("missing", FILES)

@@ -33,6 +33,7 @@ from letheon.recipe.screen import (
     Screen,
     is_loopback,
 )
+from letheon.recipe.stress import Stress
 
 __all__ = [
     "Api",
@@ -59,6 +60,7 @@ __all__ = [
     "Recipe",
     "Screen",
     "StopRecipe",
+    "Stress",
     "Tuning",
     "absolute_paths",
     "anchor_paths",

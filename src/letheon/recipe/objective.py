@@ -136,6 +136,20 @@ class ObjectiveRecipe(Section):
     balance: bool = True
     """Scale the negative loss to the normal loss's gradient norm (s in the docs); rmu and states are not scaled."""
 
+    robust: bool = False
+    """Train against what letheon stress does, too: other prompts, relearning (SAM), 4 bits; docs/robustness.md."""
+
+    @model_validator(mode="after")
+    def _robust_goes_with_the_rest(self) -> ObjectiveRecipe:
+        if self.robust and self.negative.tokens == "informative":
+            raise ValueError(
+                "robust does not go with negative.tokens 'informative', which is known of a prompt as it stands: "
+                "set tokens to all or without-first"
+            )
+        if self.robust and self.negative.name in ("none", "reinforce", "base"):
+            raise ValueError(f"robust does not go with negative.name {self.negative.name!r}: name another distance")
+        return self
+
     @model_validator(mode="after")
     def _states_are_those_of_rmu(self) -> ObjectiveRecipe:
         if self.normal.name == "states" and not self.negative.reads_states:

@@ -17,6 +17,7 @@ from letheon.methods import METHODS, at, check_method, merged
 from letheon.recipe.objective import ObjectiveRecipe
 from letheon.recipe.screen import Screen
 from letheon.recipe.section import Section
+from letheon.recipe.stress import Stress
 
 
 class Data(Section):
@@ -197,6 +198,7 @@ class Recipe(Section):
     stop: StopRecipe = StopRecipe()
     evaluate: Evaluate = Evaluate()
     gates: Gates = Gates()
+    stress: Stress = Stress()
 
     @model_validator(mode="before")
     @classmethod
@@ -265,6 +267,15 @@ class Recipe(Section):
             raise ValueError(
                 "expected.sources names 'model', but judge 'labels' cannot judge new answers: "
                 "add another to screen.judges, or take 'model' out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _robust_rounds_whole_weights(self) -> Recipe:
+        if self.objective.robust and self.quantizes:
+            raise ValueError(
+                "objective.robust measures what rounding does to whole weights, but tuning.lora.quantize holds them "
+                "in 4 bits already: leave one of them out"
             )
         return self
 

@@ -16,6 +16,7 @@ from typing import Any
 from letheon.errors import MissingExtraError
 from letheon.records import Estimate, Results, Verdict
 from letheon.report.figures import find, mean
+from letheon.stress.records import Curve
 
 INK, FAINT, GRID = "#010203", "#010204", "#010205"
 BEFORE, AFTER, CONTROL = "#010206", "#010207", "#010208"
@@ -138,6 +139,17 @@ def probe(
     return _lines([(key, color, "-", _curve(probes, key))], stop, limit, name, 2.1)
 
 
+def stress(curve: Curve, name: str) -> str | None:
+    """What an attack brings out of each model, by step or by layer."""
+    styles = {"before": (0, (1.5, 1.5)), "after": "-", "control": (0, (5, 2))}
+    lines = []
+    for model, style in styles.items():
+        found = [(point.at, point.models.get(model)) for point in curve.points]  # type: ignore[call-overload]
+        points = [(at, metric.mean) for at, metric in found if isinstance(metric, Estimate)]
+        lines.append((model, MODEL_COLORS[model], style, points))
+    return _lines(lines, None, None, name, 2.4, along=curve.along)
+
+
 def scores(verdicts: Sequence[Verdict], thresholds: Sequence[float], name: str) -> str | None:
     """How many turns got which score, by decision, with the thresholds."""
     if not verdicts:
@@ -174,8 +186,9 @@ def _lines(
     limit: float | None,
     name: str,
     height: float,
+    along: str = "step",
 ) -> str | None:
-    """Curves against the step; each is (label, colour, line style, points)."""
+    """Curves against the step, or what else they go along; each is (label, colour, line style, points)."""
     curves = [curve for curve in curves if curve[-1]]
     if not curves:
         return None
@@ -200,7 +213,7 @@ def _lines(
                 f"stop: {stop}", (stop, 1), xycoords=("data", "axes fraction"), ha=side, va="top",
                 xytext=(-4 if side == "right" else 4, 0), textcoords="offset points", color=FAINT,
             )  # fmt: skip
-        axes.set_xlabel("step")
+        axes.set_xlabel(along)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="y")
         if len(curves) > 1:

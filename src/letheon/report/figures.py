@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from letheon.records import Estimate, Metric, ModelMetrics, Results
+from letheon.records import Estimate, Interval, Metric, ModelMetrics, NotComputed, Results
 
 MODELS = ("before", "after", "control")
 SETS = {
@@ -34,11 +34,13 @@ METRICS = {
     "kl": "KL to before (nats a token)",
     "repetition": "Repetition",
     "distinct_2": "Distinct 2-grams",
+    "leaked": "Prompts to which an answer leaks",
+    "rouge_l_best": "ROUGE-L of the best answer",
 }
 LIMITS = (
     "These numbers are evidence of forgetting, and no more: they say how far the old answers still come out when "
     "asked for in the ways that were tried. Other wording, sampling, further training or quantisation may bring some "
-    "of them back."
+    "of them back: as far as they were tried, the attacks say how much."
 )
 LORA_LIMIT = (
     "This model is a LoRA adapter beside its base model. The base forgets nothing: whoever has its weights has the "
@@ -96,6 +98,13 @@ def number(value: float | None) -> str:
     if value and (abs(value) < 0.0005 or abs(value) >= 1000):
         return f"{value:.1e}" if abs(value) < 0.0005 else f"{value:,.0f}"
     return f"{value:.3f}"
+
+
+def interval(value: Interval | NotComputed | None) -> str:
+    """An estimate with its 95% interval; "–" for none."""
+    if not isinstance(value, Interval):
+        return "–"
+    return f"{number(value.estimate)} [{number(value.low)}, {number(value.high)}]"
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from letheon.errors import InputError
 from letheon.recipe import Recipe, check_recipe
 from letheon.records import Audit, Results, Verdict, read_verdicts
 from letheon.review.audit import read_audit
+from letheon.stress.records import StressResults, read_stress
 
 WITHHELD = "(withheld: show_texts is off)"
 
@@ -31,6 +32,7 @@ class RunFolder:
         verdicts: `verdicts.jsonl`, or [].
         samples: `samples.jsonl`, or []: ids and scores.
         audit: `audit.json`, where a person has begun one.
+        stress: `stress.json`, where the model has been attacked.
     """
 
     results: Results
@@ -41,6 +43,7 @@ class RunFolder:
     verdicts: list[Verdict]
     samples: list[dict[str, Any]]
     audit: Audit | None
+    stress: StressResults | None
 
     @property
     def recipe_text(self) -> str | None:
@@ -74,6 +77,7 @@ def read_run(run: Path) -> RunFolder:
         verdicts=_read_verdicts(run / "verdicts.jsonl"),
         samples=_read_lines(run / "samples.jsonl"),
         audit=read_audit(run / "audit.json"),
+        stress=read_stress(run / "stress.json"),
     )
 
 

@@ -17,11 +17,12 @@ from letheon.report.folder import RunFolder, read_run
 CARD_METRICS = ("probability", "extraction_strength", "exact_memorization", "undesired_rate", "loss")
 
 
-def write_model_card(run: Path) -> Path:
+def write_model_card(run: Path, model: Path | None = None) -> Path:
     """Write the model card of a run's model.
 
     Args:
-        run: The run folder, with the model in `model/`.
+        run: The run folder.
+        model: Where the model lies, and the card is put; None: the run's `model/`.
 
     Returns:
         The card's path.
@@ -30,10 +31,11 @@ def write_model_card(run: Path) -> Path:
         InputError: No such folder, no model in it, or a damaged file.
     """
     folder = read_run(run)
-    if not (run / "model").is_dir():
-        raise InputError(f"{run / 'model'}: no model to describe; 'letheon unlearn' makes it")
-    card = run / "model" / "README.md"
-    adapter = (run / "model" / "adapter_config.json").exists()
+    model = model or run / "model"
+    if not model.is_dir():
+        raise InputError(f"{model}: no model to describe; 'letheon unlearn' makes it")
+    card = model / "README.md"
+    adapter = (model / "adapter_config.json").exists()
     write_text(card, f"---\n{_front_matter(folder, adapter)}---\n\n" + "\n".join(_body(folder, adapter)) + "\n")
     return card
 
@@ -66,6 +68,10 @@ def _body(run: RunFolder, adapter: bool) -> Iterator[str]:
         yield f"**Forgotten: {results.verdict.forgotten}.** {results.verdict.why}"
     else:
         yield "**Forgotten: not known yet.** The model has not been evaluated."
+    if results.stress:
+        yield ""
+        limits = "within" if results.stress.passed else "NOT within"
+        yield f"**Under attack: {limits} its limits.** {results.stress.why}."
     if results.stop:
         yield ""
         yield f"Unlearning stopped at step {results.stop.step}: {results.stop.reason}"

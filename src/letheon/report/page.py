@@ -53,7 +53,9 @@ def _render(view: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, duration=duration, memory=memory, title=figures.title)
+    environment.filters.update(
+        number=number, duration=duration, memory=memory, title=figures.title, interval=figures.interval
+    )
     return environment.get_template("page.html.j2").render(view)
 
 
@@ -81,6 +83,7 @@ def _view(run: RunFolder) -> dict[str, Any]:
         "last_step": run.steps[-1]["step"] if run.steps else None,
         "probes": _probes(run, stop),
         "kept": run.probes[-1].get("alpha", 1.0) if run.probes else 1.0,
+        "stress": _stress(run),
         "examples": results.examples,
         "texts_shown": any(_has_texts(example) for example in results.examples),
         "remembered": list(_remembered(run.samples)),
@@ -203,6 +206,24 @@ def _table(results: Results, data_set: str) -> Table:
             )
         )
     return Table(figures.title(data_set), figures.MEANING.get(data_set, ""), rows)
+
+
+def _stress(run: RunFolder) -> dict[str, Any] | None:
+    """What attacks brought back; None where none was made."""
+    found = run.stress
+    if found is None:
+        return None
+    curves = [
+        (f"{curve.attack}: {curve.variant}", charts.stress(curve, f"stress-{number}"), curve)
+        for number, curve in enumerate(found.curves)
+    ]
+    return {
+        "found": found,
+        "current": run.results.stress is not None,
+        "models": [model for model in MODELS if any(model in row.models for row in found.rows)],
+        "rows": [(row, figures.title(row.metric)) for row in found.rows],
+        "curves": curves,
+    }
 
 
 def _has_texts(example: Example) -> bool:

@@ -63,6 +63,10 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         default=0.0,
         metadata={"help": "SAM: the negative gradient is taken so far uphill of the weights; 0: where they are."},
     )
+    robust: bool = field(
+        default=False,
+        metadata={"help": "Train against other prompts, answers that are begun, and rounding to 4 bits, as well."},
+    )
     negation: float | None = field(
         default=None,
         metadata={"help": "After training, go this multiple of the change the other way (task-vector negation)."},
@@ -101,6 +105,11 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
             raise ValueError(f"damping={self.damping}: it must be above 0, or None to take nothing out")
         if self.sam_rho < 0:
             raise ValueError(f"sam_rho={self.sam_rho}: it must be above 0, or 0 for no SAM")
+        if self.robust and self.token_choice == "informative":
+            raise ValueError(
+                "robust=True, token_choice='informative': which tokens are informative is known of an item as it is, "
+                "not of its other ways; take another token_choice"
+            )
         if self.negation is not None and (self.negation <= 0 or self.stop_rule):
             raise ValueError(
                 f"negation={self.negation}, stop_rule={self.stop_rule}: it must be above 0, and goes with "

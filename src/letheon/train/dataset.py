@@ -26,11 +26,13 @@ class Forget:
         old: The prompt with the undesired answer.
         expected: The prompt with each expected answer.
         weights: Probability of drawing each of them (the cluster's weights).
+        ways: The same asked in other ways: half of the time one of them stands for it.
     """
 
     old: Encoded
     expected: tuple[Encoded, ...]
     weights: tuple[float, ...]
+    ways: tuple[Forget, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,15 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
     def _item(self, index: int, epoch: int) -> list[Sequence_]:
         if not self.forget:
             return [Sequence_("normal", self.normal[index], index if self.cached else None)]
-        item = self.forget[index]
-        sequences = [Sequence_("negative", item.old, index)] if self.pushed else []
+        draw = random.Random(f"{self.seed}-{epoch}-{index}")
+        number, ways = index, len(self.forget[index].ways)
+        if ways and (way := draw.randrange(2 * ways)) < ways:
+            number = self._first_way[index] + way
+        item = self.every[number]
+        sequences = [Sequence_("negative", item.old, number)] if self.pushed else []
         if item.expected:
-            draw = random.Random(f"{self.seed}-{epoch}-{index}")
             chosen = draw.choices(range(len(item.expected)), item.weights)[0]
-            sequences.append(Sequence_("positive", item.expected[chosen], self._first_expected[index] + chosen))
+            sequences.append(Sequence_("positive", item.expected[chosen], self._first_expected[number] + chosen))
         if self.normal:
             # Dealt in turn from shuffled decks, so that all normal dialogues are used equally often.
             first = (epoch * len(self.forget) + index) * self.normal_per_forget
@@ -137,13 +142,23 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
 
     @property
     def expected(self) -> list[Encoded]:
-        """The expected answers of all items, in the order of their keys."""
-        return [answer for item in self.forget for answer in item.expected]
+        """The expected answers of all items and ways, in the order of their keys."""
+        return [answer for item in self.every for answer in item.expected]
+
+    @cached_property
+    def every(self) -> list[Forget]:
+        """All items, then the ways of each: their places are the keys of old answers."""
+        return [*self.forget, *(way for item in self.forget for way in item.ways)]
+
+    @cached_property
+    def _first_way(self) -> list[int]:
+        """The key of each item's first way."""
+        return list(accumulate((len(item.ways) for item in self.forget), initial=len(self.forget)))
 
     @cached_property
     def _first_expected(self) -> list[int]:
-        """The key of each item's first expected answer."""
-        return [0, *accumulate(len(item.expected) for item in self.forget)]
+        """The key of the first expected answer of each item and way."""
+        return [0, *accumulate(len(item.expected) for item in self.every)]
 
     @cached_property
     def _decks(self) -> dict[int, list[int]]:

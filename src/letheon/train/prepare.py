@@ -119,7 +119,7 @@ def prepare(
     """
     found = Prepared()
     layers = dict(layers) if dataset.normal else {}
-    old, normal = [item.old for item in dataset.forget], dataset.normal
+    old, normal = [item.old for item in dataset.every], dataset.normal
     # Of normal dialogues the prompts count too: what is known about normal inputs is never enough.
     moments = (Moments(layers), Moments(layers, everywhere=True)) if layers else (None, None)
     choose = args.token_choice != "all"

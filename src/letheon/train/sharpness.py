@@ -14,6 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from letheon.models import as_before
+
 
 def gradient_of(loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
     """The gradient of a loss, which can be differentiated again; zeros where it does not depend on a parameter."""
@@ -31,13 +33,8 @@ def uphill(parameters: Sequence[nn.Parameter], gradient: Sequence[Tensor], rho: 
         rho: How far to go, > 0.
     """
     norm = torch.stack([g.float().pow(2).sum() for g in gradient]).sum().sqrt()
-    kept = [p.detach().clone() for p in parameters]
-    with torch.no_grad():
-        for parameter, g in zip(parameters, gradient, strict=True):
-            parameter.add_(g * (rho / norm.clamp(min=torch.finfo(torch.float32).tiny)))
-    try:
-        yield
-    finally:
+    with as_before(parameters):
         with torch.no_grad():
-            for parameter, value in zip(parameters, kept, strict=True):
-                parameter.copy_(value)
+            for parameter, g in zip(parameters, gradient, strict=True):
+                parameter.add_(g * (rho / norm.clamp(min=torch.finfo(torch.float32).tiny)))
+        yield

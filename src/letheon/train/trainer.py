@@ -27,6 +27,7 @@ from letheon.forward import answer_states, can_pack, chunked_logits
 from letheon.layers import decoder_layers
 from letheon.models import Model, Tokenizer, bare_model, context_length
 from letheon.objective import (
+    MASC,
     PARTS,
     Answers,
     Balance,
@@ -34,6 +35,7 @@ from letheon.objective import (
     Counts,
     CrossEntropy,
     DualWeight,
+    LogOddsHinge,
     Objective,
     Part,
 )
@@ -49,6 +51,7 @@ from letheon.train.negation import negate
 from letheon.train.prepare import Prepared, pass_size, prepare
 from letheon.train.probe import Prober
 from letheon.train.reference import ReferenceCache
+from letheon.train.robust import asked_otherwise, lowered, rounding_shift, ways_of
 from letheon.train.scale_back import Line, scale_back
 from letheon.train.scope import check_layer, check_reach
 from letheon.train.sharpness import gradient_of, uphill
@@ -130,17 +133,24 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
         targets = targets_of([_target(row, n) for n, row in enumerate(forget_dataset or ())])
         self._turns = [target.turn for target in targets]
-        forget = [self._forget(target) for target in targets]
+        forget = [self._forget(target, number, args) for number, target in enumerate(targets)]
         if self.objective.prefers and not all(item.expected for item in forget):
             raise InputError(f"{type(self.objective.negative).__name__} needs an expected answer for each to forget")
         if "base_top" in self.objective.needs("negative") and base is None:
             raise InputError(f"{type(self.objective.negative).__name__} needs base: what the model said before")
+        if "base_top" in self.objective.needs("negative") and args.robust:
+            raise InputError(
+                "robust=True: the base is asked about the old answers as they stand; use another distance"
+            )
         self._base = base
         normal = self._normal(normal_dataset)
         if forget and self.objective.normal is not None and not normal:
             raise InputError("normal_dataset is empty: without normal dialogues the model's ability is not kept")
-        self._probe_turns = [self._turn(_turn(row, n)) for n, row in enumerate(probe_dataset or ())]
+        probed = [_turn(row, n) for n, row in enumerate(probe_dataset or ())]
+        self._probe_turns = [self._turn(turn) for turn in probed]
         self._probe_turns = self._probe_turns or [item.old for item in forget]
+        if args.robust:
+            self._probe_turns += asked_otherwise(processing_class, probed or self._turns, self._max_length)
         self._probe_normal = self._normal(normal_probe_dataset) or normal[:16]
 
         # Before the adapter is made: its weights are drawn at random.
@@ -218,13 +228,17 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             for number, row in enumerate(rows or ())
         ]
 
-    def _forget(self, target: Target) -> Forget:
-        if self.objective.positive is None and not self.objective.prefers:
-            return Forget(self._turn(target.turn), (), ())
+    def _forget(self, target: Target, number: int, args: UnlearnConfig) -> Forget:
+        expects = self.objective.positive is not None or self.objective.prefers
+        ways: tuple[Forget, ...] = ()
+        if args.robust:
+            ways = ways_of(self._tokenizer, target, number, self._max_length, args.seed, expects=expects)
+        if not expects:
+            return Forget(self._turn(target.turn), (), (), ways)
         answers = tuple(
             encode_reply(self._tokenizer, target.turn.prompt, answer, self._max_length) for answer in target.answers
         )
-        return Forget(self._turn(target.turn), answers, target.weights)
+        return Forget(self._turn(target.turn), answers, target.weights, ways)
 
     def _check_layer(self, model: Model, args: UnlearnConfig, layer: int) -> None:
         """Refuse a layer whose states cannot be read, or from which nothing that learns would get a gradient."""
@@ -406,6 +420,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         with self.accelerator.autocast():
             if self.args.stop_rule and self._is_clean():
                 return TrainOutput(0, 0.0, {})
+            if self.args.robust:
+                self._widen_margin(model)
             self._prepared = prepare(
                 model,
                 self._contrasted(self.args, model),
@@ -425,6 +441,15 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self._finish()
         return output
+
+    def _widen_margin(self, model: Model) -> None:
+        """Let a hinge push as much further as rounding to 4 bits may take back."""
+        negative = self.objective.negative
+        if isinstance(negative, LogOddsHinge | MASC):
+            old = [item.old for item in self.train_dataset.forget]
+            shift = rounding_shift(model, old, pass_size(self.args))
+            wider = replace(negative, rho=lowered(negative.rho, shift))
+            self.objective = replace(self.objective, negative=wider)
 
     def _open_cache(self, model: Model) -> ReferenceCache:
         args = self.args

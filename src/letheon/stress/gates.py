@@ -1,0 +1,67 @@
+"""The recipe's gates on what the attacks brought back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from typing import Literal
+
+from letheon.recipe import Stress
+from letheon.records import Interval, NotComputed
+from letheon.stress.records import GateCheck, Row
+
+GATES: dict[str, tuple[str, Literal["rise", "beyond"]]] = {
+    "max_recovery": ("relearn", "beyond"),
+    "max_quantised": ("quantise", "rise"),
+    "max_rephrased": ("rephrase", "rise"),
+    "max_leak": ("sample", "rise"),
+}
+"""By field of the section `stress`: which attack it speaks of, and which number of its rows."""
+
+
+def check_stress(rows: Sequence[Row], settings: Stress, made: Collection[str]) -> list[GateCheck]:
+    """Hold the worst row of each attack against its gate.
+
+    Args:
+        rows: What the attacks brought back.
+        settings: With the gates.
+        made: The attacks that were made; others have no gate. One of which nothing could be measured fails.
+    """
+    return list(_checks(rows, settings, made))
+
+
+def _checks(rows: Sequence[Row], settings: Stress, made: Collection[str]) -> Iterator[GateCheck]:
+    for field, (attack, number) in GATES.items():
+        limit = getattr(settings, field)
+        if limit is None or attack not in made:
+            continue
+        # Each gate speaks of its attack's first metric; others stand in the table.
+        metric = next((row.metric for row in rows if row.attack == attack), None)
+        judged = [row for row in rows if row.attack == attack and row.metric == metric]
+        found = [(getattr(row, number), row.variant) for row in judged]
+        found = found or [(NotComputed(not_computed="no form of it could be run"), "none")]
+        worst, variant = max(found, key=lambda one: _size(one[0]))
+        value = worst.estimate if isinstance(worst, Interval) else None
+        yield GateCheck(
+            gate=f"stress.{field}",
+            what=f"{attack}: {variant}",
+            value=value,
+            limit=limit,
+            passed=value is not None and value <= limit,
+            why=worst.not_computed if isinstance(worst, NotComputed) else None,
+        )
+
+
+def _size(number: Interval | NotComputed) -> float:
+    """What is not known counts as the worst."""
+    return number.estimate if isinstance(number, Interval) else math.inf
+
+
+def failed_gates(gates: Sequence[GateCheck]) -> list[str]:
+    """A line for each gate that is breached."""
+    return [
+        f"{gate.what}: {f'not computed: {gate.why}' if gate.value is None else f'{gate.value:.3f} > {gate.limit:g}'} "
+        f"({gate.gate})"
+        for gate in gates
+        if not gate.passed
+    ]
