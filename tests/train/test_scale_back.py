@@ -110,7 +110,7 @@ def test_a_smooth_way_takes_few_looks(line: Line, weight: nn.Parameter) -> None:
         alpha = alpha_of(weight)
         return probe(0.4 - 0.35 * alpha, math.exp(0.2 * alpha**2))
 
-    rule = StopRule(normal_budget=1.12)
+    rule = StopRule()
     alpha, found = scale_back(line, rule, probe(0.4, 1.0), look(), look)
     # The old answers are at their limit from .857 on; the guard allows no more than .753.
     assert alpha == 0.75
@@ -118,9 +118,18 @@ def test_a_smooth_way_takes_few_looks(line: Line, weight: nn.Parameter) -> None:
     assert looks <= 6
 
 
-def test_an_end_just_below_the_limits_is_not_looked_behind(line: Line) -> None:
-    def look() -> Probe:
-        raise AssertionError
+def test_from_just_below_the_limits_the_search_does_not_go_on(line: Line, weight: nn.Parameter) -> None:
+    looks = []
 
-    end = probe(0.09, 1.0)
+    def look() -> Probe:
+        looks.append(alpha_of(weight))
+        return probe(0.4 - 0.321 * looks[-1], 1.0)
+
+    alpha, found = scale_back(line, StopRule(), probe(0.4, 1.0), probe(0.08, 1.0), look)
+    # At the limit from .9375 on.
+    assert alpha == 0.9375
+    assert found.probability == pytest.approx(0.1, rel=0.02)
+    assert len(looks) == 1
+    end = probe(0.096, 1.0)
     assert scale_back(line, StopRule(), probe(0.4, 1.0), end, look) == (1.0, end)
+    assert len(looks) == 1

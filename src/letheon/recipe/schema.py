@@ -135,9 +135,9 @@ class StopRecipe(Section):
     """… their extraction strength at most this: about what a model that never saw them has."""
     rho: float = Field(0.2, gt=0, lt=1)
     """For the curve: a probe token is still preferred when its odds against its rivals exceed rho / (1 - rho)."""
-    normal_budget: float = Field(1.1, gt=1)
+    normal_budget: float = Field(1.12, gt=1)
     """Guard: the normal probe's perplexity may rise to this multiple of what it was before."""
-    kl_budget: float = Field(0.1, gt=0)
+    kl_budget: float = Field(0.12, gt=0)
     """Guard: KL to the model before, on the normal probe, in nats per token."""
     patience: int = Field(10, ge=1)
     """Give up after so many times `every` steps without progress."""

@@ -93,8 +93,10 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         default=0.1, metadata={"help": "Probe extraction strength that counts as forgotten."}
     )
     stop_rho: float = field(default=0.2, metadata={"help": "Odds above which a probe token is still preferred."})
-    stop_normal_budget: float = field(default=1.1, metadata={"help": "Guard on the normal probe's perplexity ratio."})
-    stop_kl_budget: float = field(default=0.1, metadata={"help": "Guard on the normal probe's KL."})
+    stop_normal_budget: float = field(
+        default=1.12, metadata={"help": "Guard on the normal probe's perplexity ratio."}
+    )
+    stop_kl_budget: float = field(default=0.12, metadata={"help": "Guard on the normal probe's KL."})
     stop_patience: int = field(
         default=10, metadata={"help": "Give up after so many times stop_every steps without progress."}
     )

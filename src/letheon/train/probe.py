@@ -21,12 +21,6 @@ from letheon.train.dataset import Reference
 from letheon.train.stop import Probe
 
 RIVALS = 10
-STRAYS = 16
-"""One in so many normal answers, the one that has moved furthest, does not count for the guards.
-
-Among those that the model gives to everyday questions there may be one of the very kind that is to be forgotten, such
-as a made-up number, and it alone would outweigh the others.
-"""
 GENERATED = 4
 NEW_TOKENS = 24
 
@@ -100,7 +94,7 @@ class Prober:
                 top = torch.cat([r.top_log_probs for r in known]).to(logits.device)
                 each = torch.stack([top_k_kl(logits, top_ids, top).cpu(), lost, torch.ones(len(lost))], dim=1)
                 moved.append(torch.zeros(len(chosen), 3).index_add_(0, row.cpu(), each))
-        kl, loss = _without_strays(torch.cat(moved)) if moved else (0.0, 0.0)
+        kl, loss = _without_stray(torch.cat(moved)) if moved else (0.0, 0.0)
         return Probe(
             step=step,
             probability=sum(probabilities) / len(probabilities),
@@ -130,11 +124,17 @@ class Prober:
         return sum(repetition(answer) for answer in answers) / len(answers)
 
 
-def _without_strays(moved: Tensor) -> tuple[float, float]:
-    """KL and rise of the loss a token, over (S, 3) sums of both and tokens by sequence, strays left out."""
-    # What is no number is no stray: it sorts last, and must be seen.
-    strays = len(moved) // STRAYS if moved.isfinite().all() else 0
-    kl, loss, tokens = moved[moved[:, 0].argsort()][: len(moved) - strays].sum(dim=0).tolist()
+def _without_stray(moved: Tensor) -> tuple[float, float]:
+    """KL and rise of the loss a token, over (S, 3) sums of both and tokens by sequence.
+
+    A sequence whose KL outweighs that of all the others together does not count. Among the answers that the model
+    gives to everyday questions there may be one of the very kind that is to be forgotten, such as a made-up number.
+    """
+    furthest = int(moved[:, 0].argmax())
+    # What is no number is no stray.
+    if len(moved) > 2 and moved.isfinite().all() and 2 * moved[furthest, 0] > moved[:, 0].sum():
+        moved = torch.cat([moved[:furthest], moved[furthest + 1 :]])
+    kl, loss, tokens = moved.sum(dim=0).tolist()
     return kl / tokens, loss / tokens
 
 

@@ -20,8 +20,8 @@ from letheon.train.stop import Probe, StopRule
 
 STEPS = 16
 """α is found to one of so many steps."""
-WASTED = 0.85
-"""Up to here, in multiples of the limits, looking for a lesser α is worth its probes; above, 15/16 is the least."""
+AT_THE_LIMITS = 0.95
+"""From here on, in multiples of the limits, a lesser α would hardly forget: looking for it is not worth a probe."""
 
 
 class Line:
@@ -84,7 +84,7 @@ def scale_back(
 ) -> tuple[float, Probe]:
     """Find the least α that the rule calls forgotten; where that breaks a guard or there is none, the largest within.
 
-    An end that is just below the limits, and within the guards, is not looked behind.
+    From what is just below the limits the search does not go on.
 
     Args:
         line: From before to where training ended; the weights are there, and are left at the α that is found.
@@ -104,11 +104,16 @@ def scale_back(
             seen[at] = look()
         return seen[at]
 
-    def least(top: int, guess: float, enough: Callable[[Probe], bool]) -> int:
-        """Where a probe begins to be `enough`, as it is at `top`: by growing strides from a guess, then halving."""
+    def least(
+        top: int, guess: float, enough: Callable[[Probe], bool], fits: Callable[[Probe], bool] = lambda seen: False
+    ) -> int:
+        """Where a probe begins to be `enough`, as it is at `top`: by growing strides from a guess, then halving.
+
+        One that `fits` ends the search.
+        """
         low, high, stride = 0, top, 1
         at = min(max(math.ceil(guess * STEPS), 1), top - 1)
-        while high - low > 1:
+        while high - low > 1 and not fits(probe(high)):
             if not low < at < high:
                 at = (low + high) // 2
             if enough(probe(at)):
@@ -119,10 +124,15 @@ def scale_back(
         return high
 
     found = STEPS
-    if rule.forgotten(end) and rule.remaining(end) <= WASTED:
+    if rule.forgotten(end):
         before, after = rule.remaining(start), rule.remaining(end)
         guess = (before - 1) / (before - after) if before > after else 1.0
-        found = least(STEPS, guess, lambda seen: rule.remaining(seen) <= 1)
+        found = least(
+            STEPS,
+            guess,
+            lambda seen: rule.remaining(seen) <= 1,
+            lambda seen: AT_THE_LIMITS < rule.remaining(seen) <= 1,
+        )
     if rule.breach(probe(found)):
         guess = min(1.0, max(rule.overrun(end), 1.0) ** -0.5)
         # Just below the least α that breaks a guard.

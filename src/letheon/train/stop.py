@@ -70,8 +70,8 @@ class StopRule:
     every: int = 1
     probability: float = 0.1
     extraction_strength: float = 0.1
-    normal_budget: float = 1.1
-    kl_budget: float = 0.1
+    normal_budget: float = 1.12
+    kl_budget: float = 0.12
     max_repetition: float = 0.5
     patience: int = 10
     clean_extraction: float = 0.05

@@ -139,9 +139,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if "base_top" in self.objective.needs("negative") and base is None:
             raise InputError(f"{type(self.objective.negative).__name__} needs base: what the model said before")
         if "base_top" in self.objective.needs("negative") and args.robust:
-            raise InputError(
-                "robust=True: the base knows the old answers as they stand; use another distance"
-            )
+            raise InputError("robust=True: the base knows the old answers as they stand; use another distance")
         self._base = base
         normal = self._normal(normal_dataset)
         if forget and self.objective.normal is not None and not normal:
