@@ -527,7 +527,7 @@ def test_goes_back_to_the_best_state_within_the_guards(make_trainer: Make) -> No
     assert trainer.stop.step == 4
     assert "went back to step 4" in trainer.stop.reason
     assert distance(weights(trainer), wreck.best) == 0.0
-    assert not trainer._best_file.exists()
+    assert not trainer._best.file.exists()
 
 
 @pytest.mark.usefixtures("regular_probes")
@@ -584,9 +584,9 @@ def test_full_tuning_without_directions_moves_all(make_trainer: Make) -> None:
 
 
 def test_the_last_step_is_probed(make_trainer: Make) -> None:
-    trainer = make_trainer(**LOOSE, stop_every=4, max_steps=6, stop_probability=1e-9)
+    trainer = make_trainer(**LOOSE, stop_every=4, max_steps=10, stop_probability=1e-9)
     trainer.train()
-    assert [probe.step for probe in trainer.probes] == [0, 4, 6]
+    assert [probe.step for probe in trainer.probes] == [0, 8, 10]
 
 
 # -- data ---------------------------------------------------------------------------------------------------------

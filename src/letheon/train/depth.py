@@ -246,6 +246,11 @@ def _as_before(model: Model) -> Iterator[None]:
 class _Trial(UnlearnTrainer):
     """A training that looks and goes on, whatever it sees, and leaves nothing behind."""
 
+    def _is_clean(self) -> bool:
+        clean = super()._is_clean()
+        self._next_probe = EVERY
+        return clean
+
     def _look(self, step: int) -> bool:
         self._record(self._prober.quick(self.model, step))
         self._next_probe = step + EVERY

@@ -6,7 +6,6 @@ import copy
 import json
 import logging
 import math
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import TrainOutput
 
 from letheon.chat import Encoded, check_tokenizer, encode_dialogue, encode_reply, encode_turn
-from letheon.dialogues import BadRowError, parse_row
 from letheon.errors import InputError
 from letheon.expected import Target, targets_of
 from letheon.forward import answer_states, can_pack, chunked_logits
@@ -47,12 +45,15 @@ from letheon.train.config import UnlearnConfig, default_learning_rate
 from letheon.train.contrast import lora_layers
 from letheon.train.dataset import Collator, Forget, UnlearnDataset
 from letheon.train.directional import DirectionalAdamW, check_optimizer, directional_layers
+from letheon.train.ending import BestState, Ending
 from letheon.train.negation import negate
+from letheon.train.parts import StepSums, answers_by_part, reads_tops
 from letheon.train.prepare import Prepared, pass_size, prepare
 from letheon.train.probe import Prober
 from letheon.train.reference import ReferenceCache
 from letheon.train.robust import asked_otherwise, lowered, rounding_shift, ways_of
-from letheon.train.scale_back import Line, scale_back
+from letheon.train.rows import dialogue_of, target_of, turn_of
+from letheon.train.scale_back import Line
 from letheon.train.scope import check_layer, check_reach
 from letheon.train.sharpness import gradient_of, uphill
 from letheon.train.stop import Decision, Probe, StopRule
@@ -131,7 +132,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         fine_tuning = forget_dataset is None
         self.objective = objective or (Objective(None, None, CrossEntropy()) if fine_tuning else Objective())
 
-        targets = targets_of([_target(row, n) for n, row in enumerate(forget_dataset or ())])
+        targets = targets_of([target_of(row, n) for n, row in enumerate(forget_dataset or ())])
         self._turns = [target.turn for target in targets]
         forget = [self._forget(target, number, args) for number, target in enumerate(targets)]
         if self.objective.prefers and not all(item.expected for item in forget):
@@ -144,7 +145,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         normal = self._normal(normal_dataset)
         if forget and self.objective.normal is not None and not normal:
             raise InputError("normal_dataset is empty: without normal dialogues the model's ability is not kept")
-        probed = [_turn(row, n) for n, row in enumerate(probe_dataset or ())]
+        probed = [turn_of(row, n) for n, row in enumerate(probe_dataset or ())]
         self._probe_turns = [self._turn(turn) for turn in probed]
         self._probe_turns = self._probe_turns or [item.old for item in forget]
         if args.robust:
@@ -174,7 +175,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         beside = args.normal_per_forget if self.objective.normal is not None else 0
         pushed = self.objective.negative is not None
         dataset = UnlearnDataset(forget, normal, normal_per_forget=beside, seed=args.seed, pushed=pushed)
-        tops = frozenset(part for part in PARTS if self.objective.needs(part) & {"reference_top", "base_top"})
+        tops = frozenset(part for part in PARTS if reads_tops(self.objective, part))
         collator = Collator(processing_class.pad_token_id, {}, tops=tops)
         super().__init__(
             model=model,
@@ -210,7 +211,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._ascent: list[Tensor] | None = None
         self._uphill = False
         self._line: Line | None = None
-        self._step = _StepSums()
+        self._best = BestState(Path(self.args.output_dir) / "best.safetensors")
+        self._step = StepSums()
         self.add_callback(_Adapt(self))
 
     # -- data --------------------------------------------------------------------------------------------------------
@@ -222,7 +224,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         return [
             row
             if isinstance(row, Encoded)
-            else encode_dialogue(self._tokenizer, _dialogue(row, number), self._max_length)
+            else encode_dialogue(self._tokenizer, dialogue_of(row, number), self._max_length)
             for number, row in enumerate(rows or ())
         ]
 
@@ -360,33 +362,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             logits, states = chunked_logits(model, inputs, prefix)[0], None
         else:
             states, logits = answer_states(model, inputs, objective.layer, prefix, with_logits=objective.reads_logits)
-        batch: dict[Part, Answers] = {}
-        part_of_token = inputs["part"][inputs["row"]]
-        sizes = [int((part_of_token == number).sum()) for number in range(len(PARTS))]
-        # Slices: to choose tokens by a mask costs more on the way back than all the losses.
-        split = {key: torch.split(inputs[key], sizes) for key in ("targets", "row", "counts", "reference_log_prob")}
-        split_logits, split_states = _split(logits, sizes), _split(states, sizes)
-        # As the collator has them: of parts that need them.
-        top_sizes = [n if part in self._collator.tops else 0 for part, n in zip(PARTS, sizes, strict=True)]
-        tops = {key: _split(inputs.get(key), top_sizes) for key in ("reference_top_ids", "reference_top_log_probs")}
-        kept = [n if "reference_states" in objective.needs(p) else 0 for p, n in zip(PARTS, sizes, strict=True)]
-        split_reference = _split(inputs.get("reference_states"), kept)
-        for number, part in enumerate(PARTS):
-            if not sizes[number]:
-                continue
-            reads_states = objective.reads_states(part)
-            batch[part] = Answers(
-                logits=None if reads_states else split_logits[number],
-                targets=split["targets"][number],
-                sequence=torch.unique_consecutive(split["row"][number], return_inverse=True)[1],
-                counts=split["counts"][number],
-                reference_log_prob=split["reference_log_prob"][number],
-                **{key: values[number] if top_sizes[number] else None for key, values in tops.items()},
-                states=split_states[number] if reads_states else None,
-                reference_states=split_reference[number],
-                reference_norm=self._prepared.norm,
-            )
-        return batch
+        return answers_by_part(objective, inputs, logits, states, self._prepared.norm)
 
     def prediction_step(
         self, model: Model, inputs: dict[str, Tensor], prediction_loss_only: bool, ignore_keys: Any = None
@@ -543,7 +519,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         )
         before = self._prober.quick(self.model, 0)
         if self._rule.is_clean(before):
-            before = self._full(0)
+            before = self._with_answers(self._prober.whole(self.model, 0))
         self._record(before)
         self._next_probe = self._rule.wait(before)
         clean = self._rule.is_clean(before)
@@ -557,7 +533,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
     def _after_step(self, step: int) -> bool:
         """Adapt the weights, probe when it is time; True when training should stop."""
-        sums, self._step = self._step, _StepSums()
+        sums, self._step = self._step, StepSums()
         if self._balancing:
             self._balance.update(math.sqrt(sums.normal_square), math.sqrt(sums.negative_square))
         if sums.normal_tokens and "normal" in self._collator.reference:
@@ -591,7 +567,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
     def _act(self, probe: Probe, decision: Decision) -> None:
         self._holding = decision.action == "hold"
         if self._rule.is_best(probe):
-            self._save_best()
+            self._best.save(self._trainable())
         if decision.action == "stop":
             self.stop = Stop(step=probe.step, reason=decision.reason)
 
@@ -630,17 +606,6 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         folder = Path(self.args.output_dir)
         return folder / f"process-{self.args.process_index}" if self.args.world_size > 1 else folder
 
-    @property
-    def _best_file(self) -> Path:
-        return Path(self.args.output_dir) / "best.safetensors"
-
-    def _save_best(self) -> None:
-        """Keep the trainable weights on disk: a copy in memory would cost as much as the model in full tuning."""
-        from safetensors.torch import save_file
-
-        self._best_file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: p.detach().contiguous() for name, p in self._trainable().items()}, self._best_file)
-
     def _trainable(self) -> dict[str, torch.nn.Parameter]:
         model = self.accelerator.unwrap_model(self.model)
         return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -658,59 +623,24 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if self.args.negation is not None:
             negate(self._line, self._trainable(), self.args.negation)
         if self.args.stop_rule:
-            self.stop = self._settle(self._line, self.stop.reason)
+            ending = Ending(
+                self._trainable(),
+                self._line,
+                self._best,
+                self._rule,
+                look=lambda step: self._prober.whole(self.model, step),
+                with_answers=self._with_answers,
+                record=self._record,
+            )
+            self.stop = ending.settle(step, self.stop.reason, self.probes[0], self.probes[-1])
         self._line.close()
-        self._best_file.unlink(missing_ok=True)
-
-    def _settle(self, line: Line, reason: str) -> Stop:
-        """Leave the model in the state to be kept, and say which it is.
-
-        That is the end of training, scaled back to what still forgets or, failing that, to what the guards allow;
-        or the best state on the way, where that one had forgotten more.
-        """
-        step, rule, last = self.state.global_step, self._rule, self.probes[-1]
-        ended = "forgotten only beyond the guards" if rule.forgotten(last) else reason
-        kept: Probe | None = None
-        # Where the loss was not finite, no probe has been taken.
-        if last.step == step and rule.is_finite(last):
-            line.end()
-            end = last if last.repetition is not None else self._prober.whole(self.model, step)
-            alpha, kept = scale_back(line, rule, self.probes[0], end, lambda: self._prober.whole(self.model, step))
-            if alpha < 1:
-                kept = self._with_answers(kept)
-            share = f"; {alpha:.0%} of the change was kept" if alpha < 1 else ""
-            if alpha < 1:
-                self._record(replace(kept, alpha=alpha))
-            if rule.breach(kept) is not None:
-                kept = None
-            elif (forgotten := rule.forgotten(kept)) is not None:
-                return Stop(step=step, reason=forgotten + share)
-        best = rule.best_step
-        if best not in (-1, step):
-            self._load_best()
-            if kept is None or rule.remaining(self._full(best)) < rule.remaining(kept):
-                return Stop(step=best, reason=f"{ended}; went back to step {best}, the best within the guards")
-        if kept is None:
-            return Stop(step=step, reason=f"{ended}; no state passed the guards", within_guards=False)
-        line.go(alpha)
-        return Stop(step=step, reason=ended + share)
-
-    def _full(self, step: int) -> Probe:
-        return self._with_answers(self._prober.whole(self.model, step))
+        self._best.remove()
 
     def _with_answers(self, probe: Probe) -> Probe:
         # Generation does not go through the forward that accelerate has put under autocast. Nor should all of this
         # be: autocast remembers the weights that it has cast, and would not see that they are moved.
         with self.accelerator.autocast():
             return self._prober.with_answers(self.model, probe)
-
-    def _load_best(self) -> None:
-        from safetensors.torch import load_file
-
-        saved = load_file(self._best_file)
-        with torch.no_grad():
-            for name, parameter in self._trainable().items():
-                parameter.copy_(saved[name])
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -734,7 +664,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         super()._save_checkpoint(model, trial)
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self._rule.best_step >= 0:
-            shutil.copyfile(self._best_file, folder / self._best_file.name)
+            self._best.copy_to(folder)
         (folder / STATE_FILE).write_text(json.dumps(self._state()), encoding="utf-8")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Model = None) -> None:
@@ -745,10 +675,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 f"{resume_from_checkpoint}: not a whole checkpoint of Letheon; delete it to go on from the one before"
             )
         self._restore(json.loads(file.read_text(encoding="utf-8")))
-        # The run may have found a better state after this checkpoint, or ended and tidied up.
-        best = file.with_name(self._best_file.name)
-        if best.is_file():
-            shutil.copyfile(best, self._best_file)
+        self._best.copy_from(file.parent)
 
 
 class _Adapt(TrainerCallback):  # type: ignore[misc]
@@ -764,58 +691,3 @@ class _Adapt(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.trainer._after_step(state.global_step):
             control.should_training_stop = True
-
-
-class _StepSums:
-    """What one optimizer step adds up over its micro-batches."""
-
-    def __init__(self) -> None:
-        self.losses: dict[str, float] = {}
-        self.normal_square = self.negative_square = 0.0
-        self.normal_loss = self.normal_reference = 0.0
-        self.normal_tokens = 0
-
-    def add(self, parts: dict[Part, Tensor], batch: dict[Part, Answers], *, balance: bool) -> None:
-        for part, loss in parts.items():
-            self.losses[part] = self.losses.get(part, 0.0) + float(loss.detach())
-        if "normal" in batch and batch["normal"].logits is not None:
-            answers = batch["normal"]
-            assert answers.reference_log_prob is not None
-            with torch.no_grad():
-                self.normal_loss -= float(answers.log_probs().sum())
-            self.normal_reference -= float(answers.reference_log_prob.sum())
-            self.normal_tokens += len(answers.targets)
-        if balance and "negative" in parts and "normal" in parts:
-            self.normal_square += _square_norm(parts["normal"], batch["normal"].logits)
-            self.negative_square += _square_norm(parts["negative"], batch["negative"].logits)
-
-
-def _split(values: Tensor | ChunkedLogits | None, sizes: list[int]) -> Sequence[Any]:
-    """The rows of each part, where there are any."""
-    return [None] * len(sizes) if values is None else values.split(sizes)
-
-
-def _square_norm(loss: Tensor, logits: Tensor | ChunkedLogits | None) -> float:
-    assert logits is not None
-    if isinstance(logits, ChunkedLogits):
-        return logits.square_norm(loss)
-    (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
-    return float(gradient.float().pow(2).sum())
-
-
-def _dialogue(row: Dialogue | Mapping[str, Any], number: int) -> Dialogue:
-    if isinstance(row, Dialogue):
-        return row
-    try:
-        # A `datasets.Dataset` gives None for what a row does not have.
-        return parse_row({key: value for key, value in row.items() if value is not None}, f"row {number}")
-    except BadRowError as error:
-        raise InputError([f"row {number}: {fault}" for fault in error.faults]) from None
-
-
-def _turn(row: Dialogue | Turn | Mapping[str, Any], number: int) -> Turn:
-    return row if isinstance(row, Turn) else _dialogue(row, number).last_turn
-
-
-def _target(row: Dialogue | Turn | Target | Mapping[str, Any], number: int) -> Turn | Target:
-    return row if isinstance(row, Target) else _turn(row, number)
