@@ -160,6 +160,8 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     tokenizer = load_tokenizer(str(demo_model()))
     done: list[dict[str, Any]] = []
+    # The first steps of a process are several times as slow as those of the next variant.
+    once(("plain", "lora", "npo", ""), (4, 0, given.steps + WARM_UP), given.shape, tokenizer, count=False)
     for batch, words in itertools.product(given.batch, given.words):
         peak = peak_rate(batch * 2 * (60 + 4 * words // 3), given.shape)
         same = {"card": torch.cuda.get_device_name(), "shape": given.shape, "batch": batch, "words": words}
