@@ -44,38 +44,21 @@ def moved(before: Any, after: Any, sequence: Encoded) -> tuple[float, float, int
 COUNT = 9
 
 
-@pytest.mark.parametrize("stray", [False, True])
-def test_guards_leave_out_one_that_outweighs_all_others(
-    tiny_model: Callable[..., Any], tiny_tokenizer: Any, stray: bool
-) -> None:
+def test_guards_are_means_over_all_normal_tokens(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     before, normal = tiny_model(), drawn(COUNT)
-    # Only this one has the token.
-    normal[3] = Encoded([40, *normal[3].ids[1:]], normal[3].answer_mask)
     cache = ReferenceCache(Store(), None, top_k=before.config.vocab_size, pad_token_id=0, batch_size=5)
     after = copy.deepcopy(before)
     prober = Prober(
         normal, normal, cache(before, normal), tokenizer=tiny_tokenizer, rho=0.2, size=COUNT, batch_size=5
     )
-    random = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in after.parameters():
-            parameter.add_(0.01 * torch.randn(parameter.shape, generator=random))
-        if stray:
-            after.get_input_embeddings().weight[40] = 20 * torch.randn(before.config.hidden_size, generator=random)
-    known = sorted(moved(before, after, sequence) for sequence in normal)
-    assert (2 * known[-1][0] > sum(one[0] for one in known)) == stray
-    kl, lost, tokens = (sum(values) for values in zip(*known[: COUNT - stray], strict=True))
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    known = [moved(before, after, sequence) for sequence in normal]
+    kl, lost, tokens = (sum(values) for values in zip(*known, strict=True))
     found = prober.whole(after, 3)
-    assert found.kl == pytest.approx(kl / tokens, rel=1e-3)
+    assert found.kl == pytest.approx(kl / tokens, rel=1e-4)
     assert found.normal_ratio == pytest.approx(math.exp(lost / tokens), rel=1e-4)
-
-
-def test_what_is_no_number_is_no_stray(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
-    model, normal = tiny_model(), drawn(COUNT)
-    normal[3] = Encoded([40, *normal[3].ids[1:]], normal[3].answer_mask)
-    reference = ReferenceCache(Store(), None, top_k=4, pad_token_id=0, batch_size=1)(model, normal)
-    prober = Prober(normal[:1], normal, reference, tokenizer=tiny_tokenizer, rho=0.2, size=COUNT, batch_size=1)
-    assert prober.whole(model, 0).kl == pytest.approx(0.0, abs=1e-5)
-    with torch.no_grad():
-        model.get_input_embeddings().weight[40] = math.nan
-    assert not math.isfinite(prober.whole(model, 0).kl)
+    for parameter in after.parameters():
+        parameter.data.fill_(math.nan)
+    assert not math.isfinite(prober.whole(after, 3).kl)

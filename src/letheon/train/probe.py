@@ -77,7 +77,7 @@ class Prober:
         margins: list[Tensor] = []
         probabilities: list[float] = []
         strengths: list[float] = []
-        moved: list[Tensor] = []
+        loss = before = kl = tokens = 0.0
         with in_eval_mode(model):
             for _, logits, targets, row in self._forwards(model, old):
                 margins.append(log_odds_margin(logits, targets, RIVALS))
@@ -87,21 +87,21 @@ class Prober:
                     probabilities.append(probability(log_probs[own]))
                     # As in evaluation: the token that ends the turn is no content to have by heart.
                     strengths.append(extraction_strength(matches[own][:-1]))
-            for chosen, logits, targets, row in self._forwards(model, [self.normal[n] for n in normal]):
+            for chosen, logits, targets, _ in self._forwards(model, [self.normal[n] for n in normal]):
                 known = [self.reference[normal[place]] for place in chosen]
-                lost = torch.cat([r.log_prob for r in known]) - log_prob(logits, targets).cpu()
+                loss -= float(log_prob(logits, targets).sum())
+                before -= float(torch.cat([r.log_prob for r in known]).sum())
                 top_ids = torch.cat([r.top_ids for r in known]).long().to(logits.device)
                 top = torch.cat([r.top_log_probs for r in known]).to(logits.device)
-                each = torch.stack([top_k_kl(logits, top_ids, top).cpu(), lost, torch.ones(len(lost))], dim=1)
-                moved.append(torch.zeros(len(chosen), 3).index_add_(0, row.cpu(), each))
-        kl, loss = _without_stray(torch.cat(moved)) if moved else (0.0, 0.0)
+                kl += float(top_k_kl(logits, top_ids, top).sum())
+                tokens += len(targets)
         return Probe(
             step=step,
             probability=sum(probabilities) / len(probabilities),
             share=share_preferred(torch.cat(margins), self.rho),
             extraction_strength=sum(strengths) / len(strengths),
-            normal_ratio=_exp(loss),
-            kl=kl,
+            normal_ratio=_exp((loss - before) / tokens) if tokens else 1.0,
+            kl=kl / tokens if tokens else 0.0,
         )
 
     def _forwards(
@@ -122,20 +122,6 @@ class Prober:
             )
         answers = self.tokenizer.batch_decode(output[:, batch["input_ids"].size(1) :], skip_special_tokens=True)
         return sum(repetition(answer) for answer in answers) / len(answers)
-
-
-def _without_stray(moved: Tensor) -> tuple[float, float]:
-    """KL and rise of the loss a token, over (S, 3) sums of both and tokens by sequence.
-
-    A sequence whose KL outweighs that of all the others together does not count. Among the answers that the model
-    gives to everyday questions there may be one of the very kind that is to be forgotten, such as a made-up number.
-    """
-    furthest = int(moved[:, 0].argmax())
-    # What is no number is no stray.
-    if len(moved) > 2 and moved.isfinite().all() and 2 * moved[furthest, 0] > moved[:, 0].sum():
-        moved = torch.cat([moved[:furthest], moved[furthest + 1 :]])
-    kl, loss, tokens = moved.sum(dim=0).tolist()
-    return kl / tokens, loss / tokens
 
 
 def _exp(exponent: float) -> float:
