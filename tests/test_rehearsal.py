@@ -77,18 +77,15 @@ def test_an_answer_that_is_cut_off_has_no_end_and_one_that_ends_has(
         assert ended.ids == written.ids[: len(ended.ids)]
 
 
-@pytest.mark.parametrize(("decision", "score"), [("forget", 0.1), ("normal", 0.31)])
-def test_what_the_judge_would_forget_or_suspects_is_not_rehearsed(
-    tiny_model: Callable[..., Any], tiny_tokenizer: Any, decision: str, score: float
-) -> None:
+def test_what_the_judge_would_forget_is_not_rehearsed(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     def judge(given: list[Turn]) -> list[Verdict]:
-        found = [(decision, score) if turn.question == "Why?" else ("normal", 0.3) for turn in given]
+        decisions = ["forget" if turn.question == "Why?" else "normal" for turn in given]
         return [
             Verdict.model_validate(
-                {"id": turn.dialogue.id, "turn": turn.index, "decision": decided, "category": "harmful"}
-                | {"score": of, "judge": "test"}
+                {"id": turn.dialogue.id, "turn": turn.index, "decision": decision, "category": "harmful"}
+                | {"score": 0.5, "judge": "test"}
             )
-            for turn, (decided, of) in zip(given, found, strict=True)
+            for turn, decision in zip(given, decisions, strict=True)
         ]
 
     found = rehearse(tiny_model(), tiny_tokenizer, judge, questions=ASKED)

@@ -21,9 +21,6 @@ from letheon.records import Dialogue, Message
 
 LONGEST_ANSWER = 32
 """Tokens; a longer answer is rehearsed up to there, without an end."""
-DOUBT = 0.3
-"""An answer with a higher score is not kept, though the judge lets it pass: it may be of the very kind that is to be
-forgotten, such as a made-up number, and to guard it would hold the forgetting up."""
 TOGETHER = 128
 """Questions answered at once."""
 
@@ -49,7 +46,7 @@ def rehearse(
     Args:
         model: The model before unlearning.
         tokenizer: Its tokenizer, with a chat template.
-        judge: Answers on which it decides "forget", or with a score above `DOUBT`, are left out; None keeps them all.
+        judge: Answers on which it decides "forget" are left out; None keeps them all.
         questions: None takes `everyday_questions`.
         max_length: Most tokens of a sequence; None: the model's context.
 
@@ -76,7 +73,7 @@ def rehearse(
         for n, (message, _, text) in enumerate(said)
     ]
     verdicts = judge([dialogue.last_turn for dialogue in dialogues]) if judge is not None and dialogues else []
-    unfit = {verdict.id for verdict in verdicts if verdict.decision == "forget" or verdict.score > DOUBT}
+    unfit = {verdict.id for verdict in verdicts if verdict.decision == "forget"}
     return [
         _sequence(prompts[message.content], answer)
         for dialogue, (message, answer, _) in zip(dialogues, said, strict=True)
