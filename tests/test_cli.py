@@ -56,6 +56,7 @@ def test_help_imports_no_torch() -> None:
         assert f"  {command} " in done.stdout
 
 
+@pytest.mark.slow
 def test_libraries_do_not_litter_the_output(talk: Path) -> None:
     command = [sys.executable, "-m", "letheon.cli", "run", "recipe.yaml", "--set", "train.max_steps=4"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

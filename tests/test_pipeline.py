@@ -236,6 +236,7 @@ def test_layers_are_checked_before_anything_runs(talk: Path, letheon: Letheon, s
     assert not (talk / "run").exists()
 
 
+@pytest.mark.slow
 def test_what_the_model_said_before_is_kept_if_asked(finished: Path, letheon: Letheon) -> None:
     assert not (finished / "run/cache").exists()
     assert letheon("unlearn", "run", "--keep-cache")[0] == 0
@@ -403,6 +404,7 @@ def watch_layers(patch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+@pytest.mark.slow
 def test_layers_chosen_by_a_trial(finished: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watch_layers(monkeypatch)
     code, _, err = letheon("run", "run", *AUTO)
@@ -448,6 +450,7 @@ def test_a_resumed_training_keeps_the_layers_chosen(
     assert seen == ["trial", "top-33%"]
 
 
+@pytest.mark.slow
 def test_resume_with_other_settings_starts_anew(talk: Path, letheon: Letheon) -> None:
     with pytest.MonkeyPatch.context() as patch:
         interrupt_at(4, patch)
@@ -540,6 +543,7 @@ def test_full_disk_leaves_the_old_model(
     assert not Run.open(finished / "run").is_current("unlearn")
 
 
+@pytest.mark.slow
 def test_rehearsal_is_kept_beside_the_normal_dialogues(
     finished: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,9 @@ def read(folder: Path, stem: str) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task", [task if task == "outdated" else pytest.param(task, marks=pytest.mark.slow) for task in TASKS]
+)
 def test_every_task_gives_its_numbers(compare: Callable[..., Any], tmp_path: Path, task: str) -> None:
     code, _, err = compare(task, "--methods", "npo", "--trials", 1)
     assert code == 0, err
@@ -56,6 +58,7 @@ def test_every_task_gives_its_numbers(compare: Callable[..., Any], tmp_path: Pat
     assert float(control["probability"]) < float(before["probability"])
 
 
+@pytest.mark.slow
 def test_an_ablation_overrides_what_every_method_is_set_to(compare: Callable[..., Any], tmp_path: Path) -> None:
     given = ("outdated", "--methods", "letheon", "--trials", 1, "--set", "train.max_steps=1")
     assert compare(*given, "--set", "train.stop_rule=false")[0] == 0
@@ -142,6 +145,7 @@ def test_a_row_that_fails_says_why(compare: Callable[..., Any], tmp_path: Path) 
     assert "cannot judge new answers" in (tmp_path / "out" / "outdated-lora.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_budget_ends_a_training(compare: Callable[..., Any], tmp_path: Path) -> None:
     assert compare("outdated", "--methods", "npo", "--trials", 1, "--budget", 0)[0] == 0
     row = read(tmp_path / "out", "outdated-lora")[-1]

@@ -13,7 +13,7 @@ from letheon.recipe import check_recipe
 def test_every_trial_is_a_valid_recipe_and_no_two_are_alike(method: str, tuning: str) -> None:
     seen = []
     for trial in trials(method, tuning, MOST):
-        raw = merged({"model": "m", "data": {"dialogues": "d"}, "screen": {"judges": ["embedding"]}}, {})
+        raw = {"model": "m", "base": "b", "data": {"dialogues": "d"}, "screen": {"judges": ["embedding"]}}
         recipe = check_recipe(merged(raw, settings(method, tuning, trial)))
         assert recipe.tuning.kind == tuning
         assert recipe.dump() not in seen

@@ -187,6 +187,7 @@ def test_two_categories_are_averaged_in_log_odds() -> None:
     assert found == pytest.approx(1 / (1 + np.exp(-log_odds)))
 
 
+@pytest.mark.slow
 def test_what_it_thinks_of_labelled_examples_it_thinks_without_having_seen_them(tiny: TinyEmbedder) -> None:
     """Each answer occurs once with either label: whoever saw the other one is wrong about this one."""
     pairs = [(f"Q{n}?", "xo"[n % 3 == 0] * (4 + n // 2)) for n in range(48)]
@@ -243,6 +244,7 @@ def examples() -> list[Dialogue]:
     ]
 
 
+@pytest.mark.slow
 def test_the_judge_asks_it_and_says_so(
     tiny: TinyEmbedder, examples: list[Dialogue], monkeypatch: pytest.MonkeyPatch
 ) -> None:

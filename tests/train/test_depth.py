@@ -144,7 +144,9 @@ def settings_of(tuning: Tuning) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "contrast" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_the_model_is_put_back_as_it_was(
     memorised: Callable[[], Any], choose: Choose, tmp_path: Path, kind: str, bf16: bool
 ) -> None:

@@ -185,6 +185,7 @@ def test_a_recipe_sets_it_with_sam() -> None:
     assert [(s.robust, s.sam_rho) for s in (plain, robust, own)] == [(False, 0.0), (True, 0.01), (True, 0.3)]
 
 
+@pytest.mark.slow
 def test_a_whole_run_is_another_one(talk: Path, letheon: Callable[..., tuple[int, str, str]]) -> None:
     found = []
     for robust in ("false", "true"):
@@ -196,6 +197,7 @@ def test_a_whole_run_is_another_one(talk: Path, letheon: Callable[..., tuple[int
     assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
+@pytest.mark.slow
 def test_it_resumes_as_if_unbroken(make_trainer: Make, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"robust": True, "save_strategy": "steps", "save_steps": 2, "sam_rho": 0.01}
     whole = make_trainer("whole", **settings)
