@@ -14,8 +14,9 @@ from made_up import SECRET, make_run
 
 from letheon.errors import InputError, MissingExtraError
 from letheon.recipe import check_recipe
-from letheon.records import Audit, Interval, Results, TurnName
+from letheon.records import Audit, Interval, NotComputed, Results, TurnName
 from letheon.report import write_report
+from letheon.report.figures import interval
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SECTIONS = ["verdict", "metrics", "training", "trade", "stress", "answers", "screening", "limits", "origin"]
@@ -327,3 +328,8 @@ def test_a_model_already_clean_is_probed_once_at_step_0(tmp_path: Path) -> None:
     html = page(run)
     parse(html)
     assert "Old answers' probability on the probe" in html or "Old answers&#39; probability on the probe" in html
+
+
+def test_a_difference_near_zero_is_zero() -> None:
+    assert interval(Interval(estimate=2.5e-5, low=-4e-4, high=0.0333)) == "0.000 [0.000, 0.033]"
+    assert interval(NotComputed(not_computed="why")) == "–"

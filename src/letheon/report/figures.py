@@ -101,10 +101,12 @@ def number(value: float | None) -> str:
 
 
 def interval(value: Interval | NotComputed | None) -> str:
-    """An estimate with its 95% interval; "–" for none."""
+    """An estimate of a difference or share with its 95% interval, to three decimals; "–" for none."""
     if not isinstance(value, Interval):
         return "–"
-    return f"{number(value.estimate)} [{number(value.low)}, {number(value.high)}]"
+    # No minus before a zero.
+    estimate, low, high = (round(one, 3) + 0.0 for one in (value.estimate, value.low, value.high))
+    return f"{estimate:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def duration(seconds: float) -> str:
