@@ -211,3 +211,12 @@ def letheon(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return int(end.value.code or 0), streams.out, streams.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public data sets; skips where it is not beside the project."""
+    folder = Path(__file__).parents[2] / "shared/data"
+    if not folder.is_dir():
+        pytest.skip("the public data sets are not beside the project")
+    return folder

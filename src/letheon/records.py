@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal, TextIO, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -357,17 +357,35 @@ class Results(BaseModel):
         """
         if not path.exists():
             return cls()
-        raw = read_versioned(
-            path, RESULTS_SCHEMA, "not a results file (damaged?); delete the run folder's results.json"
-        )
-        try:
-            return cls.model_validate_json(json.dumps(raw))
-        except ValidationError as error:
-            raise InputError(f"{path}: damaged: {first_fault(error)}; run 'letheon evaluate' again") from None
+        damaged = "not a results file (damaged?); delete the run folder's results.json"
+        return read_record(cls, path, RESULTS_SCHEMA, damaged, "run 'letheon evaluate' again")
 
     def save(self, path: Path) -> None:
         """Write atomically: a reader sees the old file or the new one, never half of it."""
         write_text(path, self.model_dump_json(by_alias=True, indent=2) + "\n")
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def read_record(kind: type[R], path: Path, schema: str, damaged: str, mend: str) -> R:
+    """Read a record whose "schema" says in which format it was written.
+
+    Args:
+        kind: Its class.
+        path: The file.
+        schema: The format that this version reads.
+        damaged: What to say of a file that is no such object.
+        mend: What to do about one that lacks something.
+
+    Raises:
+        InputError: It was written by another version, or is damaged.
+    """
+    raw = read_versioned(path, schema, damaged)
+    try:
+        return kind.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        raise InputError(f"{path}: damaged: {first_fault(error)}; {mend}") from None
 
 
 def read_versioned(path: Path, schema: str, damaged: str) -> dict[str, Any]:

@@ -17,16 +17,13 @@ from letheon.errors import InputError
 from letheon.evaluate.teacher_forced import TokenScores
 from letheon.evaluate.truthfulness import Question, Truth
 
-SHARED = Path(__file__).parents[3] / "shared/data"
-
 
 @pytest.fixture(params=["made up", pytest.param("shared", marks=pytest.mark.shared_data)])
 def data(request: pytest.FixtureRequest, bench_data: Path) -> Path:
     if request.param == "made up":
         return bench_data
-    if not SHARED.is_dir():
-        pytest.skip("the public data sets are not beside the project")
-    return SHARED
+    shared: Path = request.getfixturevalue("shared_data")
+    return shared
 
 
 def pairs(part: Part) -> set[tuple[str, str]]:

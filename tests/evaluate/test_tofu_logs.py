@@ -14,19 +14,21 @@ from letheon.evaluate.multiple_choice import probability_among
 from letheon.evaluate.truth_ratio import forgotten_truth, kept_truth, truth_ratio
 from letheon.records import Estimate
 
-LOGS = Path(__file__).parents[3] / "shared/data/tofu-logs"
 NAMES = {"retain": "Retain", "forget": "Forget", "real_authors": "Real Authors", "world_facts": "Real World"}
 
 
 @pytest.fixture(scope="module")
-def pairs() -> list[dict[str, Any]]:
-    if not LOGS.is_dir():
-        pytest.skip("the public data sets are not beside the project")
-    return json.loads((LOGS / "expected.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+def logs(shared_data: Path) -> Path:
+    return shared_data / "tofu-logs"
 
 
-def log(name: str) -> dict[str, Any]:
-    return json.loads((LOGS / f"{name}.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+@pytest.fixture(scope="module")
+def pairs(logs: Path) -> list[dict[str, Any]]:
+    return json.loads((logs / "expected.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def log(logs: Path, name: str) -> dict[str, Any]:
+    return json.loads((logs / f"{name}.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 def ratios(own: dict[str, Any]) -> list[float]:
@@ -46,10 +48,10 @@ def scores(name: str, own: dict[str, Any]) -> dict[str, list[float]]:
 
 
 @pytest.mark.shared_data
-def test_against_the_authors_figures(pairs: list[dict[str, Any]]) -> None:
+def test_against_the_authors_figures(logs: Path, pairs: list[dict[str, Any]]) -> None:
     assert len(pairs) == 4
     for pair in pairs:
-        own = log(pair["model"])
+        own = log(logs, pair["model"])
         found = {name: scores(name, own[name]) for name in NAMES}
         for name, title in NAMES.items():
             for metric, label in zip(METRICS, ("Prob.", "ROUGE", "Truth Ratio"), strict=True):
@@ -58,6 +60,6 @@ def test_against_the_authors_figures(pairs: list[dict[str, Any]]) -> None:
         utility = model_utility({name: found[name] for name in SETS})
         assert isinstance(utility, Estimate)
         assert utility.mean == pytest.approx(pair["utility"]["Model Utility"], abs=1e-9)
-        quality = forget_quality(ratios(own["forget"]), ratios(log(pair["control"])["forget"]))
+        quality = forget_quality(ratios(own["forget"]), ratios(log(logs, pair["control"])["forget"]))
         assert quality.p_value == pytest.approx(pair["forget"]["Forget Quality"], rel=1e-6)
         assert quality.distance == pytest.approx(pair["forget"]["KS Test Forget"], abs=1e-9)

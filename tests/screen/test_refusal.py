@@ -13,8 +13,6 @@ import pytest
 
 from letheon.screen.refusal import is_refusal
 
-SHARED = Path(__file__).parents[3] / "shared/data"
-
 REFUSALS = [
     "I can't help with that.",
     "I'm sorry, but I cannot help you build a pipe bomb.",
@@ -113,14 +111,12 @@ def test_help_in_the_middle_of_a_refusal_is_help() -> None:
 
 
 @pytest.mark.shared_data
-def test_refusals_of_other_models_are_mostly_safe_answers() -> None:
+def test_refusals_of_other_models_are_mostly_safe_answers(shared_data: Path) -> None:
     """Of all answers 43% are safe; of those that we take for refusals, twice as many."""
-    if not SHARED.is_dir():
-        pytest.skip("the public data sets are not beside the project")
-    lines = (SHARED / "beavertails/30k_test.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (shared_data / "beavertails/30k_test.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     safe = [row["is_safe"] for row in rows if is_refusal(row["response"])]
     assert len(safe) >= 40
     assert sum(safe) / len(safe) >= 0.8
-    normal = json.loads((SHARED / "alpaca/alpaca_en_demo.json").read_text(encoding="utf-8"))
+    normal = json.loads((shared_data / "alpaca/alpaca_en_demo.json").read_text(encoding="utf-8"))
     assert sum(is_refusal(row["output"]) for row in normal[::2]) <= 2

@@ -9,19 +9,11 @@ import pytest
 from letheon.suites import hallucination, tofu
 from letheon.suites.options import Options
 
-SHARED = Path(__file__).parents[3] / "shared/data"
-
-
-@pytest.fixture(autouse=True)
-def there() -> None:
-    if not SHARED.is_dir():
-        pytest.skip("the public data sets are not beside the project")
-
 
 @pytest.mark.shared_data
 @pytest.mark.parametrize(("split", "size"), [("forget01", 40), ("forget05", 200), ("forget10", 400)])
-def test_tofu(split: str, size: int) -> None:
-    suite = tofu.read(SHARED / "tofu", Options(split=split))
+def test_tofu(shared_data: Path, split: str, size: int) -> None:
+    suite = tofu.read(shared_data / "tofu", Options(split=split))
     sizes = {name: len(items) for name, items in suite.asked.items()}
     assert sizes == {"forget": size, "retain": 400, "real_authors": 100, "world_facts": 117}
     assert len(suite.given["forget: wrong"]) == 5 * size
@@ -29,8 +21,8 @@ def test_tofu(split: str, size: int) -> None:
 
 
 @pytest.mark.shared_data
-def test_truthfulqa() -> None:
-    suite = hallucination.read(SHARED / "truthfulqa", Options())
+def test_truthfulqa(shared_data: Path) -> None:
+    suite = hallucination.read(shared_data / "truthfulqa", Options())
     assert len(suite.asked["questions"]) == 817
     assert len(suite.given["options"]) > 5000
-    assert len(hallucination.read(SHARED / "truthfulqa", Options(limit=10)).asked["questions"]) == 10
+    assert len(hallucination.read(shared_data / "truthfulqa", Options(limit=10)).asked["questions"]) == 10

@@ -63,24 +63,33 @@ def test_models_are_loaded_there(tiny_model_dir: Any) -> None:
     assert load_model(str(tiny_model_dir)).device.type == "cuda"
 
 
-@pytest.mark.xfail(
-    reason="on the whole base it gained 14% where half is asked: so small a model loses much in 4 bits"
-)
-@pytest.mark.skipif(bool(missing_modules("quantize")), reason="needs bitsandbytes")
-def test_an_adapter_learns_on_a_base_in_4_bits(
+@pytest.fixture
+def on_four_bits(
     make_trainer: Make, lora: Callable[[], Any], tiny_model: Callable[..., Any], tiny_tokenizer: Any, tmp_path: Path
-) -> None:
+) -> UnlearnTrainer:
+    """An adapter that has learnt on a base in 4 bits, whose whole weights lie in `base`."""
+    if missing_modules("quantize"):
+        pytest.skip("needs bitsandbytes")
     save_model(tiny_model(hidden_size=64, intermediate_size=128), tiny_tokenizer, tmp_path / "base")
     base = load_model(str(tmp_path / "base"), quantize="nf4")
     trainer = make_trainer(model=base, peft_config=lora(), max_steps=30, learning_rate=1e-2, use_cpu=False, bf16=True)
     trainer.train()
-    assert trainer._collator.packed
-    assert logged(trainer, "positive")[-1] < logged(trainer, "positive")[0] / 2
-    # The adapter fits the base as it is.
-    save_model(trainer.model, tiny_tokenizer, tmp_path / "adapter")
+    return trainer
+
+
+def test_an_adapter_learns_on_a_base_in_4_bits(on_four_bits: UnlearnTrainer) -> None:
+    assert on_four_bits._collator.packed
+    assert logged(on_four_bits, "positive")[-1] < logged(on_four_bits, "positive")[0] / 2
+
+
+@pytest.mark.xfail(
+    reason="on the whole base it gained 14% where half is asked: so small a model loses much in 4 bits", strict=True
+)
+def test_it_fits_the_base_as_it_is(on_four_bits: UnlearnTrainer, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    save_model(on_four_bits.model, tiny_tokenizer, tmp_path / "adapter")
     merged = load_model(str(tmp_path / "adapter"))
     assert {parameter.dtype for parameter in merged.parameters()} == {torch.float32}
-    sequence = trainer.train_dataset.forget[0].expected[0]
+    sequence = on_four_bits.train_dataset.forget[0].expected[0]
     ids, answer = torch.tensor([sequence.ids]).cuda(), torch.tensor(sequence.answer_mask)[1:].cuda()
     losses = [
         torch.nn.functional.cross_entropy(model(ids).logits[0, :-1][answer], ids[0, 1:][answer])

@@ -12,8 +12,6 @@ import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from letheon.errors import InputError
 from letheon.records import (
     AUDIT_SCHEMA,
@@ -22,8 +20,7 @@ from letheon.records import (
     PersonDecision,
     TurnName,
     Verdict,
-    first_fault,
-    read_versioned,
+    read_record,
 )
 from letheon.review.decisions import TurnKey
 
@@ -121,8 +118,5 @@ def read_audit(path: Path) -> Audit | None:
     """
     if not path.is_file():
         return None
-    raw = read_versioned(path, AUDIT_SCHEMA, "damaged; delete it to draw a new sample")
-    try:
-        return Audit.model_validate_json(json.dumps(raw))
-    except ValidationError as error:
-        raise InputError(f"{path}: damaged: {first_fault(error)}; delete it to draw a new sample") from None
+    again = "delete it to draw a new sample"
+    return read_record(Audit, path, AUDIT_SCHEMA, f"damaged; {again}", again)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from letheon.errors import InputError
-from letheon.records import Interval, Metric, NotComputed, Record, first_fault, read_versioned, write_text
+from letheon.records import Interval, Metric, NotComputed, Record, read_record, write_text
 
 STRESS_SCHEMA = "letheon/stress/1"
 
@@ -165,10 +163,5 @@ def read_stress(path: Path) -> StressResults | None:
     """
     if not path.is_file():
         return None
-    raw = read_versioned(
-        path, STRESS_SCHEMA, "not a stress file (damaged?); delete it and run 'letheon stress' again"
-    )
-    try:
-        return StressResults.model_validate_json(json.dumps(raw))
-    except ValidationError as error:
-        raise InputError(f"{path}: damaged: {first_fault(error)}; run 'letheon stress' again") from None
+    damaged = "not a stress file (damaged?); delete it and run 'letheon stress' again"
+    return read_record(StressResults, path, STRESS_SCHEMA, damaged, "run 'letheon stress' again")
