@@ -182,6 +182,8 @@ FIRST = {"letheon", "npo", "npo-sam", "refusal", "rmu", "pdu", "jensun", "task-v
 def test_every_method_trains(talk: Path, letheon: Any, name: str) -> None:
     """From the recipe to a step, on the tiny model. (AltPO's samples need a judge that has learnt something.)"""
     arguments = ["--set", f"method={name}", "--set", "train.max_steps=1", "--set", "train.stop_rule=false"]
+    if name == "letheon-base":
+        arguments += ["--set", "base=model"]
     assert letheon("screen", "recipe.yaml")[0] == 0
     code, _, told = letheon("unlearn", "recipe.yaml", *arguments)
     assert code == 0, told
