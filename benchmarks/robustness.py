@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="run folders to attack, instead of the demo")
     parser.add_argument("--output", type=Path, default=Path("runs/robustness"), help="where demo runs are made")
     parser.add_argument("--set", nargs="*", default=[], help="as of `letheon demo`, for every run made")
+    parser.add_argument("--attacks", default="", help="as of `letheon stress`; all where none is named")
     parser.add_argument("--stress", nargs="*", default=[], help="as of `letheon stress --set`")
     parser.add_argument("--csv", type=Path, default=Path(__file__).parent / "results" / "robustness.csv")
     parser.add_argument("--table", action="store_true", help="print the CSV as a table, and stop")
@@ -125,7 +126,8 @@ def main() -> None:
         jobs = [(demo(method, seed, given.output, given.set), method, seed) for method, seed in pairs]
     for folder, method, seed in jobs:
         if not (folder / "stress.json").is_file():
-            command("stress", str(folder), *(part for one in given.stress for part in ("--set", one)))
+            settings = [part for one in given.stress for part in ("--set", one)]
+            command("stress", str(folder), "--attacks", given.attacks, *settings)
         kept = [row for row in read_rows(given.csv) if row["run"] != folder.name]
         write_rows(given.csv, [*kept, *rows(folder, method, seed)])
     print(f"{given.csv}: {len(read_rows(given.csv))} rows")

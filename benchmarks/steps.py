@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ METHODS = ("fine-tune", "graddiff", "npo", "simnpo", "dpo", "rmu", "default")
 READ = 6
 """The layer that RMU reads, of 30. With it nothing above learns, and in place of the last layers those just below."""
 Variant = tuple[str, str, str]
-"""Whose step, what learns, and the method."""
+"""Whose step ("checkpointed": Letheon's with gradient checkpointing), what learns, and the method."""
 MATRIX = 512, 576, 1536
 """Of the product that is taken for the peak: tokens of a step, and the two sides of the model's widest layer."""
 
@@ -233,14 +234,15 @@ def measure(who: str, tuning: str, method: str, batch: int, words: int, steps: i
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
     folder = str(demo_model())
-    run = time_plain if who == "plain" else time_letheon
+    checkpointed = partial(time_letheon, gradient_checkpointing=True)
+    run = {"plain": time_plain, "letheon": time_letheon, "checkpointed": checkpointed}[who]
     with Measured() as cost, FlopCounterMode(display=False) if count else nullcontext() as counter:
         tick = counter.get_total_flops if counter is not None else time.process_time
         model, tokenizer = load_model(folder), load_tokenizer(folder)
         taken = run(model, tokenizer, tuning, method, batch, words, steps + WARM_UP, tick)[WARM_UP:]
     if count:
         return {"flops": taken}
-    peak = peak_rate(torch.bfloat16 if who == "letheon" and fast_bf16() else torch.float32)
+    peak = peak_rate(torch.bfloat16 if who != "plain" and fast_bf16() else torch.float32)
     return {"seconds": taken, "peak_mb": cost.peak_mb, "peak": peak}
 
 
@@ -280,6 +282,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, nargs="+", default=[0], help="of general text before each question")
     parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--tuning", nargs="+", choices=TUNINGS, default=list(TUNINGS))
+    parser.add_argument("--checkpointing", action="store_true", help="also ours with gradient checkpointing")
     parser.add_argument("--csv", type=Path, default=Path(__file__).parent / "results" / "steps.csv")
     parser.add_argument("--one", nargs=3, metavar=("WHO", "TUNING", "METHOD"), help="measure this alone, as JSON")
     parser.add_argument("--count", action="store_true", help="with --one: FLOPs in place of seconds")
@@ -294,7 +297,9 @@ def main() -> None:
         method for method in METHODS if method in given.method or (method == "npo" and "default" in given.method)
     ]
     variants = [("plain", tuning, method) for tuning in given.tuning for method in plain if method != "default"]
-    variants += [("letheon", tuning, m) for tuning in given.tuning for m in given.method if m != "fine-tune"]
+    ours = ("letheon", "checkpointed") if given.checkpointing else ("letheon",)
+    trained = [method for method in given.method if method != "fine-tune"]
+    variants += [(who, tuning, method) for who in ours for tuning in given.tuning for method in trained]
     variants = [(who, tuning, method) for who, tuning, method in variants if goes_with(tuning, method)]
     rows = []
     for batch, words in itertools.product(given.batch, given.words):
