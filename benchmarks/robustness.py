@@ -22,9 +22,14 @@ from typing import Any
 
 from table import read_rows, write_rows
 
+from letheon.console import Console, OnProgress
+from letheon.models import Model
 from letheon.records import Estimate, Interval, Results
 from letheon.report.figures import ratio
-from letheon.stress.records import Name, Row, read_stress
+from letheon.run import Run
+from letheon.stress.attack import Attack, Found, Given
+from letheon.stress.records import Name, NotRun, Row, read_stress
+from letheon.stress.stage import ATTACKS, chosen_attacks, stress_stage
 
 NAMES: tuple[Name, ...] = ("before", "after", "control")
 SHOWN = ("rise", "beyond")
@@ -45,6 +50,19 @@ def demo(method: str, seed: int, runs: Path, sets: Sequence[str]) -> Path:
         given = [part for one in (own, *sets) for part in ("--set", one)]
         command("demo", "--output", str(folder), "--seed", str(seed), *given)
     return folder
+
+
+def remembering(name: str, attack: Attack, known: dict[tuple[str, ...], list[Found | NotRun]]) -> Attack:
+    """An attack that is made once on a model that several runs share: the one before, and the control of a seed."""
+
+    def make(model: Model, given: Given, update: OnProgress) -> Iterator[Found | NotRun]:
+        items = [turn.dialogue.id for turns in (given.scored, given.relearned) for turn in turns]
+        key = name, model.name_or_path, given.settings.model_dump_json(), str(given.seed), *items
+        if key not in known:
+            known[key] = list(attack(model, given, update))
+        yield from known[key]
+
+    return make
 
 
 def rows(folder: Path, method: str, seed: int) -> Iterator[dict[str, Any]]:
@@ -124,10 +142,11 @@ def main() -> None:
     if not given.runs:
         pairs = [(method, seed) for seed in given.seeds for method in given.methods]
         jobs = [(demo(method, seed, given.output, given.set), method, seed) for method, seed in pairs]
+    known: dict[tuple[str, ...], list[Found | NotRun]] = {}
+    ATTACKS.update({name: remembering(name, attack, known) for name, attack in ATTACKS.items()})
     for folder, method, seed in jobs:
         if not (folder / "stress.json").is_file():
-            settings = [part for one in given.stress for part in ("--set", one)]
-            command("stress", str(folder), "--attacks", given.attacks, *settings)
+            stress_stage(Run.open(folder, given.stress), Console(), chosen_attacks(given.attacks))
         kept = [row for row in read_rows(given.csv) if row["run"] != folder.name]
         write_rows(given.csv, [*kept, *rows(folder, method, seed)])
     print(f"{given.csv}: {len(read_rows(given.csv))} rows")
