@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from suite_files import SECRET, WRITERS
 
+from letheon.records import Interval
 from letheon.suites.options import OF
 from letheon.suites.results import SuiteResults
 
@@ -255,9 +256,12 @@ def test_an_adapter_is_measured_with_its_base(
         tmp_path / "adapter",
     )
     output = tmp_path / "found.json"
-    arguments = ["--suite", "wmdp", "--data", suite_data("wmdp"), "--output", output, "--control", tiny_model_dir]
+    # Membership by gradients too, of weights that a merged base has frozen.
+    arguments = ["--suite", "muse", "--data", suite_data("muse"), "--output", output, "--control", tiny_model_dir]
     code, _, err = letheon("evaluate", tmp_path / "adapter", *arguments)
     assert code == 0, err
+    found = SuiteResults.model_validate_json(output.read_text(encoding="utf-8")).metrics["model"]["membership"]
+    assert isinstance(found["grad_norm_auc"], Interval)
 
 
 def test_only_reworded_questions_that_no_stop_rule_saw(

@@ -9,8 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from letheon.evaluate.text import rouge_l
+
 LEAK = 0.7
 """ROUGE-L recall of the old answer from which an answer leaks it. Ours."""
+
+
+def drawn_scores(answers: Sequence[str], reference: str) -> dict[str, float]:
+    """leak@1, leak@n and the best ROUGE-L recall of n answers, drawn at temperature 1 to one prompt.
+
+    Args:
+        answers: n answers.
+        reference: The old answer.
+    """
+    recalls = [rouge_l(answer, reference)[0] for answer in answers]
+    n = len(answers)
+    leaks = {f"leak_at_{k}": leak_at_k(recalls, k) for k in dict.fromkeys((1, n))}
+    return leaks | {f"rouge_l_best_of_{n}": expected_best(recalls, n)}
 
 
 def leak_at_k(recalls: Sequence[float], k: int) -> float:

@@ -141,7 +141,7 @@ def _jobs(
 ) -> dict[str, _Job]:
     given = [one for group in encoded.values() for one in group]
     items = [item for group in suite.given.values() for item in group]
-    probed = [one for name in suite.members or () for one in encoded[name]]
+    probed = [one for name in suite.probed for one in encoded[name]]
     scoring = _Job(
         "scoring given answers",
         [len(one.ids) for one in given],
@@ -149,7 +149,7 @@ def _jobs(
             model,
             [given[n] for n in numbers],
             batch_size=BATCH,
-            standardise=suite.members is not None,
+            standardise=bool(suite.probed),
             progress=tick,
         ),
     )
@@ -183,7 +183,7 @@ def _jobs(
                 progress=tick,
             ),
         )
-    drawn = [item for name in suite.drawn for item in suite.asked[name]]
+    drawn = [item for name in suite.drawn for item in suite.asked[name]] if samples else []
     jobs[DRAWN] = _Job(
         f"drawing {samples} answers each",
         [1.0] * len(drawn),
@@ -227,6 +227,6 @@ def _seen(tokenizer: Tokenizer, suite: Suite, jobs: dict[str, _Job], encoded: di
             name: [next(answers[f"answers: {_length(suite, name)}"]) for _ in group]
             for name, group in suite.asked.items()
         },
-        drawn={name: [next(drawn) for _ in suite.asked[name]] for name in suite.drawn},
-        norms={name: [next(norms) for _ in encoded[name]] for name in suite.members or ()},
+        drawn={name: [next(drawn) for _ in suite.asked[name]] for name in suite.drawn if jobs[DRAWN].costs},
+        norms={name: [next(norms) for _ in encoded[name]] for name in suite.probed},
     )

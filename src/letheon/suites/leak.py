@@ -15,7 +15,7 @@ from letheon.records import Turn
 from letheon.run import Run
 from letheon.screen.privacy import find_names, source_of
 from letheon.suites.options import Options
-from letheon.suites.parts import MEMBERSHIP, add_draws, add_membership, answered, thinned
+from letheon.suites.parts import answered, thinned
 from letheon.suites.suite import Findings, Seen, Suite
 
 FORGET, PARAPHRASES, NORMAL, HOLDOUT = "forget.jsonl", "paraphrases.jsonl", "normal.jsonl", "holdout.jsonl"
@@ -63,26 +63,21 @@ def read(folder: Path, options: Options) -> Suite:
                 findings.add(name, rows, {"leaked_spans": "no identifier or name was found in the answers"})
             else:
                 findings.add(name, [{"abstentions": float(abstentions.is_one(answer))} for answer in answers])
-        add_draws(findings, "forget", seen, sets["forget"], options.samples)
         if general:
             findings.add("general", [{"loss": tokens.loss} for tokens in seen.scores["general"]])
         for name, file in (("paraphrase", PARAPHRASES), ("normal", NORMAL), ("general", GENERAL)):
             if name not in given:
                 findings.lacks(name, ["loss"], f"there is nothing in {file}, or no such file")
-        if "holdout" in given:
-            members = ("forget", "holdout")
-            add_membership(findings, seen, control, members, [sets[name] for name in members])
-        else:
-            findings.lacks("membership", MEMBERSHIP, f"there is no {HOLDOUT}: dialogues that were never trained on")
         return findings
 
+    no_others = f"there is no {HOLDOUT}: dialogues that were never trained on"
     return Suite(
         files=files,
         measure=measure,
         given=given,
         asked=asked,
-        drawn=["forget"] if options.samples else [],
-        members=("forget", "holdout") if "holdout" in given else None,
+        drawn=["forget"],
+        members=("forget", "holdout") if "holdout" in given else no_others,
         notes=[f"leaked spans: identifiers by patterns, names by {source_of('auto')}"],
     )
 

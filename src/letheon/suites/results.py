@@ -8,8 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from letheon.console import Console
-from letheon.records import Estimate, NotComputed, Record, write_text
-from letheon.suites.suite import Value, Values
+from letheon.records import Estimate, Metric, ModelMetrics, NotComputed, Record, write_text
 
 OWN, CONTROL = "model", "control"
 
@@ -44,7 +43,7 @@ class SuiteResults(BaseModel):
     limit: int | None
     samples: int
     notes: list[str]
-    metrics: dict[str, Values]
+    metrics: dict[str, ModelMetrics]
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
@@ -71,7 +70,7 @@ def show(results: SuiteResults, console: Console) -> None:
         console.say(f"note: {note}")
 
 
-def _cell(value: Value | None) -> str:
+def _cell(value: Metric | None) -> str:
     if value is None or isinstance(value, NotComputed):
         return "–"
     if isinstance(value, Estimate):

@@ -10,6 +10,7 @@ from pathlib import Path
 from letheon.chat import check_tokenizer
 from letheon.console import Console, span
 from letheon.errors import InputError
+from letheon.evaluate.membership import PROBED
 from letheon.measure import Measured, release_memory
 from letheon.models import (
     Tokenizer,
@@ -25,8 +26,8 @@ from letheon.records import Turn, write_text
 from letheon.screen.kept import kept_open
 from letheon.suites import hallucination, harm, leak, muse, tofu, wmdp
 from letheon.suites.examine import check_fits, examine
+from letheon.suites.find import find
 from letheon.suites.options import Options
-from letheon.suites.parts import PROBED
 from letheon.suites.results import CONTROL, OWN, Examined, SuiteResults, show
 from letheon.suites.suite import Findings, Seen, Suite
 
@@ -85,7 +86,7 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
 
     def say_estimate(total: float) -> None:
         given, asked = (sum(map(len, sets.values())) for sets in (suite.given, suite.asked))
-        drawn = sum(len(suite.asked[name]) for name in suite.drawn)
+        drawn = sum(len(suite.asked[name]) for name in suite.drawn) if plan.options.samples else 0
         more = f", {drawn} of them {plan.options.samples} times more" if drawn else ""
         work = f"{given} answers to score, {asked} prompts to answer{more}"
         console.say(f"{plan.suite}: {work}; about {span(total * len(models))} in all, by what a few took")
@@ -105,9 +106,9 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
         release_memory()
     found: dict[str, Findings] = {}
     with kept_open():
-        found[OWN] = suite.measure(seen[OWN], seen.get(CONTROL, NO_CONTROL))
+        found[OWN] = find(suite, seen[OWN], seen.get(CONTROL, NO_CONTROL))
         if CONTROL in seen:
-            found[CONTROL] = suite.measure(seen[CONTROL], "this is the control itself")
+            found[CONTROL] = find(suite, seen[CONTROL], "this is the control itself")
     results = SuiteResults(
         suite=plan.suite,
         models={w: Examined(name=name, hash=model_hash(name), seconds=seconds[w]) for w, name in models.items()},
