@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from suite_files import SECRET, WRITERS
 
-from letheon.records import Interval
+from letheon.records import Estimate, Interval
 from letheon.suites.options import OF
 from letheon.suites.results import SuiteResults
 
@@ -99,6 +99,72 @@ def test_without_a_control(
     assert "--control" in err
     if name != "muse":
         assert "--samples 0" in found["forget"]["leak_at_k"].not_computed  # type: ignore[union-attr]
+
+
+KEPT = {
+    "leak": ["normal", "general"],
+    "tofu": ["retain", "real_authors", "world_facts"],
+    "muse": ["knowledge_retain"],
+}
+
+
+@pytest.mark.parametrize("name", ["leak", "tofu", "muse", "wmdp"])
+def test_beside_the_model_before(
+    name: str, letheon: Command, suite_data: Data, tiny_model_dir: Path, control_dir: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "found.json"
+    arguments = ["--suite", name, "--data", suite_data(name), "--output", output]
+    arguments += ["--samples", 0] if name in OF["--samples"] else []
+    code, out, err = letheon("evaluate", tiny_model_dir, *arguments, "--before", control_dir)
+    assert code == 0, err
+    found = SuiteResults.model_validate_json(output.read_text(encoding="utf-8"))
+    assert list(found.metrics) == list(found.models) == ["model", "before"]
+    assert out.index("model") < out.index("before")
+    for group in KEPT.get(name, []):
+        kl = found.metrics["model"][group]["kl"]
+        assert kl.mean > 0  # type: ignore[union-attr]
+        others = (value.n for value in found.metrics["model"][group].values() if isinstance(value, Estimate))
+        assert kl.n in others  # type: ignore[union-attr]
+        assert "the model before itself" in found.metrics["before"][group]["kl"].not_computed  # type: ignore[union-attr]
+    rows = [json.loads(line) for line in (tmp_path / "found.samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    with_kl = {row["set"] for row in rows if "kl" in row["scores"]}
+    assert with_kl == set(KEPT.get(name, []))
+    # Its own numbers are those that it would have alone.
+    code, _, err = letheon("evaluate", control_dir, *arguments)
+    assert code == 0, err
+    alone = SuiteResults.model_validate_json(output.read_text(encoding="utf-8")).metrics["model"]
+    for group, metrics in alone.items():
+        for metric, value in metrics.items():
+            beside = found.metrics["before"][group][metric]
+            if isinstance(value, Estimate):
+                assert beside.mean == pytest.approx(value.mean, abs=1e-5), metric  # type: ignore[union-attr]
+            elif metric == "kl":
+                assert "no model before was given: name it with --before" in value.not_computed  # type: ignore[union-attr]
+
+
+def test_no_kl_to_a_model_with_other_tokens(
+    letheon: Command,
+    suite_data: Data,
+    tiny_model: Callable[..., Any],
+    tiny_tokenizer: Any,
+    tiny_model_dir: Path,
+    tmp_path: Path,
+) -> None:
+    tiny_model(vocab_size=300).save_pretrained(tmp_path / "wider")
+    tiny_tokenizer.save_pretrained(tmp_path / "wider")
+    output = tmp_path / "found.json"
+    arguments = ["--suite", "leak", "--data", suite_data("leak"), "--output", output, "--samples", 0]
+    code, _, err = letheon("evaluate", tiny_model_dir, *arguments, "--before", tmp_path / "wider")
+    assert code == 2
+    assert "has other tokens than" in err
+    assert len(err.splitlines()) == 1
+    # A control may be of another kind.
+    arguments += ["--before", tiny_model_dir, "--control", tmp_path / "wider"]
+    code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
+    assert code == 0, err
+    found = SuiteResults.model_validate_json(output.read_text(encoding="utf-8")).metrics
+    assert found["model"]["normal"]["kl"].mean == 0  # type: ignore[union-attr]
+    assert "other tokens" in found["control"]["normal"]["kl"].not_computed  # type: ignore[union-attr]
 
 
 def test_texts_only_where_they_are_wanted(

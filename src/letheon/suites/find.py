@@ -22,6 +22,11 @@ def find(suite: Suite, seen: Seen, control: Seen | str) -> Findings:
         findings.lacks("membership", MEMBERSHIP, suite.members)
     elif suite.members is not None:
         _add_membership(findings, suite, suite.members, seen, control)
+    for name in suite.kept:
+        if isinstance(seen.kl, str):
+            findings.lacks(name, ["kl"], seen.kl)
+        else:
+            findings.add(name, [{"kl": value} for value in seen.kl[name]])
     return findings
 
 

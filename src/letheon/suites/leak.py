@@ -67,7 +67,8 @@ def read(folder: Path, options: Options) -> Suite:
             findings.add("general", [{"loss": tokens.loss} for tokens in seen.scores["general"]])
         for name, file in (("paraphrase", PARAPHRASES), ("normal", NORMAL), ("general", GENERAL)):
             if name not in given:
-                findings.lacks(name, ["loss"], f"there is nothing in {file}, or no such file")
+                metrics = ["loss"] if name == "paraphrase" else ["loss", "kl"]
+                findings.lacks(name, metrics, f"there is nothing in {file}, or no such file")
         return findings
 
     no_others = f"there is no {HOLDOUT}: dialogues that were never trained on"
@@ -78,6 +79,7 @@ def read(folder: Path, options: Options) -> Suite:
         asked=asked,
         drawn=["forget"],
         members=("forget", "holdout") if "holdout" in given else no_others,
+        kept={name: given[name] for name in ("normal", "general") if name in given},
         notes=[f"leaked spans: identifiers by patterns, names by {source_of('auto')}"],
     )
 

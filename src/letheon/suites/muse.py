@@ -73,6 +73,7 @@ def read(folder: Path, options: Options) -> Suite:
         given=members,
         asked=asked,
         members=("forget", "holdout"),
+        kept={"knowledge_retain": asked["knowledge_retain"]},
         tokens={"verbatim": VERBATIM_TOKENS} | dict.fromkeys(QUESTIONS, KNOWLEDGE_TOKENS),
         notes=["texts longer than the model's context are cut where they end it"],
     )

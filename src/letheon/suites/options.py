@@ -14,6 +14,7 @@ NAMES = (*OURS, LM_EVAL)
 OF = {
     "--data": OURS,
     "--control": OURS,
+    "--before": OURS,
     "--show-texts": OURS,
     "--samples": ("leak", "tofu"),
     "--split": ("tofu",),

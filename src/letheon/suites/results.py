@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from letheon.console import Console
 from letheon.records import Estimate, Metric, ModelMetrics, NotComputed, Record, write_text
 
-OWN, CONTROL = "model", "control"
+OWN, BEFORE, CONTROL = "model", "before", "control"
 
 
 class Examined(Record):
@@ -26,12 +26,12 @@ class SuiteResults(BaseModel):
 
     Attributes:
         suite: Its name.
-        models: "model", and "control" where there is one.
+        models: "model", and "before" and "control" where there are such.
         data: Fingerprints of the files, by name.
         limit: Most rows of each file; None: all were read.
         samples: Answers drawn to a prompt.
         notes: What one should know of the numbers.
-        metrics: "model" or "control" → set → metric → value.
+        metrics: "model", "before" or "control" → set → metric → value.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)

@@ -13,6 +13,7 @@ from letheon.models import Tokenizer
 from letheon.records import Metric, ModelMetrics, NotComputed
 
 ANSWER_TOKENS = 48
+NO_BEFORE = "no model before was given: name it with --before"
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Seen:
         answers: Greedy answers.
         drawn: Answers at temperature 1, several to an item.
         norms: `gradient_norms` of the suite's members and others.
+        kl: `divergences` from the model before, of what is to be kept; or why there are none.
     """
 
     tokenizer: Tokenizer
@@ -32,6 +34,7 @@ class Seen:
     answers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     drawn: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     norms: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    kl: Mapping[str, Sequence[float]] | str = NO_BEFORE
 
 
 @dataclass
@@ -89,6 +92,7 @@ class Suite:
         drawn: Names of sets in `asked` to whose items several answers are drawn, if any are.
         members: Names of two sets in `given`, what was trained on and what never was, whose membership is measured;
             or why it is not; None where the suite has nothing to do with it.
+        kept: By set, items whose given answers the model is to keep: how far has it moved from the one before?
         tokens: Most tokens of an answer, by set, where they are not `ANSWER_TOKENS`.
         notes: What one should know of the results.
     """
@@ -99,6 +103,7 @@ class Suite:
     asked: Mapping[str, Sequence[Item]] = field(default_factory=dict)
     drawn: Sequence[str] = ()
     members: tuple[str, str] | str | None = None
+    kept: Mapping[str, Sequence[Item]] = field(default_factory=dict)
     tokens: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
 

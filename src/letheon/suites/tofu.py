@@ -87,6 +87,7 @@ def read(folder: Path, options: Options) -> Suite:
         asked=asked,
         drawn=["forget"],
         members=("forget", "holdout") if "holdout" in given else no_others,
+        kept={name: given[name] for name in SETS},
         notes=[f"forget set: {options.split}; prompts in the model's chat template; ROUGE-L without a stemmer"],
     )
 
