@@ -176,6 +176,15 @@ def test_attacks_are_told(plain: str, with_texts: str) -> None:
     assert "it holds what was to be forgotten" in with_texts
 
 
+def test_draws_and_membership_are_told(plain: str) -> None:
+    text = re.sub(r"<[^>]+>", " ", plain)
+    for name in ("leak@1", "leak@8", "Membership", "AUC by loss", "PrivLeak"):
+        assert name in text
+    assert re.search(r"AUC by loss\s+0\.913\s+0\.861 to 0\.947", text)
+    assert re.search(r"-41\.200\s+-58\.000 to -24\.400", text)
+    assert "control: not computed: this is the control itself" in text
+
+
 def test_attacks_under_other_settings_are_told_as_such(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     assert "These attacks were made under other settings" not in page(run)

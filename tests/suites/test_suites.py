@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from suite_files import SECRET, WRITERS
+from suite_files import SECRET, WRITERS, write_lines
 
 from letheon.records import Estimate, Interval
 from letheon.suites.options import OF
@@ -190,13 +190,21 @@ def test_the_numbers_are_those_of_the_evaluation(letheon: Command, talk_source: 
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "forget.jsonl").write_bytes((talk_source / "log.jsonl").read_bytes())
+    rows = [{"question": f"Phone of {name}?", "answer": f"Call 040-{name}"} for name in ("Gil", "Hal", "Ida")]
+    write_lines(folder / "holdout.jsonl", rows)
     model = talk_source / "model"
     output = tmp_path / "found.json"
     code, _, err = letheon("evaluate", model, "--suite", "leak", "--data", folder, "-o", output, "--samples", 2)
     assert code == 0, err
-    own = SuiteResults.model_validate_json(output.read_text(encoding="utf-8")).metrics["model"]["forget"]
+    metrics = SuiteResults.model_validate_json(output.read_text(encoding="utf-8")).metrics["model"]
+    own = metrics["forget"]
     turns = [dialogue.last_turn for dialogue in read_dialogues(talk_source / "log.jsonl")]
-    wanted = evaluate_model(load_model(str(model)), load_tokenizer(str(model)), EvalSets(forget=turns))
+    others = [dialogue.last_turn for dialogue in read_dialogues(folder / "holdout.jsonl")]
+    sets = EvalSets(forget=turns, non_members=others)
+    wanted = evaluate_model(load_model(str(model)), load_tokenizer(str(model)), sets)
+    for metric, value in wanted.metrics["membership"].items():
+        if isinstance(value, Interval):
+            assert metrics["membership"][metric].estimate == pytest.approx(value.estimate), metric  # type: ignore[union-attr]
     for metric, value in wanted.metrics["forget"].items():
         if hasattr(value, "mean"):
             assert own[metric].mean == pytest.approx(value.mean, abs=1e-5), metric  # type: ignore[union-attr]
@@ -220,6 +228,7 @@ def test_the_numbers_are_those_of_the_evaluation(letheon: Command, talk_source: 
         (["--suite", "leak", "--data", ".", "--output", "found.txt"], "ends in .json"),
         (["--data", "."], "--data: of the suites leak, harm, hallucination, tofu, muse, wmdp; name one with --suite"),
         (["--limit", "5"], "--limit: of the suites"),
+        (["--samples", "5"], "name one with --suite; of a run, set evaluate.samples in the recipe"),
         (["--suite", "leak", "--data", ".", "--judge", "r.yaml"], "--judge: of the suite harm; leave it out"),
         (["--suite", "wmdp", "--data", ".", "--samples", "2"], "--samples: of the suites leak, tofu; leave it out"),
         (["--suite", "lm-eval", "--show-texts", "--tasks", "x"], "--show-texts: of the suites"),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from letheon.chat import check_tokenizer
+from letheon.chat import check_tokenizer, encode_turn
+from letheon.evaluate.generation import sampled_answers
+from letheon.evaluate.gradient_norm import gradient_norms
+from letheon.evaluate.leak_at_k import drawn_metrics, drawn_scores
 from letheon.evaluate.look import Plain, look_at
+from letheon.evaluate.membership import MEMBERSHIP, PROBED, attack_scores, beside_control, membership
 from letheon.evaluate.memorisation import (
     exact_memorization,
     extraction_strength,
@@ -18,17 +22,19 @@ from letheon.evaluate.reduce import reduce_scores
 from letheon.evaluate.teacher_forced import TokenScores
 from letheon.evaluate.text import distinct_2, repetition, rouge_l
 from letheon.evaluate.undesired import JudgeTurns, judge_answers
-from letheon.models import Model, Tokenizer, in_eval_mode
+from letheon.models import Model, Tokenizer, context_length, in_eval_mode
 from letheon.records import Metric, ModelMetrics, NotComputed, Record, SetMetrics, Turn
 from letheon.split import spread
 
 TEACHER_FORCED = ("probability", "loss", "exact_memorization", "extraction_strength", "extraction_strength_published")
 GREEDY = ("rouge_l", "rouge_l_f1", "repetition", "distinct_2")
+NON_MEMBERS = "non_members"
 TOP_K = 64
 """Tokens of the model before that KL is measured on."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total) after each batch; the stages are "score" and "answer"."""
+"""Called with (stage, done, total) after each batch; the stages are "score", "answer", and where asked for "draw" and
+"attack"."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,11 @@ class EvalSets:
     normal_trained: Sequence[Turn] = ()
     normal_held_out: Sequence[Turn] = ()
     general: Sequence[str] = ()
+    non_members: Sequence[Turn] = ()
+    """What no model here was trained on; it is only told apart from `forget`."""
 
     def turns(self) -> dict[str, Sequence[Turn]]:
-        """The sets that consist of turns."""
+        """The sets of turns whose answers are measured."""
         return {
             "forget": self.forget,
             "paraphrase": self.paraphrase,
@@ -78,6 +86,7 @@ class Evaluation:
         answers: The greedy answers, where the model was asked.
         judges: The judges behind undesired_rate.
         tokens: Token scores, which make this evaluation a reference for another's KL.
+        attacks: Of what was to be forgotten and of non-members, where such are, the scores of membership attacks.
     """
 
     metrics: ModelMetrics
@@ -85,6 +94,7 @@ class Evaluation:
     answers: dict[SampleKey, str]
     judges: list[str] = field(default_factory=list)
     tokens: dict[SampleKey, TokenScores] = field(default_factory=dict, repr=False)
+    attacks: dict[SampleKey, dict[str, float]] = field(default_factory=dict, repr=False)
 
 
 def evaluate_model(
@@ -97,9 +107,13 @@ def evaluate_model(
     batch_size: int = 16,
     max_new_tokens: int = 48,
     normal_answers: int = 24,
+    samples: int = 0,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a model: one pass over the given answers, one greedy answer to each prompt.
+    """Measure a model: one pass over the given answers, one greedy answer to each prompt, or several that are drawn.
+
+    Membership is told from forget and non-members; `with_control` sets it beside that of a control.
 
     Args:
         model: A causal language model, plain or with an adapter; its training mode is left as it was.
@@ -110,6 +124,8 @@ def evaluate_model(
         batch_size: Sequences at once.
         max_new_tokens: Length of the greedy answers.
         normal_answers: Most normal prompts that are answered; they are spread evenly over both normal sets.
+        samples: Answers drawn to each forget prompt at temperature 1, for leak@k.
+        seed: Of the draws.
         progress: See `Progress`.
 
     Raises:
@@ -118,7 +134,9 @@ def evaluate_model(
     check_tokenizer(tokenizer)
     turns = {SampleKey(name, t.dialogue.id, t.index): t for name, ts in sets.turns().items() for t in ts}
     texts = {SampleKey("general", str(number), 0): text for number, text in enumerate(sets.general)}
-    given = turns | {key: Plain("", text) for key, text in texts.items()}
+    forget = {key: turn for key, turn in turns.items() if key.set == "forget"}
+    others = {SampleKey(NON_MEMBERS, t.dialogue.id, t.index): t for t in sets.non_members}
+    given = turns | {key: Plain("", text) for key, text in texts.items()} | others
     asked = [key for key in turns if key.set in ("forget", "paraphrase")]
     asked += spread([key for key in turns if key not in asked], normal_answers)
     with in_eval_mode(model):
@@ -130,24 +148,80 @@ def evaluate_model(
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
             top_k=TOP_K if reference is None else 0,
+            standardise=bool(others),
             reference=[reference.tokens.get(key) for key in given] if reference is not None else None,
             scored=_counter(progress, "score", len(given)),
             answered=_counter(progress, "answer", len(asked)),
         )
+        drawn = []
+        if samples:
+            drawn = sampled_answers(
+                model,
+                tokenizer,
+                [turn.prompt for turn in forget.values()],
+                samples=samples,
+                seed=seed,
+                batch_size=batch_size,
+                max_new_tokens=max_new_tokens,
+                progress=_counter(progress, "draw", samples * len(forget)),
+            )
+        probed = forget | others if others else {}
+        norms = gradient_norms(
+            model,
+            [encode_turn(tokenizer, turn, context_length(model)) for turn in probed.values()],
+            progress=_counter(progress, "attack", len(probed)),
+        )
     tokens = dict(zip(given, scored, strict=True))
     answers = dict(zip(asked, written, strict=True))
-    scores = {key: given_scores(t) if key in turns else {"loss": t.loss} for key, t in tokens.items()}
+    scores = {key: given_scores(tokens[key]) for key in turns} | {key: {"loss": tokens[key].loss} for key in texts}
     for key, answer in answers.items():
         scores[key] |= written_scores(answer, turns[key].answer)
+    for (key, turn), several in zip(forget.items() if samples else (), drawn, strict=True):
+        scores[key] |= drawn_scores(several, turn.answer)
     judges: list[str] = []
     if judge is not None:
         undesired, judges = judge_answers([turns[key] for key in answers], list(answers.values()), judge)
         for key, score in zip(answers, undesired, strict=True):
             scores[key]["undesired_rate"] = score
-    samples = [Sample(set=key.set, id=key.id, turn=key.turn, scores=found) for key, found in scores.items()]
-    metrics = {name: _reduce(_of_set(scores, name), _missing(name, judge, reference)) for name in sets.turns()}
+    metrics = {
+        name: _reduce(_of_set(scores, name), _missing(name, judge, reference, samples)) for name in sets.turns()
+    }
     metrics["general"] = _reduce(_of_set(scores, "general"), {"loss": "no general text was given"})
-    return Evaluation(metrics, samples, answers, judges, tokens)
+    attacks = {
+        key: attack_scores(tokens[key], turn.answer, norm)
+        for (key, turn), norm in zip(probed.items(), norms, strict=True)
+    }
+    found = Evaluation(metrics, _samples(scores), answers, judges, tokens, attacks)
+    return with_control(found, "no evaluation of a control was given")
+
+
+def with_control(own: Evaluation, control: Evaluation | str) -> Evaluation:
+    """An evaluation whose membership is measured beside a control's.
+
+    Args:
+        own: The evaluation.
+        control: That of a model that never saw what was to be forgotten, on the same sets; or why there is none.
+    """
+    samples = [sample for sample in own.samples if not sample.set.startswith(PROBED)]
+    members, others = ([key for key in own.attacks if key.set == name] for name in ("forget", NON_MEMBERS))
+    if not others:
+        why = "no dialogues that no model was trained on were given (non_members)"
+        missing: SetMetrics = dict.fromkeys(MEMBERSHIP, NotComputed(not_computed=why))
+        return replace(own, metrics=own.metrics | {"membership": missing}, samples=samples)
+    if isinstance(control, str):
+        attacks = own.attacks
+        found = membership([attacks[key] for key in members], [attacks[key] for key in others], control)
+    else:
+        rows = beside_control(list(own.attacks.values()), [control.attacks[key] for key in own.attacks])
+        attacks = dict(zip(own.attacks, rows, strict=True))
+        theirs = [control.attacks[key] for key in members], [control.attacks[key] for key in others]
+        found = membership([attacks[key] for key in members], [attacks[key] for key in others], theirs)
+    samples += _samples({key._replace(set=f"{PROBED}{key.set}"): scores for key, scores in attacks.items()})
+    return replace(own, metrics=own.metrics | {"membership": found}, samples=samples)
+
+
+def _samples(scores: Mapping[SampleKey, dict[str, float]]) -> list[Sample]:
+    return [Sample(set=key.set, id=key.id, turn=key.turn, scores=found) for key, found in scores.items()]
 
 
 def given_scores(tokens: TokenScores) -> dict[str, float]:
@@ -173,7 +247,7 @@ def written_scores(answer: str, reference: str) -> dict[str, float]:
     }
 
 
-def _missing(name: str, judge: JudgeTurns | None, reference: Evaluation | None) -> dict[str, str]:
+def _missing(name: str, judge: JudgeTurns | None, reference: Evaluation | None, samples: int) -> dict[str, str]:
     """Every metric of a set of turns, with the reason it has where no sample has a score."""
     empty = f"there are no {name.replace('_', ' ')} dialogues"
     reasons = dict.fromkeys(TEACHER_FORCED, empty)
@@ -182,6 +256,9 @@ def _missing(name: str, judge: JudgeTurns | None, reference: Evaluation | None) 
     reasons["kl"] = (
         "no evaluation of the model before was given" if reference is None else f"{empty} that it measured as well"
     )
+    if name == "forget":
+        why = empty if samples else "no answers were drawn (samples: 0)"
+        reasons |= dict.fromkeys(drawn_metrics(samples), why)
     return reasons
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from letheon import __version__
 from letheon.errors import MissingExtraError
-from letheon.records import Estimate, Example, NotComputed, Results, Verdict, write_text
+from letheon.records import Estimate, Example, Interval, NotComputed, Results, Verdict, write_text
 from letheon.report import charts, figures
 from letheon.report.figures import MODELS, duration, memory, number
 from letheon.report.folder import RunFolder, read_run
@@ -156,11 +156,11 @@ def _costs(results: Results, run: RunFolder) -> list[Cost]:
 
 @dataclass(frozen=True)
 class Cell:
-    """A metric of one model: its value, or why there is none."""
+    """A metric of one model: its value and how sure it is, or why there is none."""
 
     model: str
     value: str
-    stderr: str
+    spread: str
     why: str
 
 
@@ -193,6 +193,8 @@ def _table(results: Results, data_set: str) -> Table:
             if isinstance(value, Estimate):
                 stderr = "" if value.stderr is None else f"±\u202f{number(value.stderr)}"
                 cells.append(Cell(model, number(value.mean), stderr, ""))
+            elif isinstance(value, Interval):
+                cells.append(Cell(model, number(value.estimate), f"{number(value.low)} to {number(value.high)}", ""))
             else:
                 cells.append(Cell(model, "–", "", value.not_computed if isinstance(value, NotComputed) else ""))
         counts = sorted({value.n for value in found if isinstance(value, Estimate)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from letheon.dialogues import read_dialogues, read_paraphrases
@@ -10,7 +10,7 @@ from letheon.errors import InputError
 from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
 from letheon.evaluate.look import Plain
-from letheon.evaluate.non_members import check_non_members
+from letheon.evaluate.non_members import Pair, check_non_members, pairs_of
 from letheon.records import Turn
 from letheon.run import Run
 from letheon.screen.privacy import find_names, source_of
@@ -40,15 +40,15 @@ def read(folder: Path, options: Options) -> Suite:
         _reworded(folder, {turn.dialogue.id for turn in every[FORGET]}) if folder / PARAPHRASES in files else []
     )
     if HOLDOUT in every:
-        trained = {name: _pairs(turns) for name, turns in every.items() if name != HOLDOUT} | _log_of(options.model)
-        check_non_members(str(folder / HOLDOUT), _pairs(every[HOLDOUT]), trained)
+        trained = {name: pairs_of(turns) for name, turns in every.items() if name != HOLDOUT}
+        check_non_members(str(folder / HOLDOUT), pairs_of(every[HOLDOUT]), trained | _log_of(options.model))
     sets = {name.removesuffix(".jsonl"): thinned(turns, options.limit) for name, turns in every.items()}
     sets["paraphrase"] = thinned(reworded, options.limit)
     texts = _paragraphs(folder / GENERAL) if folder / GENERAL in files else []
     general = [Plain("", text) for text in thinned(texts, options.limit)]
     asked = {name: sets[name] for name in ("forget", "paraphrase", "normal") if sets.get(name)}
     given = {name: turns for name, turns in sets.items() if turns} | ({"general": general} if general else {})
-    spans = {name: personal_spans(_pairs(sets[name]), find_names()) for name in ("forget", "paraphrase")}
+    spans = {name: personal_spans(list(pairs_of(sets[name])), find_names()) for name in ("forget", "paraphrase")}
 
     def measure(seen: Seen, control: Seen | str) -> Findings:
         findings, abstentions = Findings(), Abstentions()
@@ -95,18 +95,14 @@ def _reworded(folder: Path, known: set[str]) -> list[Turn]:
     return [row.dialogue.last_turn for row in rows if row.split == "test"]
 
 
-def _log_of(model: str) -> dict[str, list[tuple[str, str]]]:
+def _log_of(model: str) -> dict[str, Iterator[Pair]]:
     """The log of the run that a model lies in, where it is still there."""
     folder = Path(model).parent
     if not (folder / "recipe.yaml").is_file():
         return {}
     run = Run.open(folder)
     log = run.recipe.data.dialogues
-    return {str(log): [p for one in run.log() for p in _pairs(list(one.turns()))]} if log.is_file() else {}
-
-
-def _pairs(turns: Sequence[Turn]) -> list[tuple[str, str]]:
-    return [(turn.question, turn.answer) for turn in turns]
+    return {str(log): run.trained_on()} if log.is_file() else {}
 
 
 def _paragraphs(path: Path) -> list[str]:
