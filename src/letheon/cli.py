@@ -405,10 +405,12 @@ def stress(
     from letheon import pipeline
     from letheon.review.settle import settle
     from letheon.run import Run
+    from letheon.stress.make import chosen_attacks
     from letheon.stress.show import show
-    from letheon.stress.stage import check_stress_gates, chosen_attacks, stress_stage
+    from letheon.stress.stage import check_stress_gates, stress_stage
 
-    opened, console, chosen = Run.open(where, overrides or []), Console(), chosen_attacks(attacks)
+    chosen = chosen_attacks([name.strip() for name in attacks.split(",") if name.strip()])
+    opened, console = Run.open(where, overrides or []), Console()
     pipeline.prepare(opened)
     settle(opened, console.warn)
     results = stress_stage(opened, console, chosen, show_texts=show_texts)

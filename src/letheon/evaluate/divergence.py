@@ -47,7 +47,7 @@ def divergences(
             answer_logits(one, batch_for(one, some, pad_token_id=0)) for one in (model, before)
         )
         for place, number in enumerate(numbers):
-            pieces = zip(now[row == place].split(ROWS), then[row_then == place].split(ROWS), strict=True)
+            pieces = zip(*(torch.split(z, ROWS) for z in (now[row == place], then[row_then == place])), strict=True)
             found[number] = float(torch.cat([_kl(q, p.to(q.device)) for q, p in pieces]).double().mean())
         if progress is not None:
             progress(len(numbers))
