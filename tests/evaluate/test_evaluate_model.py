@@ -50,6 +50,7 @@ def test_every_metric_of_every_set(tiny_model: Callable[..., Any], tiny_tokenize
             assert isinstance(found, Estimate)
             # Four of the eight normal prompts are answered, spread over both sets.
             assert found.n == {"normal_trained": 3, "normal_held_out": 1}.get(name, size)
+        assert ("abstentions" in metrics) == name.startswith("normal")
         kl = before.metrics[name]["kl"]
         assert isinstance(kl, NotComputed)
         assert "before" in kl.not_computed
@@ -87,6 +88,24 @@ def test_answers_begin_as_the_model_would_begin_itself(tiny_model: Callable[...,
     assert found.samples[0].scores["exact_memorization"] >= 4 / 30
 
 
+def test_a_model_that_declines_all_is_told(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "I'm sorry, but I can't help with that."
+    monkeypatch.setattr("letheon.evaluate.evaluate.look_at", lambda *args, **kwargs: decline(*args, **kwargs))
+    from letheon.evaluate.look import look_at
+
+    def decline(*args: Any, **kwargs: Any) -> Any:
+        scored, written = look_at(*args, **kwargs)
+        return scored, [said] * len(written)
+
+    declined = talk("h9", "Where does she live?", "I can't share where she lives.")
+    sets = EvalSets(forget=SETS.forget, normal_trained=SETS.normal_trained, normal_held_out=[declined])
+    found = evaluate_model(tiny_model(), tiny_tokenizer, sets, max_new_tokens=1).metrics
+    assert found["normal_trained"]["abstentions"] == Estimate(mean=1.0, stderr=0.0, n=5)
+    assert "the data does not decline" in found["normal_held_out"]["abstentions"].not_computed  # type: ignore[union-attr]
+
+
 def test_the_model_is_left_as_it_was(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     model = tiny_model().train()
     steps: list[tuple[str, int, int]] = []
@@ -102,6 +121,7 @@ def test_empty_sets_say_why(tiny_model: Callable[..., Any], tiny_tokenizer: Any)
     assert found.samples == []
     assert found.metrics["paraphrase"]["probability"] == NotComputed(not_computed="there are no paraphrase dialogues")
     assert found.metrics["forget"]["undesired_rate"] == NotComputed(not_computed="no judge was given")
+    assert "no normal held out dialogues" in found.metrics["normal_held_out"]["abstentions"].not_computed  # type: ignore[union-attr]
     assert found.metrics["general"] == {"loss": NotComputed(not_computed="no general text was given")}
 
 

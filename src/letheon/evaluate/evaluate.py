@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from letheon.chat import check_tokenizer, encode_turn
+from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.generation import sampled_answers
 from letheon.evaluate.gradient_norm import gradient_norms
 from letheon.evaluate.leak_at_k import drawn_metrics, drawn_scores
@@ -28,6 +29,7 @@ from letheon.split import spread
 
 TEACHER_FORCED = ("probability", "loss", "exact_memorization", "extraction_strength", "extraction_strength_published")
 GREEDY = ("rouge_l", "rouge_l_f1", "repetition", "distinct_2")
+NORMAL = ("normal_trained", "normal_held_out")
 NON_MEMBERS = "non_members"
 TOP_K = 64
 """Tokens of the model before that KL is measured on."""
@@ -174,8 +176,11 @@ def evaluate_model(
     tokens = dict(zip(given, scored, strict=True))
     answers = dict(zip(asked, written, strict=True))
     scores = {key: given_scores(tokens[key]) for key in turns} | {key: {"loss": tokens[key].loss} for key in texts}
+    abstentions = Abstentions()
     for key, answer in answers.items():
         scores[key] |= written_scores(answer, turns[key].answer)
+        if key.set in NORMAL:
+            scores[key] |= abstentions.of_normal(answer, turns[key].answer)
     for (key, turn), several in zip(forget.items() if samples else (), drawn, strict=True):
         scores[key] |= drawn_scores(several, turn.answer)
     judges: list[str] = []
@@ -256,6 +261,8 @@ def _missing(name: str, judge: JudgeTurns | None, reference: Evaluation | None, 
     reasons["kl"] = (
         "no evaluation of the model before was given" if reference is None else f"{empty} that it measured as well"
     )
+    if name in NORMAL:
+        reasons["abstentions"] = f"{empty}, or none was answered that the data does not decline"
     if name == "forget":
         why = empty if samples else "no answers were drawn (samples: 0)"
         reasons |= dict.fromkeys(drawn_metrics(samples), why)

@@ -62,7 +62,10 @@ def read(folder: Path, options: Options) -> Suite:
                 ]
                 findings.add(name, rows, {"leaked_spans": "no identifier or name was found in the answers"})
             else:
-                findings.add(name, [{"abstentions": float(abstentions.is_one(answer))} for answer in answers])
+                rows = [
+                    abstentions.of_normal(answer, turn.answer) for answer, turn in zip(answers, turns, strict=True)
+                ]
+                findings.add(name, rows, {"abstentions": "every given answer is an abstention itself"})
         if general:
             findings.add("general", [{"loss": tokens.loss} for tokens in seen.scores["general"]])
         for name, file in (("paraphrase", PARAPHRASES), ("normal", NORMAL), ("general", GENERAL)):
