@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -207,6 +207,9 @@ def _table(results: Results, data_set: str) -> Table:
                 why=whys.pop() if len(whys) == 1 else "",
             )
         )
+    if len(rows) > 1 and rows[0].why and len({row.why for row in rows}) == 1:
+        # One reason for all of them need not be said of each.
+        rows = [replace(rows[0], name="All metrics")]
     return Table(figures.title(data_set), figures.MEANING.get(data_set, ""), rows)
 
 
