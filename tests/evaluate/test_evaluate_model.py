@@ -212,6 +212,12 @@ def test_membership(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None
     assert with_control(own, own).metrics["membership"]["privleak"].estimate == 0  # type: ignore[union-attr]
 
 
+def test_a_control_of_other_sets_is_refused(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    own = evaluate_model(tiny_model(), tiny_tokenizer, MEMBERS)
+    with pytest.raises(InputError, match="the control was evaluated on other dialogues"):
+        with_control(own, evaluate_model(tiny_model(), tiny_tokenizer, SETS, max_new_tokens=1))
+
+
 def test_no_non_members_are_made_up(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     found = evaluate_model(tiny_model(), tiny_tokenizer, SETS, max_new_tokens=1)
     why = NotComputed(not_computed="no dialogues that no model was trained on were given (non_members)")

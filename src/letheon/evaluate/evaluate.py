@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from letheon.chat import check_tokenizer, encode_turn
+from letheon.errors import InputError
 from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.generation import sampled_answers
 from letheon.evaluate.gradient_norm import gradient_norms
@@ -126,7 +127,7 @@ def evaluate_model(
         batch_size: Sequences at once.
         max_new_tokens: Length of the greedy answers.
         normal_answers: Most normal prompts that are answered; they are spread evenly over both normal sets.
-        samples: Answers drawn to each forget prompt at temperature 1, for leak@k.
+        samples: Answers drawn to each forget prompt at temperature 1, for leak@k; 0: none.
         seed: Of the draws.
         progress: See `Progress`.
 
@@ -155,18 +156,16 @@ def evaluate_model(
             scored=_counter(progress, "score", len(given)),
             answered=_counter(progress, "answer", len(asked)),
         )
-        drawn = []
-        if samples:
-            drawn = sampled_answers(
-                model,
-                tokenizer,
-                [turn.prompt for turn in forget.values()],
-                samples=samples,
-                seed=seed,
-                batch_size=batch_size,
-                max_new_tokens=max_new_tokens,
-                progress=_counter(progress, "draw", samples * len(forget)),
-            )
+        drawn = sampled_answers(
+            model,
+            tokenizer,
+            [turn.prompt for turn in forget.values()],
+            samples=samples,
+            seed=seed,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            progress=_counter(progress, "draw", samples * len(forget)),
+        )
         probed = forget | others if others else {}
         norms = gradient_norms(
             model,
@@ -181,8 +180,8 @@ def evaluate_model(
         scores[key] |= written_scores(answer, turns[key].answer)
         if key.set in NORMAL:
             scores[key] |= abstentions.of_normal(answer, turns[key].answer)
-    for (key, turn), several in zip(forget.items() if samples else (), drawn, strict=True):
-        scores[key] |= drawn_scores(several, turn.answer)
+    for (key, turn), several in zip(forget.items(), drawn, strict=True):
+        scores[key] |= drawn_scores(several, turn.answer) if several else {}
     judges: list[str] = []
     if judge is not None:
         undesired, judges = judge_answers([turns[key] for key in answers], list(answers.values()), judge)
@@ -206,6 +205,9 @@ def with_control(own: Evaluation, control: Evaluation | str) -> Evaluation:
     Args:
         own: The evaluation.
         control: That of a model that never saw what was to be forgotten, on the same sets; or why there is none.
+
+    Raises:
+        InputError: The control was evaluated on other sets.
     """
     samples = [sample for sample in own.samples if not sample.set.startswith(PROBED)]
     members, others = ([key for key in own.attacks if key.set == name] for name in ("forget", NON_MEMBERS))
@@ -215,14 +217,20 @@ def with_control(own: Evaluation, control: Evaluation | str) -> Evaluation:
         return replace(own, metrics=own.metrics | {"membership": missing}, samples=samples)
     if isinstance(control, str):
         attacks = own.attacks
-        found = membership([attacks[key] for key in members], [attacks[key] for key in others], control)
+        found = membership(_rows(attacks, members), _rows(attacks, others), control)
     else:
-        rows = beside_control(list(own.attacks.values()), [control.attacks[key] for key in own.attacks])
+        if control.attacks.keys() != own.attacks.keys():
+            raise InputError("the control was evaluated on other dialogues: give both evaluations the same sets")
+        rows = beside_control(_rows(own.attacks, own.attacks), _rows(control.attacks, own.attacks))
         attacks = dict(zip(own.attacks, rows, strict=True))
-        theirs = [control.attacks[key] for key in members], [control.attacks[key] for key in others]
-        found = membership([attacks[key] for key in members], [attacks[key] for key in others], theirs)
+        theirs = _rows(control.attacks, members), _rows(control.attacks, others)
+        found = membership(_rows(attacks, members), _rows(attacks, others), theirs)
     samples += _samples({key._replace(set=f"{PROBED}{key.set}"): scores for key, scores in attacks.items()})
     return replace(own, metrics=own.metrics | {"membership": found}, samples=samples)
+
+
+def _rows(attacks: Mapping[SampleKey, dict[str, float]], keys: Iterable[SampleKey]) -> list[dict[str, float]]:
+    return [attacks[key] for key in keys]
 
 
 def _samples(scores: Mapping[SampleKey, dict[str, float]]) -> list[Sample]:
