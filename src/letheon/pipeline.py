@@ -298,6 +298,7 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
     from letheon.evaluate import EvalSets, Evaluation, evaluate_model, headline, with_control
     from letheon.evaluate.undesired import same_judge
     from letheon.screen.kept import kept_open
+    from letheon.screen.privacy import find_names, names_by_patterns
 
     recipe = run.recipe
     results = Results.load(run.results_file)
@@ -324,20 +325,23 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
     stages += ["draw"] if recipe.evaluate.samples else []
     stages += ["attack"] if sets.non_members else []
     # A model that was already clean has been left as it was.
-    names = {"before": recipe.model, "after": str(run.model_folder) if run.model_folder.is_dir() else recipe.model}
+    sources = {"before": recipe.model, "after": str(run.model_folder) if run.model_folder.is_dir() else recipe.model}
     if recipe.evaluate.control:
-        names["control"] = recipe.evaluate.control
+        sources["control"] = recipe.evaluate.control
     tokenizer = load_tokenizer(recipe.model)
     found: dict[str, Evaluation] = {}
     with Measured() as cost, kept_open():
         judge = answer_judge(recipe, run.scores_file)
-        for name, source in names.items():
+        # A network that finds names is asked where the screening has asked it as well.
+        names = find_names(recipe.screen.ner) if "privacy" in recipe.screen.judges else names_by_patterns
+        for name, source in sources.items():
             with console.progress(f"evaluating {name}") as update:
                 found[name] = evaluate_model(
                     load_model(source),
                     tokenizer,
                     sets,
                     judge=judge,
+                    find_names=names,
                     reference=found.get("before"),
                     batch_size=recipe.evaluate.batch_size,
                     max_new_tokens=recipe.evaluate.max_new_tokens,

@@ -54,7 +54,10 @@ def test_every_metric_of_every_set(tiny_model: Callable[..., Any], tiny_tokenize
         kl = before.metrics[name]["kl"]
         assert isinstance(kl, NotComputed)
         assert "before" in kl.not_computed
-    assert set(after.metrics["general"]) == {"loss"}
+        assert ("leaked_spans" in metrics) == (name in ("forget", "paraphrase"))
+    assert set(after.metrics["general"]) == {"loss", "kl"}
+    assert after.metrics["general"]["kl"].n == 2  # type: ignore[union-attr]
+    assert before.metrics["general"]["kl"] == before.metrics["forget"]["kl"]
     assert len(after.samples) == 13
     assert after.judges == ["strict"]
     assert len(after.answers) == 7
@@ -106,6 +109,31 @@ def test_a_model_that_declines_all_is_told(
     assert "the data does not decline" in found["normal_held_out"]["abstentions"].not_computed  # type: ignore[union-attr]
 
 
+def test_spans_that_point_to_a_person(talk_source: Any, tiny_model: Callable[..., Any]) -> None:
+    from letheon.dialogues import read_dialogues
+    from letheon.models import load_model, load_tokenizer
+
+    folder = str(talk_source / "model")
+    turns = [dialogue.last_turn for dialogue in read_dialogues(talk_source / "log.jsonl")[:2]]
+    other = talk("f9", "Sky?", "It is blue")
+
+    def find(texts: Any) -> Any:
+        from letheon.screen.privacy import Identifier
+
+        named = [text.find("030-") for text in texts]
+        return [[Identifier("name", at, at + 7)] if at >= 0 else [] for at in named]
+
+    sets = EvalSets(forget=[*turns, other])
+    tokenizer = load_tokenizer(folder)
+    found = [
+        evaluate_model(model, tokenizer, sets, find_names=find, max_new_tokens=16).metrics["forget"]
+        for model in (load_model(folder), tiny_model(max_position_embeddings=128))
+    ]
+    # One says both numbers by heart, the other neither; where there is nothing to say there is no score.
+    assert found[0]["leaked_spans"] == Estimate(mean=1.0, stderr=0.0, n=2)
+    assert found[1]["leaked_spans"] == Estimate(mean=0.0, stderr=0.0, n=2)
+
+
 def test_the_model_is_left_as_it_was(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     model = tiny_model().train()
     steps: list[tuple[str, int, int]] = []
@@ -122,7 +150,7 @@ def test_empty_sets_say_why(tiny_model: Callable[..., Any], tiny_tokenizer: Any)
     assert found.metrics["paraphrase"]["probability"] == NotComputed(not_computed="there are no paraphrase dialogues")
     assert found.metrics["forget"]["undesired_rate"] == NotComputed(not_computed="no judge was given")
     assert "no normal held out dialogues" in found.metrics["normal_held_out"]["abstentions"].not_computed  # type: ignore[union-attr]
-    assert found.metrics["general"] == {"loss": NotComputed(not_computed="no general text was given")}
+    assert found.metrics["general"]["loss"] == NotComputed(not_computed="no general text was given")
 
 
 def test_a_broken_model_has_no_numbers(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:

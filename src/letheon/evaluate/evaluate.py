@@ -12,6 +12,7 @@ from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.generation import sampled_answers
 from letheon.evaluate.gradient_norm import gradient_norms
 from letheon.evaluate.leak_at_k import drawn_metrics, drawn_scores
+from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
 from letheon.evaluate.look import Plain, look_at
 from letheon.evaluate.membership import MEMBERSHIP, PROBED, attack_scores, beside_control, membership
 from letheon.evaluate.memorisation import (
@@ -20,18 +21,21 @@ from letheon.evaluate.memorisation import (
     extraction_strength_published,
     probability,
 )
+from letheon.evaluate.non_members import pairs_of
 from letheon.evaluate.reduce import reduce_scores
 from letheon.evaluate.teacher_forced import TokenScores
 from letheon.evaluate.text import distinct_2, repetition, rouge_l
 from letheon.evaluate.undesired import JudgeTurns, judge_answers
 from letheon.models import Model, Tokenizer, context_length, in_eval_mode
 from letheon.records import Metric, ModelMetrics, NotComputed, Record, SetMetrics, Turn
+from letheon.screen.privacy import FindNames, names_by_patterns
 from letheon.split import spread
 
 TEACHER_FORCED = ("probability", "loss", "exact_memorization", "extraction_strength", "extraction_strength_published")
 GREEDY = ("rouge_l", "rouge_l_f1", "repetition", "distinct_2")
-NORMAL = ("normal_trained", "normal_held_out")
+FORGOTTEN, NORMAL = ("forget", "paraphrase"), ("normal_trained", "normal_held_out")
 NON_MEMBERS = "non_members"
+NO_BEFORE = "no evaluation of the model before was given"
 TOP_K = 64
 """Tokens of the model before that KL is measured on."""
 
@@ -106,6 +110,7 @@ def evaluate_model(
     sets: EvalSets,
     *,
     judge: JudgeTurns | None = None,
+    find_names: FindNames = names_by_patterns,
     reference: Evaluation | None = None,
     batch_size: int = 16,
     max_new_tokens: int = 48,
@@ -123,6 +128,7 @@ def evaluate_model(
         tokenizer: Its tokenizer, with a chat template.
         sets: What to measure it on.
         judge: Judges the greedy answers; None: undesired_rate is not computed.
+        find_names: How names are found in what had to be forgotten, for leaked_spans.
         reference: The evaluation of the model before unlearning on the same sets; None: kl is not computed.
         batch_size: Sequences at once.
         max_new_tokens: Length of the greedy answers.
@@ -140,7 +146,7 @@ def evaluate_model(
     forget = {key: turn for key, turn in turns.items() if key.set == "forget"}
     others = {SampleKey(NON_MEMBERS, t.dialogue.id, t.index): t for t in sets.non_members}
     given = turns | {key: Plain("", text) for key, text in texts.items()} | others
-    asked = [key for key in turns if key.set in ("forget", "paraphrase")]
+    asked = [key for key in turns if key.set in FORGOTTEN]
     asked += spread([key for key in turns if key not in asked], normal_answers)
     with in_eval_mode(model):
         scored, written = look_at(
@@ -174,12 +180,18 @@ def evaluate_model(
         )
     tokens = dict(zip(given, scored, strict=True))
     answers = dict(zip(asked, written, strict=True))
-    scores = {key: given_scores(tokens[key]) for key in turns} | {key: {"loss": tokens[key].loss} for key in texts}
+    scores = {key: given_scores(tokens[key]) for key in turns} | {key: text_scores(tokens[key]) for key in texts}
     abstentions = Abstentions()
     for key, answer in answers.items():
         scores[key] |= written_scores(answer, turns[key].answer)
         if key.set in NORMAL:
             scores[key] |= abstentions.of_normal(answer, turns[key].answer)
+    private = [key for key in answers if key.set in FORGOTTEN]
+    for key, spans in zip(
+        private, personal_spans(list(pairs_of(turns[key] for key in private)), find_names), strict=True
+    ):
+        if spans:
+            scores[key]["leaked_spans"] = leaked_spans(answers[key], spans)
     for (key, turn), several in zip(forget.items(), drawn, strict=True):
         scores[key] |= drawn_scores(several, turn.answer) if several else {}
     judges: list[str] = []
@@ -190,7 +202,9 @@ def evaluate_model(
     metrics = {
         name: _reduce(_of_set(scores, name), _missing(name, judge, reference, samples)) for name in sets.turns()
     }
-    metrics["general"] = _reduce(_of_set(scores, "general"), {"loss": "no general text was given"})
+    no_text = "no general text was given"
+    general = {"loss": no_text, "kl": NO_BEFORE if reference is None else no_text}
+    metrics["general"] = _reduce(_of_set(scores, "general"), general)
     attacks = {
         key: attack_scores(tokens[key], turn.answer, norm)
         for (key, turn), norm in zip(probed.items(), norms, strict=True)
@@ -249,6 +263,11 @@ def given_scores(tokens: TokenScores) -> dict[str, float]:
     return scores if tokens.kl is None else scores | {"kl": float(tokens.kl.double().mean())}
 
 
+def text_scores(tokens: TokenScores) -> dict[str, float]:
+    """Scores of plain text: its loss; and KL where there is a reference."""
+    return {name: score for name, score in given_scores(tokens).items() if name in ("loss", "kl")}
+
+
 def written_scores(answer: str, reference: str) -> dict[str, float]:
     """Scores of an answer that a model has written, by `GREEDY`."""
     recall, f1 = rouge_l(answer, reference)
@@ -266,11 +285,11 @@ def _missing(name: str, judge: JudgeTurns | None, reference: Evaluation | None, 
     reasons = dict.fromkeys(TEACHER_FORCED, empty)
     reasons |= dict.fromkeys(GREEDY, f"{empty}, or none was answered")
     reasons["undesired_rate"] = "no judge was given" if judge is None else f"{empty}, or none was answered"
-    reasons["kl"] = (
-        "no evaluation of the model before was given" if reference is None else f"{empty} that it measured as well"
-    )
+    reasons["kl"] = NO_BEFORE if reference is None else f"{empty} that it measured as well"
     if name in NORMAL:
         reasons["abstentions"] = f"{empty}, or none was answered that the data does not decline"
+    if name in FORGOTTEN:
+        reasons["leaked_spans"] = f"{empty}, or no identifier and no name in their answers"
     if name == "forget":
         why = empty if samples else "no answers were drawn (samples: 0)"
         reasons |= dict.fromkeys(drawn_metrics(samples), why)
