@@ -64,7 +64,9 @@ def shared(tiny_tokenizer: Any) -> dict[str, Any]:
         for n in range(2)
     ]
     normal = [dialogue(f"n{n}", f"What is {n} and {n}?", f"It is {2 * n}.", label="normal") for n in range(3)]
-    return {"forget": forget, "normal": normal, "dialogues": [*forget, *normal], "tokenizer": tiny_tokenizer}
+    unseen = [dialogue(f"u{n}", f"Where does Tom {n} live?", f"At {n} Long Row.") for n in range(2)]
+    given = {"forget": forget, "normal": normal, "unseen": unseen, "dialogues": [*forget, *normal]}
+    return {**given, "tokenizer": tiny_tokenizer}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from letheon.console import Console
 from letheon.material import answer_judge, judge_of_verdicts
 from letheon.pipeline import evaluate_stage, unlearn_stage
 from letheon.recipe import check_recipe
-from letheon.records import Results, write_jsonl
+from letheon.records import Interval, NotComputed, Results, write_jsonl
 from letheon.rehearsal import everyday_questions
 from letheon.report.page import write_report
 from letheon.review.settle import settle
@@ -90,6 +90,87 @@ def test_run_folder_is_rerun_from_another_folder(
 def test_evaluate_settings_redo_evaluation_alone(finished: Path, letheon: Letheon) -> None:
     code, _, err = letheon("run", "run", "--set", "evaluate.max_new_tokens=4")
     assert (code, redone(err)) == (0, ["evaluate"])
+
+
+UNSEEN = [{"question": f"Phone of {name}?", "answer": f"Call 040-{name}"} for name in ("Gil", "Hal", "Ida", "Jon")]
+DRAWN = ("--set", "evaluate.samples=2")
+MEMBERS = ("--set", "evaluate.non_members=unseen.jsonl")
+
+
+def write_unseen(folder: Path, rows: list[dict[str, Any]]) -> None:
+    (folder / "unseen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_draws_and_membership_of_a_run(
+    finished: Path,
+    letheon: Letheon,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    monkeypatch.setattr("letheon.report.write_report", write_report)
+    write_unseen(finished, UNSEEN)
+    none = Results.load(finished / "run/results.json").metrics["after"]
+    assert "no answers were drawn" in none["forget"]["leak_at_k"].not_computed  # type: ignore[union-attr]
+    assert "no model was trained on" in none["membership"]["loss_auc"].not_computed  # type: ignore[union-attr]
+
+    control = ("--set", f"evaluate.control={tiny_model_dir}", "--set", "gates.margin=1")
+    whole = ("--set", "evaluate.max_new_tokens=14")
+    code, out, err = letheon("run", "run", *DRAWN, *MEMBERS, *control, *whole)
+    assert (code, redone(err)) == (0, ["evaluate"])
+    results = Results.load(finished / "run/results.json")
+    assert list(results.metrics) == ["before", "after", "control"]
+    for model, sets in results.metrics.items():
+        assert sets["forget"]["leak_at_2"].n == 6  # type: ignore[union-attr]
+        assert sets["forget"]["leak_at_1"].mean <= sets["forget"]["leak_at_2"].mean  # type: ignore[union-attr]
+        for name, value in sets["membership"].items():
+            itself = model == "control" and name in ("reference_auc", "privleak")
+            assert isinstance(value, NotComputed if itself else Interval), (model, name, value)
+    before, after = (results.metrics[model] for model in ("before", "after"))
+    assert before["forget"]["leak_at_2"].mean > after["forget"]["leak_at_2"].mean  # type: ignore[union-attr]
+    assert before["membership"]["loss_auc"].estimate > 0.9  # type: ignore[union-attr]
+    assert before["membership"]["privleak"].estimate < 0  # type: ignore[union-attr]
+    samples = [json.loads(line) for line in (finished / "run/samples.jsonl").read_text().splitlines()]
+    assert sum(s["set"] == "membership: non_members" for s in samples) == 3 * len(UNSEEN)
+    page = (finished / "run/report.html").read_text()
+    for text in ("leak@2", "ROUGE-L of the best of 2 answers", "Membership", "PrivLeak", "AUC by Min-K%++"):
+        assert text in page
+    assert "040-" not in page + out + err + json.dumps(samples) + results.model_dump_json()
+    assert json.loads((finished / "run/manifest.json").read_text())["hashes"]["non_members"]
+
+    # The file counts by what is in it, from wherever it is run.
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert redone(letheon("run", finished / "run")[2]) == []
+    write_unseen(finished, UNSEEN[:3])
+    assert redone(letheon("run", finished / "run")[2]) == ["evaluate"]
+
+
+@pytest.mark.parametrize("row", [0, 7])
+def test_non_members_of_the_log_are_refused(finished: Path, letheon: Letheon, row: int) -> None:
+    # Those that were to be kept have been learnt as well, also those that unlearning never saw.
+    known = talk_rows()[row]["messages"]
+    write_unseen(finished, [*UNSEEN, {"question": known[0]["content"].lower(), "answer": known[1]["content"]}])
+    code, _, err = letheon("evaluate", "run", *MEMBERS)
+    assert code == 2
+    (line,) = err.splitlines()
+    assert "unseen.jsonl (evaluate.non_members): row 5 stands in " in line
+    assert "log.jsonl as well, which was trained on" in line
+    assert known[1]["content"] not in err
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"question": "?", "answer": "y" * 200}], "unseen.jsonl: dialogue 'unseen-1': the answer has 201"),
+        ([{"question": "?"}], "unseen.jsonl:1"),
+    ],
+)
+def test_faulty_non_members_are_named(
+    finished: Path, letheon: Letheon, rows: list[dict[str, Any]], said: str
+) -> None:
+    write_unseen(finished, rows)
+    code, _, err = letheon("evaluate", "run", *MEMBERS)
+    assert (code, said in err) == (2, True), err
 
 
 def test_edited_verdict_redoes_what_stands_on_it(finished: Path, letheon: Letheon) -> None:

@@ -32,6 +32,7 @@ def current(run: Run) -> list[str]:
         ("train.max_steps=9", ["screen"]),
         ("stop.patience=2", ["screen"]),
         ("evaluate.examples=1", ["screen", "unlearn"]),
+        ("evaluate.samples=2", ["screen", "unlearn"]),
         ("gates.margin=0.2", ["screen", "unlearn"]),
         ("show_texts=true", ["screen", "unlearn"]),
         ("output=elsewhere", []),

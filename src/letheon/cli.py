@@ -318,6 +318,12 @@ def evaluate(
         str | None,
         typer.Option("--control", metavar="MODEL", help="A model that never saw what was to be forgotten."),
     ] = None,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            "--before", metavar="MODEL", help="The model before unlearning: measured as well, and KL to it."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Results of a suite.", show_default="results-SUITE.json"),
@@ -346,8 +352,9 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure before, after and a control: results.json, exit code 1 if a gate fails. Or any model by a suite."""
-    given: dict[str, object] = {"--data": data, "--control": control, "--output": output, "--limit": limit}
-    given |= {"--samples": samples, "--split": split, "--judge": judge, "--tasks": tasks, "--show-texts": show_texts}
+    given: dict[str, object] = {"--data": data, "--control": control, "--before": before, "--output": output}
+    given |= {"--limit": limit, "--samples": samples, "--split": split, "--judge": judge, "--tasks": tasks}
+    given |= {"--show-texts": show_texts}
     check_options(suite, given)
     if suite is None:
         _evaluate_run(where, overrides or [])
@@ -367,7 +374,7 @@ def evaluate(
         name: value for name, value in (("samples", samples), ("split", split)) if value is not None
     }
     options = Options(limit=limit, judge=judge, model=str(where), **chosen)
-    run_suite(Plan(suite, str(where), data or Path(), control, output, show_texts, options), Console())
+    run_suite(Plan(suite, str(where), data or Path(), control, before, output, show_texts, options), Console())
 
 
 def _evaluate_run(where: Path, overrides: list[str]) -> None:
@@ -398,10 +405,12 @@ def stress(
     from letheon import pipeline
     from letheon.review.settle import settle
     from letheon.run import Run
+    from letheon.stress.make import chosen_attacks
     from letheon.stress.show import show
-    from letheon.stress.stage import check_stress_gates, chosen_attacks, stress_stage
+    from letheon.stress.stage import check_stress_gates, stress_stage
 
-    opened, console, chosen = Run.open(where, overrides or []), Console(), chosen_attacks(attacks)
+    chosen = chosen_attacks([name.strip() for name in attacks.split(",") if name.strip()])
+    opened, console = Run.open(where, overrides or []), Console()
     pipeline.prepare(opened)
     settle(opened, console.warn)
     results = stress_stage(opened, console, chosen, show_texts=show_texts)

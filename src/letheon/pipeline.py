@@ -295,9 +295,10 @@ def _trial_in_words(trial: LayerTrial) -> Iterator[str]:
 
 def evaluate_stage(run: Run, console: Console) -> Headline:
     """Measure the model before and after, and the control; write metrics, verdict and `samples.jsonl`."""
-    from letheon.evaluate import EvalSets, Evaluation, evaluate_model, headline
+    from letheon.evaluate import EvalSets, Evaluation, evaluate_model, headline, with_control
     from letheon.evaluate.undesired import same_judge
     from letheon.screen.kept import kept_open
+    from letheon.screen.privacy import find_names, names_by_patterns
 
     recipe = run.recipe
     results = Results.load(run.results_file)
@@ -318,28 +319,40 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
         normal_trained=_normal_turns(data.normal, most),
         normal_held_out=_normal_turns(data.normal_held_out, most),
         general=run.general(),
+        non_members=[dialogue.last_turn for dialogue in run.non_members()],
     )
+    stages = ["score", "answer"]
+    stages += ["draw"] if recipe.evaluate.samples else []
+    stages += ["attack"] if sets.non_members else []
     # A model that was already clean has been left as it was.
-    names = {"before": recipe.model, "after": str(run.model_folder) if run.model_folder.is_dir() else recipe.model}
+    sources = {"before": recipe.model, "after": str(run.model_folder) if run.model_folder.is_dir() else recipe.model}
     if recipe.evaluate.control:
-        names["control"] = recipe.evaluate.control
+        sources["control"] = recipe.evaluate.control
     tokenizer = load_tokenizer(recipe.model)
     found: dict[str, Evaluation] = {}
     with Measured() as cost, kept_open():
         judge = answer_judge(recipe, run.scores_file)
-        for name, source in names.items():
+        # A network that finds names is asked where the screening has asked it as well.
+        names = find_names(recipe.screen.ner) if "privacy" in recipe.screen.judges else names_by_patterns
+        for name, source in sources.items():
             with console.progress(f"evaluating {name}") as update:
                 found[name] = evaluate_model(
                     load_model(source),
                     tokenizer,
                     sets,
                     judge=judge,
+                    find_names=names,
                     reference=found.get("before"),
                     batch_size=recipe.evaluate.batch_size,
                     max_new_tokens=recipe.evaluate.max_new_tokens,
-                    progress=_halves(update),
+                    samples=recipe.evaluate.samples,
+                    seed=recipe.seed,
+                    progress=_in_turn(update, stages),
                 )
             release_memory()
+    control = found.get("control", "there is no control, a model that never saw the data (evaluate.control)")
+    for name, own in found.items():
+        found[name] = with_control(own, "this is the control itself" if name == "control" else control)
     metrics = {name: evaluation.metrics for name, evaluation in found.items()}
     verdict = headline(metrics, recipe.gates)
     _write_samples(run.samples_file, found, show_texts=recipe.show_texts)
@@ -357,12 +370,11 @@ def _normal_turns(dialogues: Sequence[Dialogue], most: int) -> list[Turn]:
     return [dialogue.last_turn for dialogue in dialogues if dialogue.label != "forget"][:most]
 
 
-def _halves(update: OnProgress) -> Callable[[str, int, int], None]:
-    """Scoring and answering as two halves of one bar."""
+def _in_turn(update: OnProgress, stages: Sequence[str]) -> Callable[[str, int, int], None]:
+    """Stages as equal parts of one bar."""
 
     def progress(stage: str, done: int, total: int) -> None:
-        share = done / max(total, 1) / 2 + (0.5 if stage == "answer" else 0)
-        update(round(100 * share), 100)
+        update(round(100 * (stages.index(stage) + done / max(total, 1)) / len(stages)), 100)
 
     return progress
 

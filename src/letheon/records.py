@@ -210,11 +210,12 @@ class NotComputed(Record):
     not_computed: str
 
 
-Metric = Estimate | NotComputed
+Metric = Estimate | Interval | NotComputed
+"""A mean with its standard error, an estimate with its 95% interval, or why there is none."""
 SetMetrics = dict[str, Metric]
 """Metric name → value, for one data set."""
 ModelMetrics = dict[str, SetMetrics]
-"""Set name ("forget", "paraphrase", "normal_trained", "normal_held_out", "general") → its metrics."""
+"""Set name ("forget", "paraphrase", "normal_trained", "normal_held_out", "general", "membership") → its metrics."""
 
 
 class Headline(Record):

@@ -104,6 +104,7 @@ class Run:
             lambda: count_dialogues(recipe.data.dialogues),
             self.paraphrases,
             self.general,
+            self._check_non_members,
             self._check_screen_files,
             self._check_judges,
             self._check_names,
@@ -125,6 +126,15 @@ class Run:
                 faults += [fault for fault in error.faults if fault not in faults]
         if faults:
             raise InputError(faults)
+
+    def _check_non_members(self) -> None:
+        others = self.non_members()
+        if others:
+            from letheon.evaluate.non_members import check_non_members, pairs_of
+
+            name = f"{self.recipe.evaluate.non_members} (evaluate.non_members)"
+            pairs = pairs_of(dialogue.last_turn for dialogue in others)
+            check_non_members(name, pairs, {str(self.recipe.data.dialogues): self.trained_on()})
 
     def _check_screen_files(self) -> None:
         examples, knowledge = self.recipe.screen.examples, self.recipe.screen.knowledge
@@ -212,7 +222,8 @@ class Run:
             faults += error.faults
         log = ((recipe.data.dialogues, dialogue) for dialogue in self.log())
         reworded = ((recipe.data.paraphrases or Path(), paraphrase.dialogue) for paraphrase in self.paraphrases())
-        for path, dialogue in chain(log, reworded):
+        others = ((recipe.evaluate.non_members or Path(), dialogue) for dialogue in self.non_members())
+        for path, dialogue in chain(log, reworded, others):
             try:
                 encode_dialogue(tokenizer, dialogue, longest)
                 for number, answer in enumerate(dialogue.expected):
@@ -246,6 +257,12 @@ class Run:
         """The log, one dialogue at a time."""
         return stream_dialogues(self.recipe.data.dialogues)
 
+    def trained_on(self) -> Iterator[tuple[str, str]]:
+        """Questions and answers of the log: whatever their labels, a model may have learnt them."""
+        for dialogue in self.log():
+            yield from ((turn.question, turn.answer) for turn in dialogue.turns())
+            yield from ((dialogue.last_turn.question, answer) for answer in dialogue.expected)
+
     @property
     def dialogues(self) -> list[Dialogue]:
         """The log, whole."""
@@ -257,6 +274,11 @@ class Run:
         """The reworded questions; none where the recipe names no file."""
         path = self.recipe.data.paraphrases
         return [] if path is None else read_paraphrases(path)
+
+    def non_members(self) -> list[Dialogue]:
+        """Dialogues that no model was trained on; none where the recipe names no file."""
+        path = self.recipe.evaluate.non_members
+        return [] if path is None else read_dialogues(path)
 
     def general(self) -> list[str]:
         """Paragraphs of general text; none where the recipe names no file.
@@ -322,8 +344,11 @@ class Run:
             attacked = {k: v for k, v in recipe.stress.model_dump().items() if not k.startswith("max_")}
             parts = [self.key("unlearn"), _hash(data.general), attacked, model_hash(control) if control else None]
             return _key(*parts, recipe.evaluate.max_new_tokens)
-        parts = [self.key("unlearn"), _hash(data.general), recipe.evaluate, recipe.gates, recipe.show_texts]
-        return _key(*parts, model_hash(control) if control else None, *self._judges())
+        # By what is in these, and not by where they lie.
+        measured = recipe.evaluate.model_dump(mode="json", exclude={"control", "non_members"})
+        parts = [self.key("unlearn"), _hash(data.general), _hash(recipe.evaluate.non_members), measured]
+        parts += [recipe.gates, recipe.show_texts, model_hash(control) if control else None]
+        return _key(*parts, *self._judges())
 
     def _judges(self) -> list[Any]:
         """What the judges depend on: settings, files and models, by what is in them and not by where they lie."""
@@ -382,7 +407,7 @@ class Run:
             "hardware": _hardware(),
             "hashes": {
                 "model": model_hash(recipe.model),
-                **{n: _hash(p) for n, p in vars(data).items() if isinstance(p, Path)},
+                **{n: _hash(p) for n, p in {**vars(data), **vars(recipe.evaluate)}.items() if isinstance(p, Path)},
                 "verdicts": _hash(self.verdicts_file),
             },
             "stages": {**self.manifest().get("stages", {}), stage: self.key(stage)},

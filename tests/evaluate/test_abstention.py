@@ -23,3 +23,11 @@ def test_an_answer_is_none(answer: str) -> None:
 def test_share() -> None:
     assert Abstentions().share(["I don't know that.", "Paris"]) == 0.5
     assert Abstentions().share([]) != Abstentions().share([])
+
+
+def test_of_a_normal_prompt() -> None:
+    abstentions = Abstentions()
+    assert abstentions.of_normal("I don't know that.", "Paris") == {"abstentions": 1.0}
+    assert abstentions.of_normal("Rome", "Paris") == {"abstentions": 0.0}
+    # To decline what the data declines is right.
+    assert abstentions.of_normal("I don't know that.", "I can't share where she lives.") == {}

@@ -8,8 +8,9 @@ import torch
 
 from letheon.chat import encode_turn
 from letheon.errors import InputError
-from letheon.evaluate import EvalSets, SampleKey, evaluate_model, greedy_answers
-from letheon.records import Dialogue, Estimate, Message, NotComputed, Turn, Verdict
+from letheon.evaluate import EvalSets, SampleKey, evaluate_model, greedy_answers, with_control
+from letheon.evaluate.membership import MEMBERSHIP
+from letheon.records import Dialogue, Estimate, Interval, Message, NotComputed, Turn, Verdict
 
 
 def talk(id: str, question: str, answer: str) -> Turn:
@@ -49,10 +50,14 @@ def test_every_metric_of_every_set(tiny_model: Callable[..., Any], tiny_tokenize
             assert isinstance(found, Estimate)
             # Four of the eight normal prompts are answered, spread over both sets.
             assert found.n == {"normal_trained": 3, "normal_held_out": 1}.get(name, size)
+        assert ("abstentions" in metrics) == name.startswith("normal")
         kl = before.metrics[name]["kl"]
         assert isinstance(kl, NotComputed)
         assert "before" in kl.not_computed
-    assert set(after.metrics["general"]) == {"loss"}
+        assert ("leaked_spans" in metrics) == (name in ("forget", "paraphrase"))
+    assert set(after.metrics["general"]) == {"loss", "kl"}
+    assert after.metrics["general"]["kl"].n == 2  # type: ignore[union-attr]
+    assert before.metrics["general"]["kl"] == before.metrics["forget"]["kl"]
     assert len(after.samples) == 13
     assert after.judges == ["strict"]
     assert len(after.answers) == 7
@@ -86,6 +91,49 @@ def test_answers_begin_as_the_model_would_begin_itself(tiny_model: Callable[...,
     assert found.samples[0].scores["exact_memorization"] >= 4 / 30
 
 
+def test_a_model_that_declines_all_is_told(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "I'm sorry, but I can't help with that."
+    monkeypatch.setattr("letheon.evaluate.evaluate.look_at", lambda *args, **kwargs: decline(*args, **kwargs))
+    from letheon.evaluate.look import look_at
+
+    def decline(*args: Any, **kwargs: Any) -> Any:
+        scored, written = look_at(*args, **kwargs)
+        return scored, [said] * len(written)
+
+    declined = talk("h9", "Where does she live?", "I can't share where she lives.")
+    sets = EvalSets(forget=SETS.forget, normal_trained=SETS.normal_trained, normal_held_out=[declined])
+    found = evaluate_model(tiny_model(), tiny_tokenizer, sets, max_new_tokens=1).metrics
+    assert found["normal_trained"]["abstentions"] == Estimate(mean=1.0, stderr=0.0, n=5)
+    assert "the data does not decline" in found["normal_held_out"]["abstentions"].not_computed  # type: ignore[union-attr]
+
+
+def test_spans_that_point_to_a_person(talk_source: Any, tiny_model: Callable[..., Any]) -> None:
+    from letheon.dialogues import read_dialogues
+    from letheon.models import load_model, load_tokenizer
+
+    folder = str(talk_source / "model")
+    turns = [dialogue.last_turn for dialogue in read_dialogues(talk_source / "log.jsonl")[:2]]
+    other = talk("f9", "Sky?", "It is blue")
+
+    def find(texts: Any) -> Any:
+        from letheon.screen.privacy import Identifier
+
+        named = [text.find("030-") for text in texts]
+        return [[Identifier("name", at, at + 7)] if at >= 0 else [] for at in named]
+
+    sets = EvalSets(forget=[*turns, other])
+    tokenizer = load_tokenizer(folder)
+    found = [
+        evaluate_model(model, tokenizer, sets, find_names=find, max_new_tokens=16).metrics["forget"]
+        for model in (load_model(folder), tiny_model(max_position_embeddings=128))
+    ]
+    # One says both numbers by heart, the other neither; where there is nothing to say there is no score.
+    assert found[0]["leaked_spans"] == Estimate(mean=1.0, stderr=0.0, n=2)
+    assert found[1]["leaked_spans"] == Estimate(mean=0.0, stderr=0.0, n=2)
+
+
 def test_the_model_is_left_as_it_was(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     model = tiny_model().train()
     steps: list[tuple[str, int, int]] = []
@@ -101,7 +149,8 @@ def test_empty_sets_say_why(tiny_model: Callable[..., Any], tiny_tokenizer: Any)
     assert found.samples == []
     assert found.metrics["paraphrase"]["probability"] == NotComputed(not_computed="there are no paraphrase dialogues")
     assert found.metrics["forget"]["undesired_rate"] == NotComputed(not_computed="no judge was given")
-    assert found.metrics["general"] == {"loss": NotComputed(not_computed="no general text was given")}
+    assert "no normal held out dialogues" in found.metrics["normal_held_out"]["abstentions"].not_computed  # type: ignore[union-attr]
+    assert found.metrics["general"]["loss"] == NotComputed(not_computed="no general text was given")
 
 
 def test_a_broken_model_has_no_numbers(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
@@ -118,3 +167,88 @@ def test_a_dialogue_longer_than_the_context(tiny_model: Callable[..., Any], tiny
     model = tiny_model(max_position_embeddings=64)
     with pytest.raises(InputError, match="dialogue 'long'.*at most 64 fit"):
         evaluate_model(model, tiny_tokenizer, EvalSets(forget=[talk("long", "x" * 100, "y")]))
+
+
+def test_answers_are_drawn_where_asked_for(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    def draw(**options: Any) -> Any:
+        return evaluate_model(tiny_model(), tiny_tokenizer, SETS, max_new_tokens=6, **options)
+
+    none = draw()
+    why = NotComputed(not_computed="no answers were drawn (samples: 0)")
+    assert none.metrics["forget"]["leak_at_k"] == none.metrics["forget"]["rouge_l_best_of_k"] == why
+    steps: list[tuple[str, int, int]] = []
+    state = torch.get_rng_state()
+    found = draw(samples=3, seed=4, progress=lambda *step: steps.append(step))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert ("draw", 6, 6) in steps
+    for name in ("leak_at_1", "leak_at_3", "rouge_l_best_of_3"):
+        metric = found.metrics["forget"][name]
+        assert isinstance(metric, Estimate)
+        assert metric.n == 2
+        assert not any(name in metrics for key, metrics in found.metrics.items() if key != "forget")
+    # Nothing else is changed by it, and the same seed draws the same.
+    for key, metrics in none.metrics.items():
+        assert all(found.metrics[key][name] == value for name, value in metrics.items() if "_k" not in name)
+    assert draw(samples=3, seed=4).metrics == found.metrics
+    assert evaluate_model(tiny_model(), tiny_tokenizer, EvalSets(), samples=3).metrics["forget"]["leak_at_3"] == (
+        NotComputed(not_computed="there are no forget dialogues")
+    )
+
+
+def test_one_that_says_it_by_heart_leaks(talk_source: Any) -> None:
+    from letheon.dialogues import read_dialogues
+    from letheon.models import load_model, load_tokenizer
+
+    model, turns = str(talk_source / "model"), [d.last_turn for d in read_dialogues(talk_source / "log.jsonl")[:6]]
+    found = evaluate_model(load_model(model), load_tokenizer(model), EvalSets(forget=turns), samples=4)
+    one, four = (found.metrics["forget"][f"leak_at_{k}"] for k in (1, 4))
+    assert four.mean >= one.mean > 0.5  # type: ignore[union-attr]
+
+
+MEMBERS = EvalSets(
+    forget=[talk(f"f{n}", f"Who is {n}?", f"Ada {n} of Oslo.") for n in range(4)],
+    non_members=[talk(f"f{n}", f"Who was {n}?", f"Bob {n} of Rome.") for n in range(3)],
+)
+
+
+def test_membership(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    steps: list[tuple[str, int, int]] = []
+    own = evaluate_model(tiny_model(), tiny_tokenizer, MEMBERS, progress=lambda *step: steps.append(step))
+    assert ("attack", 7, 7) in steps
+    assert set(own.metrics["membership"]) == set(MEMBERSHIP)
+    no_control = NotComputed(not_computed="no evaluation of a control was given")
+    for name, value in own.metrics["membership"].items():
+        assert value == no_control if name in ("reference_auc", "privleak") else isinstance(value, Interval), name
+    # Non-members are told apart and nothing else.
+    assert set(own.metrics) == {*SETS.turns(), "general", "membership"}
+    rows = {sample.set: len([s for s in own.samples if s.set == sample.set]) for sample in own.samples}
+    assert rows == {"forget": 4, "membership: forget": 4, "membership: non_members": 3}
+    # A score of the evaluation is the same with other sign.
+    losses = {s.id: s.scores["loss"] for s in own.samples if s.set == "forget"}
+    attacked = {s.id: s.scores for s in own.samples if s.set == "membership: forget"}
+    assert {name: -scores["loss"] for name, scores in attacked.items()} == losses
+
+    control = evaluate_model(tiny_model(seed=1), tiny_tokenizer, MEMBERS)
+    beside = with_control(own, control)
+    for name, value in beside.metrics["membership"].items():
+        assert isinstance(value, Interval), name
+        assert value == own.metrics["membership"][name] or name in ("reference_auc", "privleak")
+    assert len(beside.samples) == len(own.samples)
+    assert all("reference" in s.scores for s in beside.samples if s.set.startswith("membership"))
+    # Said again, it is the same; and beside itself a model is at the control's level.
+    assert with_control(beside, control).metrics == beside.metrics
+    assert with_control(own, own).metrics["membership"]["privleak"].estimate == 0  # type: ignore[union-attr]
+
+
+def test_a_control_of_other_sets_is_refused(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    own = evaluate_model(tiny_model(), tiny_tokenizer, MEMBERS)
+    with pytest.raises(InputError, match="the control was evaluated on other dialogues"):
+        with_control(own, evaluate_model(tiny_model(), tiny_tokenizer, SETS, max_new_tokens=1))
+
+
+def test_no_non_members_are_made_up(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    found = evaluate_model(tiny_model(), tiny_tokenizer, SETS, max_new_tokens=1)
+    why = NotComputed(not_computed="no dialogues that no model was trained on were given (non_members)")
+    assert found.metrics["membership"] == dict.fromkeys(MEMBERSHIP, why)
+    assert with_control(found, found).metrics["membership"] == found.metrics["membership"]
+    assert found.attacks == {}

@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from letheon.evaluate.leak_at_k import LEAK, expected_best, leak_at_k
+from letheon.evaluate.leak_at_k import LEAK, drawn_metrics, drawn_scores, expected_best, leak_at_k
 
 
 def test_by_hand() -> None:
@@ -42,3 +42,10 @@ def test_grows_with_k() -> None:
 def test_more_than_there_are(k: int) -> None:
     with pytest.raises(ValueError, match=rf"k = {k} of 2 answers"):
         leak_at_k([0.1, 0.2], k)
+
+
+def test_scores_of_drawn_answers() -> None:
+    scores = drawn_scores(["At 4 Mill Lane.", "At home.", "I do not know."], "At 4 Mill Lane.")
+    assert scores == pytest.approx({"leak_at_1": 1 / 3, "leak_at_3": 1.0, "rouge_l_best_of_3": 1.0})
+    assert drawn_scores(["At home."], "At 4 Mill Lane.") == {"leak_at_1": 0.0, "rouge_l_best_of_1": 0.25}
+    assert drawn_metrics(0) == ["leak_at_k", "rouge_l_best_of_k"]

@@ -8,9 +8,22 @@ import pytest
 import torch
 
 from letheon.chat import Encoded, encode_text
+from letheon.evaluate.auc import membership_auc
 from letheon.evaluate.gradient_norm import gradient_norms
-from letheon.evaluate.membership import loss_score, min_k, min_k_plus_plus, reference_score, zlib_score
+from letheon.evaluate.membership import (
+    ATTACKS,
+    MEMBERSHIP,
+    attack_scores,
+    beside_control,
+    loss_score,
+    membership,
+    min_k,
+    min_k_plus_plus,
+    reference_score,
+    zlib_score,
+)
 from letheon.evaluate.teacher_forced import score_sequences
+from letheon.records import NotComputed
 
 TEXTS = ["The sea is wide.", "Rain falls on the roofs of Oslo, and on the hills.", "aaaaaaaaaaaaaaaa", "No."]
 
@@ -27,7 +40,7 @@ def test_by_hand() -> None:
     log_probs = torch.tensor([-1.0, -3.0])
     assert loss_score(log_probs) == -2
     assert zlib_score(log_probs, "abc") == pytest.approx(-2 / len(zlib.compress(b"abc")))
-    assert reference_score(log_probs, torch.tensor([-4.0, -4.0])) == 2
+    assert reference_score(loss_score(log_probs), -4.0) == 2
     assert min_k_plus_plus(torch.tensor([0.5, -1.0, 2.0, 1.0, 0.0])) == pytest.approx(-0.5)
 
 
@@ -56,7 +69,8 @@ def test_against_naive_transcriptions(
             float(said.mean()) / len(zlib.compress(text.encode())), rel=close
         )
         wanted = float(said.mean() - theirs.mean())
-        assert reference_score(scores.log_probs, other.log_probs) == pytest.approx(wanted, abs=close)
+        found = reference_score(loss_score(scores.log_probs), loss_score(other.log_probs))
+        assert found == pytest.approx(wanted, abs=close)
         k = max(1, int(0.4 * len(said)))
         assert min_k(scores.log_probs) == pytest.approx(float(said.sort().values[:k].mean()), rel=close)
         # By the definition: mean and deviation of log p(v) when v is drawn from p.
@@ -99,6 +113,44 @@ def test_a_prompt_has_no_part_in_the_gradient(tiny_model: Callable[..., Any]) ->
     assert one != pytest.approx(other)
 
 
-def test_nothing_to_train(tiny_model: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="none of the model's weights is trainable"):
-        gradient_norms(tiny_model().requires_grad_(False), [Encoded([1, 2], [False, True])])
+def test_frozen_weights_count_as_well(tiny_model: Callable[..., Any]) -> None:
+    # As those of a base are that an adapter was merged into.
+    sequences = [Encoded([1, 2, 3], [False, True, True])]
+    frozen = tiny_model().requires_grad_(False)
+    assert gradient_norms(frozen, sequences) == gradient_norms(tiny_model(), sequences)
+    assert not any(weight.requires_grad for weight in frozen.parameters())
+
+
+def rows(minimum: float, *more: float) -> list[dict[str, float]]:
+    """Texts whose scores are alike by every attack."""
+    return [dict.fromkeys(set(ATTACKS) - {"reference"}, score) for score in (minimum, *more)]
+
+
+def test_aucs_and_privleak_by_hand() -> None:
+    members, others = rows(-1.0, -2.0, -5.0), rows(-3.0, -6.0, -4.0)
+    found = membership(members, others, "there is no control")
+    assert set(found) == set(MEMBERSHIP)
+    # Seven of nine pairs are in order.
+    for attack in set(ATTACKS) - {"reference"}:
+        assert found[f"{attack}_auc"].estimate == pytest.approx(7 / 9)  # type: ignore[union-attr]
+    assert found["reference_auc"] == found["privleak"] == NotComputed(not_computed="there is no control")
+
+    control = rows(-3.5, -5.0, -4.5), rows(-4.0, -6.0, -5.5)
+    own = beside_control(members, control[0]), beside_control(others, control[1])
+    assert [row["reference"] for row in own[0]] == [2.5, 3.0, -0.5]
+    found = membership(*own, control)
+    auc, floor = 7 / 9, membership_auc([-3.5, -5.0, -4.5], [-4.0, -6.0, -5.5])
+    assert found["privleak"].estimate == pytest.approx(100 * (floor - auc) / (1 - floor))  # type: ignore[union-attr]
+    assert found["reference_auc"].estimate == membership_auc([2.5, 3.0, -0.5], [1.0, 0.0, 1.5])  # type: ignore[union-attr]
+    assert found["loss_auc"].estimate == pytest.approx(auc)  # type: ignore[union-attr]
+
+
+def test_beside_itself_a_model_is_at_the_controls_level(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    encoded = [encode_text(tiny_tokenizer, text) for text in TEXTS]
+    scores = score_sequences(tiny_model(), encoded, standardise=True)
+    attacked = [attack_scores(*one, 0.0) for one in zip(scores, TEXTS, strict=True)]
+    assert set(attacked[0]) == set(ATTACKS) - {"reference"}
+    members, others = (beside_control(half, half) for half in (attacked[:2], attacked[2:]))
+    found = membership(members, others, (attacked[:2], attacked[2:]))
+    assert found["privleak"].estimate == 0  # type: ignore[union-attr]
+    assert found["reference_auc"].estimate == 0.5  # type: ignore[union-attr]

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from letheon.errors import InputError
-from letheon.evaluate.non_members import check_non_members
+from letheon.evaluate.non_members import check_non_members, pairs_of
+from letheon.records import Dialogue, Message
 
 LONG = "She was born in the little town of Hay-on-Wye in 1951."
 TRAINED = {"forget.jsonl": [("Where was she born?", LONG)], "normal.jsonl": [("Can you swim?", "Yes, I can.")]}
@@ -38,5 +39,18 @@ def test_many_are_counted_and_every_file_named() -> None:
     with pytest.raises(InputError) as error:
         check_non_members("holdout.jsonl", others, TRAINED)
     one, other = error.value.faults
-    assert "row 1 stands in normal.jsonl" in one
-    assert "rows 2, 3, 4, 5, 6 and 2 more stand in forget.jsonl" in other
+    assert "rows 2, 3, 4, 5, 6 and 2 more stand in forget.jsonl" in one
+    assert "row 1 stands in normal.jsonl" in other
+
+
+def test_what_was_trained_on_is_not_held() -> None:
+    # A log is longer than there is memory for.
+    log = ((f"Question {n}?", f"{n}.") for n in range(1000))
+    check_non_members("holdout.jsonl", [("Question 1000?", "1000.")], {"log.jsonl": log})
+    assert next(log, None) is None
+
+
+def test_pairs_of_turns() -> None:
+    messages = [("user", "Who?"), ("assistant", "Ada."), ("user", "Who else?"), ("assistant", "Bob.")]
+    talk = Dialogue(id="a", messages=tuple(Message(role=role, content=text) for role, text in messages))  # type: ignore[arg-type]
+    assert list(pairs_of(talk.turns())) == [("Who?", "Ada."), ("Who else?", "Bob.")]

@@ -176,6 +176,29 @@ def test_attacks_are_told(plain: str, with_texts: str) -> None:
     assert "it holds what was to be forgotten" in with_texts
 
 
+def test_draws_and_membership_are_told(plain: str) -> None:
+    text = re.sub(r"<[^>]+>", " ", plain)
+    for name in ("leak@1", "leak@8", "Membership", "AUC by loss", "PrivLeak"):
+        assert name in text
+    assert re.search(r"AUC by loss\s+0\.913\s+0\.861 to 0\.947", text)
+    assert re.search(r"-41\.200\s+-58\.000 to -24\.400", text)
+    assert "control: not computed: this is the control itself" in text
+
+
+def test_one_reason_for_a_whole_set_is_said_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    results = Results.load(run / "results.json")
+    for sets in results.metrics.values():
+        sets["membership"] = dict.fromkeys(sets["membership"], NotComputed(not_computed="nobody named non-members"))
+    results.save(run / "results.json")
+    page = write_report(run).read_text(encoding="utf-8")
+    assert page.count("nobody named non-members") == 1
+    assert "PrivLeak" not in page
+    # Of one metric alone it stays the metric's.
+    assert page.count("no judge that reads answers is in the recipe") == 1
+    assert "Judged undesired" in page
+
+
 def test_attacks_under_other_settings_are_told_as_such(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     assert "These attacks were made under other settings" not in page(run)

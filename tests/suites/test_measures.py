@@ -17,6 +17,7 @@ from letheon.console import Console
 from letheon.records import Estimate, Interval, Message
 from letheon.suites import hallucination, muse, tofu, wmdp
 from letheon.suites.examine import examine, extrapolated
+from letheon.suites.find import find
 from letheon.suites.options import Options
 from letheon.suites.suite import Findings, Seen, Suite
 
@@ -75,7 +76,7 @@ def test_wmdp_is_the_likeliest_letter(
         start = len(tiny_tokenizer(prompt).input_ids)
         totals = [sum(log_probs(model, tiny_tokenizer(f"{prompt} {letter}").input_ids, start)) for letter in "ABCD"]
         hits.append(totals.index(max(totals)) == row["answer"])
-    found = suite.measure(see(suite), "")
+    found = find(suite, see(suite), "")
     assert mean(found, "wmdp-bio", "accuracy") == sum(hits) / len(hits)
     assert found.column("wmdp-bio", "accuracy") == [float(hit) for hit in hits]
 
@@ -86,7 +87,7 @@ def test_tofu(
     folder = suite_data("tofu")
     suite, model = tofu.read(folder, Options(samples=2)), tiny_model()
     seen = see(suite)
-    found = suite.measure(seen, "no control")
+    found = find(suite, seen, "no control")
     for name, right in (("forget10", "paraphrased_answer"), ("world_facts", "answer")):
         group = "forget" if name == "forget10" else name
         for row, scores in zip(rows_of(folder / f"{name}_perturbed.jsonl"), found.rows[group], strict=True):
@@ -103,7 +104,7 @@ def test_tofu(
                 shares = [math.exp(-own), *(math.exp(-one) for one in wrong)]
                 assert scores["option_probability"] == pytest.approx(shares[0] / sum(shares), rel=1e-4)
     # Beside itself a model has forgotten all that its control never knew.
-    same = suite.measure(seen, seen)
+    same = find(suite, seen, seen)
     assert mean(same, "forget", "forget_quality") == 1
     assert mean(same, "forget", "ks_distance") == 0
     leak, reference = (same.values["membership"][name] for name in ("privleak", "reference_auc"))
@@ -111,7 +112,7 @@ def test_tofu(
     assert isinstance(reference, Interval)
     assert (leak.estimate, reference.estimate) == pytest.approx((0, 0.5))
     # Beside another it has not: of other weights come other ratios.
-    other = suite.measure(seen, see(suite, seed=1))
+    other = find(suite, seen, see(suite, seed=1))
     assert mean(other, "forget", "ks_distance") > 0
 
 
@@ -120,7 +121,7 @@ def test_muse(
 ) -> None:
     folder, scorer = suite_data("muse"), RougeScorer(["rougeL"])
     suite, model = muse.read(folder, Options()), tiny_model()
-    found = suite.measure(see(suite), "no control")
+    found = find(suite, see(suite), "no control")
     passages = json.loads((folder / "verbmem/forget.json").read_text(encoding="utf-8"))
     for row, scores in zip(passages, found.rows["verbatim"], strict=True):
         # 128 tokens are as many bytes here.
@@ -140,7 +141,7 @@ def test_hallucination(
 ) -> None:
     folder = suite_data("hallucination")
     suite, model = hallucination.read(folder, Options()), tiny_model()
-    found = suite.measure(see(suite), "no control")
+    found = find(suite, see(suite), "no control")
     rows = json.loads((folder / "mc_task.json").read_text(encoding="utf-8"))
     for row, scores in zip(rows, found.rows["questions"], strict=True):
         known = {}

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from suite_files import SECRET, WRITERS
+from suite_files import SECRET, WRITERS, write_lines
 
+from letheon.records import Estimate, Interval
 from letheon.suites.options import OF
 from letheon.suites.results import SuiteResults
 
@@ -100,6 +101,72 @@ def test_without_a_control(
         assert "--samples 0" in found["forget"]["leak_at_k"].not_computed  # type: ignore[union-attr]
 
 
+KEPT = {
+    "leak": ["normal", "general"],
+    "tofu": ["retain", "real_authors", "world_facts"],
+    "muse": ["knowledge_retain"],
+}
+
+
+@pytest.mark.parametrize("name", ["leak", "tofu", "muse", "wmdp"])
+def test_beside_the_model_before(
+    name: str, letheon: Command, suite_data: Data, tiny_model_dir: Path, control_dir: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "found.json"
+    arguments = ["--suite", name, "--data", suite_data(name), "--output", output]
+    arguments += ["--samples", 0] if name in OF["--samples"] else []
+    code, out, err = letheon("evaluate", tiny_model_dir, *arguments, "--before", control_dir)
+    assert code == 0, err
+    found = SuiteResults.model_validate_json(output.read_text(encoding="utf-8"))
+    assert list(found.metrics) == list(found.models) == ["model", "before"]
+    assert out.index("model") < out.index("before")
+    for group in KEPT.get(name, []):
+        kl = found.metrics["model"][group]["kl"]
+        assert kl.mean > 0  # type: ignore[union-attr]
+        others = (value.n for value in found.metrics["model"][group].values() if isinstance(value, Estimate))
+        assert kl.n in others  # type: ignore[union-attr]
+        assert "the model before itself" in found.metrics["before"][group]["kl"].not_computed  # type: ignore[union-attr]
+    rows = [json.loads(line) for line in (tmp_path / "found.samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    with_kl = {row["set"] for row in rows if "kl" in row["scores"]}
+    assert with_kl == set(KEPT.get(name, []))
+    # Its own numbers are those that it would have alone.
+    code, _, err = letheon("evaluate", control_dir, *arguments)
+    assert code == 0, err
+    alone = SuiteResults.model_validate_json(output.read_text(encoding="utf-8")).metrics["model"]
+    for group, metrics in alone.items():
+        for metric, value in metrics.items():
+            beside = found.metrics["before"][group][metric]
+            if isinstance(value, Estimate):
+                assert beside.mean == pytest.approx(value.mean, abs=1e-5), metric  # type: ignore[union-attr]
+            elif metric == "kl":
+                assert "no model before was given: name it with --before" in value.not_computed  # type: ignore[union-attr]
+
+
+def test_no_kl_to_a_model_with_other_tokens(
+    letheon: Command,
+    suite_data: Data,
+    tiny_model: Callable[..., Any],
+    tiny_tokenizer: Any,
+    tiny_model_dir: Path,
+    tmp_path: Path,
+) -> None:
+    tiny_model(vocab_size=300).save_pretrained(tmp_path / "wider")
+    tiny_tokenizer.save_pretrained(tmp_path / "wider")
+    output = tmp_path / "found.json"
+    arguments = ["--suite", "leak", "--data", suite_data("leak"), "--output", output, "--samples", 0]
+    code, _, err = letheon("evaluate", tiny_model_dir, *arguments, "--before", tmp_path / "wider")
+    assert code == 2
+    assert "has other tokens than" in err
+    assert len(err.splitlines()) == 1
+    # A control may be of another kind.
+    arguments += ["--before", tiny_model_dir, "--control", tmp_path / "wider"]
+    code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
+    assert code == 0, err
+    found = SuiteResults.model_validate_json(output.read_text(encoding="utf-8")).metrics
+    assert found["model"]["normal"]["kl"].mean == 0  # type: ignore[union-attr]
+    assert "other tokens" in found["control"]["normal"]["kl"].not_computed  # type: ignore[union-attr]
+
+
 def test_texts_only_where_they_are_wanted(
     letheon: Command, suite_data: Data, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
@@ -123,13 +190,21 @@ def test_the_numbers_are_those_of_the_evaluation(letheon: Command, talk_source: 
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "forget.jsonl").write_bytes((talk_source / "log.jsonl").read_bytes())
+    rows = [{"question": f"Phone of {name}?", "answer": f"Call 040-{name}"} for name in ("Gil", "Hal", "Ida")]
+    write_lines(folder / "holdout.jsonl", rows)
     model = talk_source / "model"
     output = tmp_path / "found.json"
     code, _, err = letheon("evaluate", model, "--suite", "leak", "--data", folder, "-o", output, "--samples", 2)
     assert code == 0, err
-    own = SuiteResults.model_validate_json(output.read_text(encoding="utf-8")).metrics["model"]["forget"]
+    metrics = SuiteResults.model_validate_json(output.read_text(encoding="utf-8")).metrics["model"]
+    own = metrics["forget"]
     turns = [dialogue.last_turn for dialogue in read_dialogues(talk_source / "log.jsonl")]
-    wanted = evaluate_model(load_model(str(model)), load_tokenizer(str(model)), EvalSets(forget=turns))
+    others = [dialogue.last_turn for dialogue in read_dialogues(folder / "holdout.jsonl")]
+    sets = EvalSets(forget=turns, non_members=others)
+    wanted = evaluate_model(load_model(str(model)), load_tokenizer(str(model)), sets)
+    for metric, value in wanted.metrics["membership"].items():
+        if isinstance(value, Interval):
+            assert metrics["membership"][metric].estimate == pytest.approx(value.estimate), metric  # type: ignore[union-attr]
     for metric, value in wanted.metrics["forget"].items():
         if hasattr(value, "mean"):
             assert own[metric].mean == pytest.approx(value.mean, abs=1e-5), metric  # type: ignore[union-attr]
@@ -153,6 +228,7 @@ def test_the_numbers_are_those_of_the_evaluation(letheon: Command, talk_source: 
         (["--suite", "leak", "--data", ".", "--output", "found.txt"], "ends in .json"),
         (["--data", "."], "--data: of the suites leak, harm, hallucination, tofu, muse, wmdp; name one with --suite"),
         (["--limit", "5"], "--limit: of the suites"),
+        (["--samples", "5"], "name one with --suite; of a run, set evaluate.samples in the recipe"),
         (["--suite", "leak", "--data", ".", "--judge", "r.yaml"], "--judge: of the suite harm; leave it out"),
         (["--suite", "wmdp", "--data", ".", "--samples", "2"], "--samples: of the suites leak, tofu; leave it out"),
         (["--suite", "lm-eval", "--show-texts", "--tasks", "x"], "--show-texts: of the suites"),
@@ -255,9 +331,12 @@ def test_an_adapter_is_measured_with_its_base(
         tmp_path / "adapter",
     )
     output = tmp_path / "found.json"
-    arguments = ["--suite", "wmdp", "--data", suite_data("wmdp"), "--output", output, "--control", tiny_model_dir]
+    # Membership by gradients too, of weights that a merged base has frozen.
+    arguments = ["--suite", "muse", "--data", suite_data("muse"), "--output", output, "--control", tiny_model_dir]
     code, _, err = letheon("evaluate", tmp_path / "adapter", *arguments)
     assert code == 0, err
+    found = SuiteResults.model_validate_json(output.read_text(encoding="utf-8")).metrics["model"]["membership"]
+    assert isinstance(found["grad_norm_auc"], Interval)
 
 
 def test_only_reworded_questions_that_no_stop_rule_saw(

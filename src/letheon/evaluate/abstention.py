@@ -36,6 +36,15 @@ class Abstentions:
             for known in self._known
         )
 
+    def of_normal(self, answer: str, given: str) -> dict[str, float]:
+        """`abstentions` of an answer to a normal prompt: 1 or 0, lower is better.
+
+        Args:
+            answer: The model's.
+            given: What the data answers; where that abstains itself it is right to, and there is no score.
+        """
+        return {} if self.is_one(given) else {"abstentions": float(self.is_one(answer))}
+
     def share(self, answers: Sequence[str]) -> float:
         """The share of abstentions, in [0, 1]; NaN of no answers."""
         return sum(map(self.is_one, answers)) / len(answers) if answers else float("nan")

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from letheon.chat import check_tokenizer
+from letheon.chat import check_tokenizer, encode_turn
+from letheon.errors import InputError
+from letheon.evaluate.abstention import Abstentions
+from letheon.evaluate.generation import sampled_answers
+from letheon.evaluate.gradient_norm import gradient_norms
+from letheon.evaluate.leak_at_k import drawn_metrics, drawn_scores
+from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
 from letheon.evaluate.look import Plain, look_at
+from letheon.evaluate.membership import MEMBERSHIP, PROBED, attack_scores, beside_control, membership
 from letheon.evaluate.memorisation import (
     exact_memorization,
     extraction_strength,
     extraction_strength_published,
     probability,
 )
+from letheon.evaluate.non_members import pairs_of
 from letheon.evaluate.reduce import reduce_scores
 from letheon.evaluate.teacher_forced import TokenScores
 from letheon.evaluate.text import distinct_2, repetition, rouge_l
 from letheon.evaluate.undesired import JudgeTurns, judge_answers
-from letheon.models import Model, Tokenizer, in_eval_mode
+from letheon.models import Model, Tokenizer, context_length, in_eval_mode
 from letheon.records import Metric, ModelMetrics, NotComputed, Record, SetMetrics, Turn
+from letheon.screen.privacy import FindNames, names_by_patterns
 from letheon.split import spread
 
 TEACHER_FORCED = ("probability", "loss", "exact_memorization", "extraction_strength", "extraction_strength_published")
 GREEDY = ("rouge_l", "rouge_l_f1", "repetition", "distinct_2")
+FORGOTTEN, NORMAL = ("forget", "paraphrase"), ("normal_trained", "normal_held_out")
+NON_MEMBERS = "non_members"
+NO_BEFORE = "no evaluation of the model before was given"
 TOP_K = 64
 """Tokens of the model before that KL is measured on."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total) after each batch; the stages are "score" and "answer"."""
+"""Called with (stage, done, total) after each batch; the stages are "score", "answer", and where asked for "draw" and
+"attack"."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +53,11 @@ class EvalSets:
     normal_trained: Sequence[Turn] = ()
     normal_held_out: Sequence[Turn] = ()
     general: Sequence[str] = ()
+    non_members: Sequence[Turn] = ()
+    """What no model here was trained on; it is only told apart from `forget`."""
 
     def turns(self) -> dict[str, Sequence[Turn]]:
-        """The sets that consist of turns."""
+        """The sets of turns whose answers are measured."""
         return {
             "forget": self.forget,
             "paraphrase": self.paraphrase,
@@ -78,6 +93,7 @@ class Evaluation:
         answers: The greedy answers, where the model was asked.
         judges: The judges behind undesired_rate.
         tokens: Token scores, which make this evaluation a reference for another's KL.
+        attacks: Of what was to be forgotten and of non-members, where such are, the scores of membership attacks.
     """
 
     metrics: ModelMetrics
@@ -85,6 +101,7 @@ class Evaluation:
     answers: dict[SampleKey, str]
     judges: list[str] = field(default_factory=list)
     tokens: dict[SampleKey, TokenScores] = field(default_factory=dict, repr=False)
+    attacks: dict[SampleKey, dict[str, float]] = field(default_factory=dict, repr=False)
 
 
 def evaluate_model(
@@ -93,23 +110,31 @@ def evaluate_model(
     sets: EvalSets,
     *,
     judge: JudgeTurns | None = None,
+    find_names: FindNames = names_by_patterns,
     reference: Evaluation | None = None,
     batch_size: int = 16,
     max_new_tokens: int = 48,
     normal_answers: int = 24,
+    samples: int = 0,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a model: one pass over the given answers, one greedy answer to each prompt.
+    """Measure a model: one pass over the given answers, one greedy answer to each prompt, or several that are drawn.
+
+    Membership is told from forget and non-members; `with_control` sets it beside that of a control.
 
     Args:
         model: A causal language model, plain or with an adapter; its training mode is left as it was.
         tokenizer: Its tokenizer, with a chat template.
         sets: What to measure it on.
         judge: Judges the greedy answers; None: undesired_rate is not computed.
+        find_names: How names are found in what had to be forgotten, for leaked_spans.
         reference: The evaluation of the model before unlearning on the same sets; None: kl is not computed.
         batch_size: Sequences at once.
         max_new_tokens: Length of the greedy answers.
         normal_answers: Most normal prompts that are answered; they are spread evenly over both normal sets.
+        samples: Answers drawn to each forget prompt at temperature 1, for leak@k; 0: none.
+        seed: Of the draws.
         progress: See `Progress`.
 
     Raises:
@@ -118,8 +143,10 @@ def evaluate_model(
     check_tokenizer(tokenizer)
     turns = {SampleKey(name, t.dialogue.id, t.index): t for name, ts in sets.turns().items() for t in ts}
     texts = {SampleKey("general", str(number), 0): text for number, text in enumerate(sets.general)}
-    given = turns | {key: Plain("", text) for key, text in texts.items()}
-    asked = [key for key in turns if key.set in ("forget", "paraphrase")]
+    forget = {key: turn for key, turn in turns.items() if key.set == "forget"}
+    others = {SampleKey(NON_MEMBERS, t.dialogue.id, t.index): t for t in sets.non_members}
+    given = turns | {key: Plain("", text) for key, text in texts.items()} | others
+    asked = [key for key in turns if key.set in FORGOTTEN]
     asked += spread([key for key in turns if key not in asked], normal_answers)
     with in_eval_mode(model):
         scored, written = look_at(
@@ -130,24 +157,98 @@ def evaluate_model(
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
             top_k=TOP_K if reference is None else 0,
+            standardise=bool(others),
             reference=[reference.tokens.get(key) for key in given] if reference is not None else None,
             scored=_counter(progress, "score", len(given)),
             answered=_counter(progress, "answer", len(asked)),
         )
+        drawn = sampled_answers(
+            model,
+            tokenizer,
+            [turn.prompt for turn in forget.values()],
+            samples=samples,
+            seed=seed,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            progress=_counter(progress, "draw", samples * len(forget)),
+        )
+        probed = forget | others if others else {}
+        norms = gradient_norms(
+            model,
+            [encode_turn(tokenizer, turn, context_length(model)) for turn in probed.values()],
+            progress=_counter(progress, "attack", len(probed)),
+        )
     tokens = dict(zip(given, scored, strict=True))
     answers = dict(zip(asked, written, strict=True))
-    scores = {key: given_scores(t) if key in turns else {"loss": t.loss} for key, t in tokens.items()}
+    scores = {key: given_scores(tokens[key]) for key in turns} | {key: text_scores(tokens[key]) for key in texts}
+    abstentions = Abstentions()
     for key, answer in answers.items():
         scores[key] |= written_scores(answer, turns[key].answer)
+        if key.set in NORMAL:
+            scores[key] |= abstentions.of_normal(answer, turns[key].answer)
+    private = [key for key in answers if key.set in FORGOTTEN]
+    for key, spans in zip(
+        private, personal_spans(list(pairs_of(turns[key] for key in private)), find_names), strict=True
+    ):
+        if spans:
+            scores[key]["leaked_spans"] = leaked_spans(answers[key], spans)
+    for (key, turn), several in zip(forget.items(), drawn, strict=True):
+        scores[key] |= drawn_scores(several, turn.answer) if several else {}
     judges: list[str] = []
     if judge is not None:
         undesired, judges = judge_answers([turns[key] for key in answers], list(answers.values()), judge)
         for key, score in zip(answers, undesired, strict=True):
             scores[key]["undesired_rate"] = score
-    samples = [Sample(set=key.set, id=key.id, turn=key.turn, scores=found) for key, found in scores.items()]
-    metrics = {name: _reduce(_of_set(scores, name), _missing(name, judge, reference)) for name in sets.turns()}
-    metrics["general"] = _reduce(_of_set(scores, "general"), {"loss": "no general text was given"})
-    return Evaluation(metrics, samples, answers, judges, tokens)
+    metrics = {
+        name: _reduce(_of_set(scores, name), _missing(name, judge, reference, samples)) for name in sets.turns()
+    }
+    no_text = "no general text was given"
+    general = {"loss": no_text, "kl": NO_BEFORE if reference is None else no_text}
+    metrics["general"] = _reduce(_of_set(scores, "general"), general)
+    attacks = {
+        key: attack_scores(tokens[key], turn.answer, norm)
+        for (key, turn), norm in zip(probed.items(), norms, strict=True)
+    }
+    found = Evaluation(metrics, _samples(scores), answers, judges, tokens, attacks)
+    return with_control(found, "no evaluation of a control was given")
+
+
+def with_control(own: Evaluation, control: Evaluation | str) -> Evaluation:
+    """An evaluation whose membership is measured beside a control's.
+
+    Args:
+        own: The evaluation.
+        control: That of a model that never saw what was to be forgotten, on the same sets; or why there is none.
+
+    Raises:
+        InputError: The control was evaluated on other sets.
+    """
+    samples = [sample for sample in own.samples if not sample.set.startswith(PROBED)]
+    members, others = ([key for key in own.attacks if key.set == name] for name in ("forget", NON_MEMBERS))
+    if not others:
+        why = "no dialogues that no model was trained on were given (non_members)"
+        missing: SetMetrics = dict.fromkeys(MEMBERSHIP, NotComputed(not_computed=why))
+        return replace(own, metrics=own.metrics | {"membership": missing}, samples=samples)
+    if isinstance(control, str):
+        attacks = own.attacks
+        found = membership(_rows(attacks, members), _rows(attacks, others), control)
+    else:
+        if control.attacks.keys() != own.attacks.keys():
+            raise InputError("the control was evaluated on other dialogues: give both evaluations the same sets")
+        rows = beside_control(_rows(own.attacks, own.attacks), _rows(control.attacks, own.attacks))
+        attacks = dict(zip(own.attacks, rows, strict=True))
+        theirs = _rows(control.attacks, members), _rows(control.attacks, others)
+        found = membership(_rows(attacks, members), _rows(attacks, others), theirs)
+    samples += _samples({key._replace(set=f"{PROBED}{key.set}"): scores for key, scores in attacks.items()})
+    return replace(own, metrics=own.metrics | {"membership": found}, samples=samples)
+
+
+def _rows(attacks: Mapping[SampleKey, dict[str, float]], keys: Iterable[SampleKey]) -> list[dict[str, float]]:
+    return [attacks[key] for key in keys]
+
+
+def _samples(scores: Mapping[SampleKey, dict[str, float]]) -> list[Sample]:
+    return [Sample(set=key.set, id=key.id, turn=key.turn, scores=found) for key, found in scores.items()]
 
 
 def given_scores(tokens: TokenScores) -> dict[str, float]:
@@ -162,6 +263,11 @@ def given_scores(tokens: TokenScores) -> dict[str, float]:
     return scores if tokens.kl is None else scores | {"kl": float(tokens.kl.double().mean())}
 
 
+def text_scores(tokens: TokenScores) -> dict[str, float]:
+    """Scores of plain text: its loss; and KL where there is a reference."""
+    return {name: score for name, score in given_scores(tokens).items() if name in ("loss", "kl")}
+
+
 def written_scores(answer: str, reference: str) -> dict[str, float]:
     """Scores of an answer that a model has written, by `GREEDY`."""
     recall, f1 = rouge_l(answer, reference)
@@ -173,15 +279,20 @@ def written_scores(answer: str, reference: str) -> dict[str, float]:
     }
 
 
-def _missing(name: str, judge: JudgeTurns | None, reference: Evaluation | None) -> dict[str, str]:
+def _missing(name: str, judge: JudgeTurns | None, reference: Evaluation | None, samples: int) -> dict[str, str]:
     """Every metric of a set of turns, with the reason it has where no sample has a score."""
     empty = f"there are no {name.replace('_', ' ')} dialogues"
     reasons = dict.fromkeys(TEACHER_FORCED, empty)
     reasons |= dict.fromkeys(GREEDY, f"{empty}, or none was answered")
     reasons["undesired_rate"] = "no judge was given" if judge is None else f"{empty}, or none was answered"
-    reasons["kl"] = (
-        "no evaluation of the model before was given" if reference is None else f"{empty} that it measured as well"
-    )
+    reasons["kl"] = NO_BEFORE if reference is None else f"{empty} that it measured as well"
+    if name in NORMAL:
+        reasons["abstentions"] = f"{empty}, or none was answered that the data does not decline"
+    if name in FORGOTTEN:
+        reasons["leaked_spans"] = f"{empty}, or no identifier and no name in their answers"
+    if name == "forget":
+        why = empty if samples else "no answers were drawn (samples: 0)"
+        reasons |= dict.fromkeys(drawn_metrics(samples), why)
     return reasons
 
 

@@ -43,7 +43,7 @@ def sampled_answers(
         model: A causal language model in eval mode, plain or with an adapter.
         tokenizer: Its tokenizer.
         prompts: P prompts.
-        samples: Answers to each.
+        samples: Answers to each; 0 leaves every list empty.
         seed: Of the draws; with another batch size they are other ones. The global random state is left alone.
         options: As of `greedy_tokens`, but for what is known.
 
@@ -56,7 +56,7 @@ def sampled_answers(
         torch.manual_seed(seed)
         rows = _generate(model, tokenizer, repeated, {"do_sample": True, "temperature": 1.0, "top_k": 0}, **options)
     texts = [str(tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in rows]
-    return [texts[start : start + samples] for start in range(0, len(texts), samples)]
+    return [texts[number * samples : (number + 1) * samples] for number in range(len(prompts))]
 
 
 def greedy_tokens(

@@ -9,8 +9,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from letheon.evaluate.text import rouge_l
+
 LEAK = 0.7
 """ROUGE-L recall of the old answer from which an answer leaks it. Ours."""
+
+
+def drawn_metrics(n: int) -> list[str]:
+    """Names of what n answers to a prompt are measured by; where none are drawn, of what is not computed."""
+    if not n:
+        return ["leak_at_k", "rouge_l_best_of_k"]
+    return [*(f"leak_at_{k}" for k in dict.fromkeys((1, n))), f"rouge_l_best_of_{n}"]
+
+
+def drawn_scores(answers: Sequence[str], reference: str) -> dict[str, float]:
+    """leak@1, leak@n and the best ROUGE-L recall of n answers, drawn at temperature 1 to one prompt.
+
+    Args:
+        answers: n ≥ 1 answers.
+        reference: The old answer.
+    """
+    recalls, n = [rouge_l(answer, reference)[0] for answer in answers], len(answers)
+    values = [*(leak_at_k(recalls, k) for k in dict.fromkeys((1, n))), expected_best(recalls, n)]
+    return dict(zip(drawn_metrics(n), values, strict=True))
 
 
 def leak_at_k(recalls: Sequence[float], k: int) -> float:

@@ -18,10 +18,11 @@ def personal_spans(
         turns: Questions and answers.
         find_names: How names are found; identifiers are found by `letheon.screen.privacy` in any case.
     """
-    found = find_personal([answer for _, answer in turns], find_names)
+    answers = list(dict.fromkeys(answer for _, answer in turns))
+    found = dict(zip(answers, find_personal(answers, find_names), strict=True))
     spans = []
-    for (question, answer), own in zip(turns, found, strict=True):
-        texts = dict.fromkeys(answer[one.start : one.end] for one in own)
+    for question, answer in turns:
+        texts = dict.fromkeys(answer[one.start : one.end] for one in found[answer])
         spans.append(tuple(text for text in texts if not _says(question, text)))
     return spans
 

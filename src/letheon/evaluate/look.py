@@ -45,6 +45,7 @@ def look_at(
     batch_size: int = 16,
     max_new_tokens: int = 48,
     top_k: int = 0,
+    standardise: bool = False,
     reference: Sequence[TokenScores | None] | None = None,
     scored: Callable[[int], None] | None = None,
     answered: Callable[[int], None] | None = None,
@@ -61,6 +62,7 @@ def look_at(
         batch_size: Sequences at once; `letheon.forward.batches` takes fewer where they are long.
         max_new_tokens: Length of the greedy answers.
         top_k: As of `score_sequences`.
+        standardise: As of `score_sequences`.
         reference: As of `score_sequences`, for each of the items.
         scored: Called with the number of items that each batch has scored.
         answered: The same of answers.
@@ -73,7 +75,15 @@ def look_at(
     """
     context = context_length(model)
     encoded = [encode_item(tokenizer, item, context) for item in given]
-    scores = score_sequences(model, encoded, batch_size=batch_size, top_k=top_k, reference=reference, progress=scored)
+    scores = score_sequences(
+        model,
+        encoded,
+        batch_size=batch_size,
+        top_k=top_k,
+        standardise=standardise,
+        reference=reference,
+        progress=scored,
+    )
     known = {
         item: known_beginning(one, own)
         for item, one, own in zip(given, encoded, scores, strict=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import regex
 
 from letheon.errors import InputError
+from letheon.records import Turn
 
 Pair = tuple[str, str]
 """A question and its answer; "" and a text where there is no question."""
@@ -21,18 +22,22 @@ def check_non_members(name: str, others: Iterable[Pair], trained: Mapping[str, I
     Args:
         name: What an error calls the non-members: their file.
         others: The non-members.
-        trained: By name, all that is known to have been trained on, what is to be forgotten included.
+        trained: By name, all that is known to have been trained on, what is to be forgotten included; gone through
+            once, and not kept.
 
     Raises:
         InputError: With the rows, and no word of their texts.
     """
-    known = {key: where for where, pairs in trained.items() for pair in pairs for key in _keys(pair)}
-    found: dict[str, list[int]] = {}
+    rows_of: dict[str, set[int]] = {}
     for row, pair in enumerate(others, start=1):
-        if where := next((known[key] for key in _keys(pair) if key in known), None):
-            found.setdefault(where, []).append(row)
+        for key in _keys(pair):
+            rows_of.setdefault(key, set()).add(row)
+    found: dict[str, set[int]] = {}
+    for where, pairs in trained.items():
+        for key in (key for pair in pairs for key in _keys(pair) if key in rows_of):
+            found.setdefault(where, set()).update(rows_of[key])
     faults = []
-    for where, rows in found.items():
+    for where, rows in ((where, sorted(rows)) for where, rows in found.items()):
         shown = ", ".join(map(str, rows[:SHOWN])) + (f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else "")
         faults.append(
             f"{name}: row{'s' * (len(rows) > 1)} {shown} stand{'s' * (len(rows) == 1)} in {where} as well, which was "
@@ -40,6 +45,11 @@ def check_non_members(name: str, others: Iterable[Pair], trained: Mapping[str, I
         )
     if faults:
         raise InputError(faults)
+
+
+def pairs_of(turns: Iterable[Turn]) -> Iterator[Pair]:
+    """Turns as pairs: each answer with the question before it."""
+    return ((turn.question, turn.answer) for turn in turns)
 
 
 def _keys(pair: Pair) -> list[str]:

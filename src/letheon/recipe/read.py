@@ -88,7 +88,7 @@ PATH_FIELDS = {
     "screen.pair": ("model",),
     "screen.consistency": ("model",),
     "expected": ("safe_replies",),
-    "evaluate": ("control",),
+    "evaluate": ("control", "non_members"),
 }
 MODEL_FIELDS = ("model", "base", "control", "ner")
 

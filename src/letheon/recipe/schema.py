@@ -154,6 +154,10 @@ class Evaluate(Section):
     """At most so many dialogues of each normal set are measured."""
     control: str | None = None
     """Model that never saw the dialogues to forget, where there is one: the target of forgetting."""
+    samples: int = Field(0, ge=0, le=256)
+    """Answers drawn to each prompt to forget, at temperature 1, for leak@k: greedy ones hide leaks; 0: none."""
+    non_members: Path | None = None
+    """Dialogue file, like what is to be forgotten, that no model here was trained on: membership attacks need it."""
     examples: int = Field(6, ge=0)
     """Prompts whose greedy answers before and after are kept (texts only with show_texts)."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ SETS = {
     "normal_trained": "Normal, trained on",
     "normal_held_out": "Normal, held out",
     "general": "General text",
+    "membership": "Membership",
 }
 """The data sets in the order in which they are shown; others follow as they come."""
 MEANING = {
@@ -23,6 +25,7 @@ MEANING = {
     "normal_trained": "normal dialogues that unlearning was given to keep",
     "normal_held_out": "normal dialogues that unlearning never saw",
     "general": "plain text: general language ability",
+    "membership": "how well attacks tell what had to be forgotten from dialogues that no model has seen; ½ is chance",
 }
 METRICS = {
     "probability": "Probability of the answer",
@@ -36,6 +39,13 @@ METRICS = {
     "distinct_2": "Distinct 2-grams",
     "leaked": "Prompts to which an answer leaks",
     "rouge_l_best": "ROUGE-L of the best answer",
+    "loss_auc": "AUC by loss",
+    "zlib_auc": "AUC by loss / zlib",
+    "grad_norm_auc": "AUC by gradient norm",
+    "min_k_auc": "AUC by Min-K%",
+    "min_k_plus_plus_auc": "AUC by Min-K%++",
+    "reference_auc": "AUC by loss against the control's",
+    "privleak": "PrivLeak (percent; 0 is the control's level)",
 }
 LIMITS = (
     "These numbers are evidence of forgetting, and no more: they say how far the old answers still come out when "
@@ -80,6 +90,9 @@ def metrics_of(results: Results, data_set: str) -> list[str]:
 
 def title(name: str) -> str:
     """A set's or metric's name in plain words."""
+    if found := re.fullmatch(r"(leak_at|rouge_l_best_of)_(\d+|k)", name):
+        k = found[2]
+        return f"leak@{k}" if found[1] == "leak_at" else f"ROUGE-L of the best of {k} answers"
     return SETS.get(name) or METRICS.get(name) or name.replace("_", " ").capitalize()
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from letheon import __version__
 from letheon.errors import MissingExtraError
-from letheon.records import Estimate, Example, NotComputed, Results, Verdict, write_text
+from letheon.records import Estimate, Example, Interval, NotComputed, Results, Verdict, write_text
 from letheon.report import charts, figures
 from letheon.report.figures import MODELS, duration, memory, number
 from letheon.report.folder import RunFolder, read_run
@@ -156,11 +156,11 @@ def _costs(results: Results, run: RunFolder) -> list[Cost]:
 
 @dataclass(frozen=True)
 class Cell:
-    """A metric of one model: its value, or why there is none."""
+    """A metric of one model: its value and how sure it is, or why there is none."""
 
     model: str
     value: str
-    stderr: str
+    spread: str
     why: str
 
 
@@ -193,6 +193,8 @@ def _table(results: Results, data_set: str) -> Table:
             if isinstance(value, Estimate):
                 stderr = "" if value.stderr is None else f"±\u202f{number(value.stderr)}"
                 cells.append(Cell(model, number(value.mean), stderr, ""))
+            elif isinstance(value, Interval):
+                cells.append(Cell(model, number(value.estimate), f"{number(value.low)} to {number(value.high)}", ""))
             else:
                 cells.append(Cell(model, "–", "", value.not_computed if isinstance(value, NotComputed) else ""))
         counts = sorted({value.n for value in found if isinstance(value, Estimate)})
@@ -205,6 +207,9 @@ def _table(results: Results, data_set: str) -> Table:
                 why=whys.pop() if len(whys) == 1 else "",
             )
         )
+    if len(rows) > 1 and rows[0].why and len({row.why for row in rows}) == 1:
+        # One reason for all of them need not be said of each.
+        rows = [replace(rows[0], name="All metrics")]
     return Table(figures.title(data_set), figures.MEANING.get(data_set, ""), rows)
 
 

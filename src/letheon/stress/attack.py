@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from letheon.chat import Encoded, encode_turn
@@ -31,8 +31,8 @@ class Given:
         relearned: Others that had to be forgotten, of other dialogues; relearning gets them.
         normal: Normal dialogues.
         general: Paragraphs of plain text.
-        rewordings: The data's own paraphrases of each scored turn.
-        settings: The recipe's section.
+        rewordings: The data's own paraphrases of each scored turn; () where it has none.
+        settings: As of a recipe's section `stress`.
         seed: Of all that is drawn.
         batch_size: Sequences at once.
         max_new_tokens: Length of answers.
@@ -41,15 +41,15 @@ class Given:
 
     tokenizer: Tokenizer
     scored: Sequence[Turn]
-    relearned: Sequence[Turn]
-    normal: Sequence[Dialogue]
-    general: Sequence[str]
-    rewordings: Sequence[Sequence[Turn]]
-    settings: Stress
-    seed: int
-    batch_size: int
-    max_new_tokens: int
-    context: int | None
+    relearned: Sequence[Turn] = ()
+    normal: Sequence[Dialogue] = ()
+    general: Sequence[str] = ()
+    rewordings: Sequence[Sequence[Turn]] = ()
+    settings: Stress = field(default_factory=Stress)
+    seed: int = 0
+    batch_size: int = 16
+    max_new_tokens: int = 48
+    context: int | None = None
 
     @cached_property
     def sequences(self) -> list[Encoded]:

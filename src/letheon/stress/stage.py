@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import random
-import time
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from functools import partial
 
 from letheon.console import Console
 from letheon.errors import GateError, InputError
 from letheon.material import split_of
-from letheon.measure import release_memory
 from letheon.models import context_length, load_config, load_model, load_tokenizer
 from letheon.records import Results, StressVerdict, Turn
 from letheon.run import Run
 from letheon.split import Split, spread
-from letheon.stress.adapter_off import adapter_off
-from letheon.stress.attack import Attack, Found, Given, as_it_is
-from letheon.stress.gates import check_stress, failed_gates
-from letheon.stress.probe import probe
-from letheon.stress.quantise import quantise
-from letheon.stress.records import AttackedAnswer, GateCheck, Name, NotRun, StressResults, read_stress
-from letheon.stress.relearn import relearn
-from letheon.stress.rephrase import rephrase
-from letheon.stress.rows import curves_of, rows_of
-from letheon.stress.sample import sample
-
-ATTACKS: dict[str, Attack] = {
-    "relearn": relearn,
-    "quantise": quantise,
-    "rephrase": rephrase,
-    "sample": sample,
-    "probe": probe,
-    "adapter-off": adapter_off,
-}
-"""The attacks by name, in the order in which they are made."""
-NONE: Literal["none"] = "none"
-
-
-def chosen_attacks(names: str) -> list[str]:
-    """The attacks of a list with commas; "" means all.
-
-    Raises:
-        InputError: There is no attack of a name.
-    """
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
-    if unknown := [name for name in chosen if name not in ATTACKS]:
-        raise InputError(f"--attacks: there is no attack {unknown[0]!r}; there are {', '.join(ATTACKS)}")
-    return [name for name in ATTACKS if not chosen or name in chosen]
+from letheon.stress.attack import Given
+from letheon.stress.gates import failed_gates
+from letheon.stress.make import attack_models, together
+from letheon.stress.records import GateCheck, Name, StressResults, read_stress
 
 
 def stress_stage(run: Run, console: Console, attacks: Sequence[str], *, show_texts: bool = False) -> StressResults:
@@ -60,7 +28,7 @@ def stress_stage(run: Run, console: Console, attacks: Sequence[str], *, show_tex
     Args:
         run: The run.
         console: Where progress is shown.
-        attacks: Names of `ATTACKS`.
+        attacks: Names of `letheon.stress.make.ATTACKS`; none: all.
         show_texts: Keep what the models said under attack, as where the recipe says so.
     """
     recipe = run.recipe
@@ -85,35 +53,12 @@ def stress_stage(run: Run, console: Console, attacks: Sequence[str], *, show_tex
     given = given_of(run, split_of(run))
     known = read_stress(run.stress_file) if run.is_current("stress") else None
     run.start("stress")
-    not_run: dict[tuple[str, str | None], NotRun] = {}
-    made: dict[str, Attack] = {NONE: as_it_is, **{name: ATTACKS[name] for name in attacks}}
-    if "adapter-off" in made and not (run.model_folder / "adapter_config.json").is_file():
-        del made["adapter-off"]
-        why = "the model after has no adapter that could be taken off"
-        not_run["adapter-off", None] = NotRun(attack="adapter-off", why=why)
-    found: dict[str, dict[Name, list[Found]]] = {attack: {} for attack in [NONE, *attacks]}
-    seconds = dict.fromkeys(made, 0.0)
-    for name, source in names.items():
-        model = load_model(source).eval()
-        for attack, make in made.items():
-            start = time.perf_counter()
-            what = "asking" if attack == NONE else attack
-            with console.progress(f"{what}: {name}") as update:
-                for one in make(model, given, update):
-                    if isinstance(one, Found) and not all(map(math.isfinite, one.scores)):
-                        why = f"the model {name} is broken by it: its scores are not finite"
-                        one = NotRun(attack=attack, variant=one.variant, why=why)
-                    if isinstance(one, Found):
-                        found[attack].setdefault(name, []).append(one)
-                    else:
-                        not_run[one.attack, one.variant] = one
-            seconds[attack] += time.perf_counter() - start
-        del model
-        release_memory()
-    results = _put_together(run, given, found, list(not_run.values()), known, seconds)
-    if show_texts or recipe.show_texts:
-        results.answers.extend(_answers(given, found))
-    else:
+    models = {name: partial(load_model, source) for name, source in names.items()}
+    show_texts = show_texts or recipe.show_texts
+    results = attack_models(models, given, attacks, console=console, show_texts=show_texts)
+    if known is not None:
+        results = together(results, known, given)
+    if not show_texts:
         results.answers.clear()
     results.save(run.stress_file)
     _note(run, results.gates)
@@ -150,53 +95,6 @@ def given_of(run: Run, data: Split) -> Given:
         max_new_tokens=recipe.evaluate.max_new_tokens,
         context=context_length(load_config(recipe.model)),
     )
-
-
-def _put_together(
-    run: Run,
-    given: Given,
-    found: dict[str, dict[Name, list[Found]]],
-    not_run: list[NotRun],
-    known: StressResults | None,
-    seconds: dict[str, float],
-) -> StressResults:
-    """Rows, curves and gates of what was found, with what is known of other attacks."""
-    seed, settings = run.recipe.seed, run.recipe.stress
-    plain: dict[str, dict[Name, Sequence[float]]] = {}
-    for name, ones in found[NONE].items():
-        for one in ones:
-            plain.setdefault(one.metric, {})[name] = one.scores
-    results = StressResults(
-        seed=seed,
-        items=len(given.scored),
-        relearned=len(given.relearned),
-        merged=(run.model_folder / "adapter_config.json").is_file(),
-    )
-    if known is not None:
-        results = known.without(list(found))
-    for attack, by_model in found.items():
-        if "after" in by_model:
-            results.rows.extend(rows_of(attack, by_model, plain, seed))
-            results.curves.extend(curves_of(attack, by_model, plain))
-    order = [NONE, *ATTACKS]
-    results.rows.sort(key=lambda row: order.index(row.attack))
-    results.curves.sort(key=lambda curve: order.index(curve.attack))
-    results.not_run.extend(not_run)
-    results.seconds.update({attack: round(spent, 2) for attack, spent in seconds.items()})
-    results.gates[:] = check_stress(results.rows, settings, results.seconds)
-    return results
-
-
-def _answers(given: Given, found: dict[str, dict[Name, list[Found]]]) -> Iterator[AttackedAnswer]:
-    """What the models said, where an attack has kept it."""
-    for attack, by_model in found.items():
-        for name, ones in by_model.items():
-            for one in ones:
-                turns = [given.scored[item] for item in one.items or range(len(given.scored))]
-                for turn, answer in zip(turns, one.answers, strict=False):
-                    yield AttackedAnswer(
-                        attack=attack, variant=one.variant, model=name, id=turn.dialogue.id, answer=answer
-                    )
 
 
 def _note(run: Run, gates: Sequence[GateCheck]) -> None:

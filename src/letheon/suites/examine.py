@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from letheon.chat import Encoded
 from letheon.console import Console, OnProgress
 from letheon.errors import InputError
+from letheon.evaluate.divergence import divergences
 from letheon.evaluate.generation import encode_either, greedy_answers, sampled_answers
 from letheon.evaluate.gradient_norm import gradient_norms
 from letheon.evaluate.look import Item, encode_item, known_beginning
@@ -19,13 +20,13 @@ from letheon.measure import wait_for_device
 from letheon.models import Model, Tokenizer, context_length, in_eval_mode
 from letheon.records import Turn
 from letheon.split import spread
-from letheon.suites.suite import ANSWER_TOKENS, Seen, Suite
+from letheon.suites.suite import ANSWER_TOKENS, NO_BEFORE, Seen, Suite
 
 PILOT = 6
 """Items of each job that are done first, to tell how long all will take."""
 BATCH = 16
 DRAWN_AT_ONCE = 32
-DRAWN = "drawn"
+DRAWN, KL = "drawn", "kl"
 
 Do = Callable[[Sequence[int], Callable[[float], None]], list[Any]]
 """Does the items of these numbers; it tells how many each batch has done."""
@@ -78,7 +79,7 @@ def check_fits(tokenizer: Tokenizer, suite: Suite, max_length: int | None) -> No
     Raises:
         InputError: The first item of a set that does not fit, without its text.
     """
-    _encode_given(tokenizer, suite, max_length)
+    encode_sets(tokenizer, suite.given, max_length)
     for name, items in suite.asked.items():
         for number, item in enumerate(items, start=1):
             length = len(encode_either(tokenizer, item.prompt)) + _length(suite, name)
@@ -89,8 +90,15 @@ def check_fits(tokenizer: Tokenizer, suite: Suite, max_length: int | None) -> No
                 )
 
 
-def _encode_given(tokenizer: Tokenizer, suite: Suite, max_length: int | None) -> dict[str, list[Encoded]]:
-    return {name: [encode_item(tokenizer, item, max_length) for item in items] for name, items in suite.given.items()}
+def encode_sets(
+    tokenizer: Tokenizer, sets: Mapping[str, Sequence[Item]], max_length: int | None
+) -> dict[str, list[Encoded]]:
+    """The items of each set as tokens.
+
+    Raises:
+        InputError: One does not fit.
+    """
+    return {name: [encode_item(tokenizer, item, max_length) for item in items] for name, items in sets.items()}
 
 
 def examine(
@@ -100,6 +108,7 @@ def examine(
     console: Console,
     *,
     samples: int,
+    before: Model | str = NO_BEFORE,
     say_estimate: Callable[[float], None] | None = None,
 ) -> Seen:
     """Have a model do all that a suite asks of it.
@@ -110,13 +119,14 @@ def examine(
         suite: The suite.
         console: Shows progress.
         samples: Answers drawn to an item.
+        before: The model before, which stays in memory beside it; or why there is none.
         say_estimate: Told the seconds that all will take, measured on a few items of each kind.
     """
-    encoded = _encode_given(tokenizer, suite, context_length(model))
+    encoded = encode_sets(tokenizer, suite.given, context_length(model))
     with in_eval_mode(model):
         # Tried out once, which is no part of the time.
         can_pack(model)
-        jobs = _jobs(model, tokenizer, suite, encoded, samples)
+        jobs = _jobs(model, tokenizer, suite, encoded, samples, before)
         if say_estimate is not None:
             say_estimate(_estimate(jobs, samples))
         for job in jobs.values():
@@ -133,15 +143,20 @@ def examine(
                     update(round(done), total)
 
                 job.run(rest, tick)
-    return _seen(tokenizer, suite, jobs, encoded)
+    return _seen(tokenizer, suite, jobs, encoded, before)
 
 
 def _jobs(
-    model: Model, tokenizer: Tokenizer, suite: Suite, encoded: dict[str, list[Encoded]], samples: int
+    model: Model,
+    tokenizer: Tokenizer,
+    suite: Suite,
+    encoded: dict[str, list[Encoded]],
+    samples: int,
+    before: Model | str,
 ) -> dict[str, _Job]:
     given = [one for group in encoded.values() for one in group]
     items = [item for group in suite.given.values() for item in group]
-    probed = [one for name in suite.members or () for one in encoded[name]]
+    probed = [one for name in suite.probed for one in encoded[name]]
     scoring = _Job(
         "scoring given answers",
         [len(one.ids) for one in given],
@@ -149,7 +164,7 @@ def _jobs(
             model,
             [given[n] for n in numbers],
             batch_size=BATCH,
-            standardise=suite.members is not None,
+            standardise=bool(suite.probed),
             progress=tick,
         ),
     )
@@ -158,6 +173,13 @@ def _jobs(
         "measuring gradients",
         [len(one.ids) for one in probed],
         lambda numbers, tick: gradient_norms(model, [probed[n] for n in numbers], progress=tick),
+    )
+    groups = {} if isinstance(before, str) else encode_sets(tokenizer, suite.kept, context_length(model))
+    kept = [one for group in groups.values() for one in group]
+    jobs[KL] = _Job(
+        "comparing with the model before",
+        [len(one.ids) for one in kept],
+        lambda numbers, tick: divergences(model, before, [kept[n] for n in numbers], batch_size=BATCH, progress=tick),
     )
 
     def known(item: Item) -> list[int]:
@@ -183,7 +205,7 @@ def _jobs(
                 progress=tick,
             ),
         )
-    drawn = [item for name in suite.drawn for item in suite.asked[name]]
+    drawn = [item for name in suite.drawn for item in suite.asked[name]] if samples else []
     jobs[DRAWN] = _Job(
         f"drawing {samples} answers each",
         [1.0] * len(drawn),
@@ -217,8 +239,10 @@ def _length(suite: Suite, name: str) -> int:
     return suite.tokens.get(name, ANSWER_TOKENS)
 
 
-def _seen(tokenizer: Tokenizer, suite: Suite, jobs: dict[str, _Job], encoded: dict[str, list[Encoded]]) -> Seen:
-    scores, norms, drawn = (iter(jobs[name].results()) for name in ("scores", "norms", DRAWN))
+def _seen(
+    tokenizer: Tokenizer, suite: Suite, jobs: dict[str, _Job], encoded: dict[str, list[Encoded]], before: Model | str
+) -> Seen:
+    scores, norms, kl, drawn = (iter(jobs[name].results()) for name in ("scores", "norms", KL, DRAWN))
     answers = {name: iter(job.results()) for name, job in jobs.items() if name.startswith("answers")}
     return Seen(
         tokenizer=tokenizer,
@@ -227,6 +251,7 @@ def _seen(tokenizer: Tokenizer, suite: Suite, jobs: dict[str, _Job], encoded: di
             name: [next(answers[f"answers: {_length(suite, name)}"]) for _ in group]
             for name, group in suite.asked.items()
         },
-        drawn={name: [next(drawn) for _ in suite.asked[name]] for name in suite.drawn},
-        norms={name: [next(norms) for _ in encoded[name]] for name in suite.members or ()},
+        drawn={name: [next(drawn) for _ in suite.asked[name]] for name in suite.drawn if jobs[DRAWN].costs},
+        norms={name: [next(norms) for _ in encoded[name]] for name in suite.probed},
+        kl=before if isinstance(before, str) else {n: [next(kl) for _ in own] for n, own in suite.kept.items()},
     )

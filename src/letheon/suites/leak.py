@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from letheon.dialogues import read_dialogues, read_paraphrases
@@ -10,12 +10,12 @@ from letheon.errors import InputError
 from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
 from letheon.evaluate.look import Plain
-from letheon.evaluate.non_members import check_non_members
+from letheon.evaluate.non_members import Pair, check_non_members, pairs_of
 from letheon.records import Turn
 from letheon.run import Run
 from letheon.screen.privacy import find_names, source_of
 from letheon.suites.options import Options
-from letheon.suites.parts import MEMBERSHIP, add_draws, add_membership, answered, thinned
+from letheon.suites.parts import answered, thinned
 from letheon.suites.suite import Findings, Seen, Suite
 
 FORGET, PARAPHRASES, NORMAL, HOLDOUT = "forget.jsonl", "paraphrases.jsonl", "normal.jsonl", "holdout.jsonl"
@@ -40,15 +40,15 @@ def read(folder: Path, options: Options) -> Suite:
         _reworded(folder, {turn.dialogue.id for turn in every[FORGET]}) if folder / PARAPHRASES in files else []
     )
     if HOLDOUT in every:
-        trained = {name: _pairs(turns) for name, turns in every.items() if name != HOLDOUT} | _log_of(options.model)
-        check_non_members(str(folder / HOLDOUT), _pairs(every[HOLDOUT]), trained)
+        trained = {name: pairs_of(turns) for name, turns in every.items() if name != HOLDOUT}
+        check_non_members(str(folder / HOLDOUT), pairs_of(every[HOLDOUT]), trained | _log_of(options.model))
     sets = {name.removesuffix(".jsonl"): thinned(turns, options.limit) for name, turns in every.items()}
     sets["paraphrase"] = thinned(reworded, options.limit)
     texts = _paragraphs(folder / GENERAL) if folder / GENERAL in files else []
     general = [Plain("", text) for text in thinned(texts, options.limit)]
     asked = {name: sets[name] for name in ("forget", "paraphrase", "normal") if sets.get(name)}
     given = {name: turns for name, turns in sets.items() if turns} | ({"general": general} if general else {})
-    spans = {name: personal_spans(_pairs(sets[name]), find_names()) for name in ("forget", "paraphrase")}
+    spans = {name: personal_spans(list(pairs_of(sets[name])), find_names()) for name in ("forget", "paraphrase")}
 
     def measure(seen: Seen, control: Seen | str) -> Findings:
         findings, abstentions = Findings(), Abstentions()
@@ -62,27 +62,27 @@ def read(folder: Path, options: Options) -> Suite:
                 ]
                 findings.add(name, rows, {"leaked_spans": "no identifier or name was found in the answers"})
             else:
-                findings.add(name, [{"abstentions": float(abstentions.is_one(answer))} for answer in answers])
-        add_draws(findings, "forget", seen, sets["forget"], options.samples)
+                rows = [
+                    abstentions.of_normal(answer, turn.answer) for answer, turn in zip(answers, turns, strict=True)
+                ]
+                findings.add(name, rows, {"abstentions": "every given answer is an abstention itself"})
         if general:
             findings.add("general", [{"loss": tokens.loss} for tokens in seen.scores["general"]])
         for name, file in (("paraphrase", PARAPHRASES), ("normal", NORMAL), ("general", GENERAL)):
             if name not in given:
-                findings.lacks(name, ["loss"], f"there is nothing in {file}, or no such file")
-        if "holdout" in given:
-            members = ("forget", "holdout")
-            add_membership(findings, seen, control, members, [sets[name] for name in members])
-        else:
-            findings.lacks("membership", MEMBERSHIP, f"there is no {HOLDOUT}: dialogues that were never trained on")
+                metrics = ["loss"] if name == "paraphrase" else ["loss", "kl"]
+                findings.lacks(name, metrics, f"there is nothing in {file}, or no such file")
         return findings
 
+    no_others = f"there is no {HOLDOUT}: dialogues that were never trained on"
     return Suite(
         files=files,
         measure=measure,
         given=given,
         asked=asked,
-        drawn=["forget"] if options.samples else [],
-        members=("forget", "holdout") if "holdout" in given else None,
+        drawn=["forget"],
+        members=("forget", "holdout") if "holdout" in given else no_others,
+        kept={name: given[name] for name in ("normal", "general") if name in given},
         notes=[f"leaked spans: identifiers by patterns, names by {source_of('auto')}"],
     )
 
@@ -98,18 +98,14 @@ def _reworded(folder: Path, known: set[str]) -> list[Turn]:
     return [row.dialogue.last_turn for row in rows if row.split == "test"]
 
 
-def _log_of(model: str) -> dict[str, list[tuple[str, str]]]:
+def _log_of(model: str) -> dict[str, Iterator[Pair]]:
     """The log of the run that a model lies in, where it is still there."""
     folder = Path(model).parent
     if not (folder / "recipe.yaml").is_file():
         return {}
     run = Run.open(folder)
     log = run.recipe.data.dialogues
-    return {str(log): [p for one in run.log() for p in _pairs(list(one.turns()))]} if log.is_file() else {}
-
-
-def _pairs(turns: Sequence[Turn]) -> list[tuple[str, str]]:
-    return [(turn.question, turn.answer) for turn in turns]
+    return {str(log): run.trained_on()} if log.is_file() else {}
 
 
 def _paragraphs(path: Path) -> list[str]:

@@ -11,9 +11,8 @@ from letheon.console import Console
 from letheon.errors import InputError, require_extra
 from letheon.measure import Measured
 from letheon.models import check_model, in_short, load_model, load_tokenizer, model_hash
-from letheon.records import Estimate
+from letheon.records import Estimate, ModelMetrics
 from letheon.suites.results import OWN, Examined, SuiteResults, show
-from letheon.suites.suite import Values
 
 NAME, PACKAGE = "lm-eval", "lm_eval"
 
@@ -70,9 +69,9 @@ def run_tasks(model: str, tasks: list[str], output: Path, limit: int | None, con
     return results
 
 
-def _values(found: Any) -> Values:
+def _values(found: Any) -> ModelMetrics:
     """lm-eval has "acc,none" and "acc_stderr,none" side by side."""
-    values: Values = {}
+    values: ModelMetrics = {}
     for task, metrics in found["results"].items():
         n = found.get("n-samples", {}).get(task, {}).get("effective", 0)
         own = values.setdefault(task, {})

@@ -22,7 +22,7 @@ from letheon.evaluate.muse import (
 from letheon.evaluate.non_members import check_non_members
 from letheon.json_rows import check_files, read_rows
 from letheon.suites.options import Options
-from letheon.suites.parts import add_membership, thinned
+from letheon.suites.parts import thinned
 from letheon.suites.suite import Findings, Seen, Suite
 
 VERBATIM = "verbmem/forget.json"
@@ -65,7 +65,6 @@ def read(folder: Path, options: Options) -> Suite:
         for name in QUESTIONS:
             pairs = zip(seen.answers[name], asked[name], strict=True)
             findings.add(name, [{"knowledge_memorisation": knowledge_memorisation(s, i.answer)} for s, i in pairs])
-        add_membership(findings, seen, control, ("forget", "holdout"), list(members.values()))
         return findings
 
     return Suite(
@@ -74,6 +73,7 @@ def read(folder: Path, options: Options) -> Suite:
         given=members,
         asked=asked,
         members=("forget", "holdout"),
+        kept={"knowledge_retain": asked["knowledge_retain"]},
         tokens={"verbatim": VERBATIM_TOKENS} | dict.fromkeys(QUESTIONS, KNOWLEDGE_TOKENS),
         notes=["texts longer than the model's context are cut where they end it"],
     )

@@ -14,6 +14,7 @@ NAMES = (*OURS, LM_EVAL)
 OF = {
     "--data": OURS,
     "--control": OURS,
+    "--before": OURS,
     "--show-texts": OURS,
     "--samples": ("leak", "tofu"),
     "--split": ("tofu",),
@@ -23,6 +24,13 @@ OF = {
     "--limit": NAMES,
 }
 """Which suites heed an option."""
+IN_A_RECIPE = {
+    "--control": "evaluate.control",
+    "--samples": "evaluate.samples",
+    "--judge": "screen.judges",
+    "--show-texts": "show_texts",
+}
+"""What says the same of a run."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,10 @@ def check_options(suite: str | None, given: Mapping[str, object]) -> None:
     for option, value in given.items():
         if value is not None and value is not False and suite not in OF[option]:
             which = f"of the suite{'s' * (len(OF[option]) > 1)} {', '.join(OF[option])}"
-            faults.append(f"{option}: {which}; " + ("name one with --suite" if suite is None else "leave it out"))
+            field = IN_A_RECIPE.get(option)
+            hint = "leave it out" if suite is not None else "name one with --suite"
+            hint += f"; of a run, set {field} in the recipe" if suite is None and field else ""
+            faults.append(f"{option}: {which}; {hint}")
     if suite in OURS and given.get("--data") is None:
         faults.append(f"--suite {suite} needs --data FOLDER, which holds its files; see docs/metrics.md")
     if faults:

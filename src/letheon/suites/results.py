@@ -8,10 +8,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from letheon.console import Console
-from letheon.records import Estimate, NotComputed, Record, write_text
-from letheon.suites.suite import Value, Values
+from letheon.records import Estimate, Metric, ModelMetrics, NotComputed, Record, write_text
 
-OWN, CONTROL = "model", "control"
+OWN, BEFORE, CONTROL = "model", "before", "control"
 
 
 class Examined(Record):
@@ -27,12 +26,12 @@ class SuiteResults(BaseModel):
 
     Attributes:
         suite: Its name.
-        models: "model", and "control" where there is one.
+        models: "model", and "before" and "control" where there are such.
         data: Fingerprints of the files, by name.
         limit: Most rows of each file; None: all were read.
         samples: Answers drawn to a prompt.
         notes: What one should know of the numbers.
-        metrics: "model" or "control" → set → metric → value.
+        metrics: "model", "before" or "control" → set → metric → value.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -44,7 +43,7 @@ class SuiteResults(BaseModel):
     limit: int | None
     samples: int
     notes: list[str]
-    metrics: dict[str, Values]
+    metrics: dict[str, ModelMetrics]
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
@@ -71,7 +70,7 @@ def show(results: SuiteResults, console: Console) -> None:
         console.say(f"note: {note}")
 
 
-def _cell(value: Value | None) -> str:
+def _cell(value: Metric | None) -> str:
     if value is None or isinstance(value, NotComputed):
         return "–"
     if isinstance(value, Estimate):

@@ -10,6 +10,7 @@ from pathlib import Path
 from letheon.chat import check_tokenizer
 from letheon.console import Console, span
 from letheon.errors import InputError
+from letheon.evaluate.membership import PROBED
 from letheon.measure import Measured, release_memory
 from letheon.models import (
     Tokenizer,
@@ -24,11 +25,11 @@ from letheon.models import (
 from letheon.records import Turn, write_text
 from letheon.screen.kept import kept_open
 from letheon.suites import hallucination, harm, leak, muse, tofu, wmdp
-from letheon.suites.examine import check_fits, examine
+from letheon.suites.examine import check_fits, encode_sets, examine
+from letheon.suites.find import find
 from letheon.suites.options import Options
-from letheon.suites.parts import PROBED
-from letheon.suites.results import CONTROL, OWN, Examined, SuiteResults, show
-from letheon.suites.suite import Findings, Seen, Suite
+from letheon.suites.results import BEFORE, CONTROL, OWN, Examined, SuiteResults, show
+from letheon.suites.suite import NO_BEFORE, Findings, Seen, Suite
 
 SUITES: dict[str, Callable[[Path, Options], Suite]] = {
     "leak": leak.read,
@@ -50,6 +51,7 @@ class Plan:
         model: Folder or hub id.
         data: The suite's folder.
         control: A model that never saw what was to be forgotten, or None.
+        before: The model before unlearning, or None.
         output: The results file; the scores of each sample lie beside it, as .samples.jsonl.
         show_texts: Whether the samples file holds prompts and answers.
         options: How the suite is read.
@@ -59,6 +61,7 @@ class Plan:
     model: str
     data: Path
     control: str | None
+    before: str | None
     output: Path
     show_texts: bool
     options: Options
@@ -75,39 +78,46 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
         raise InputError(f"--output {plan.output}: expected a file that ends in .json")
     if not plan.data.is_dir():
         raise InputError(f"--data {plan.data}: no such folder; docs/metrics.md says what a suite's folder holds")
-    models = {OWN: plan.model} | ({CONTROL: plan.control} if plan.control is not None else {})
+    named = {OWN: plan.model, BEFORE: plan.before, CONTROL: plan.control}
+    models = {which: name for which, name in named.items() if name is not None}
     for name in models.values():
         check_model(name)
     suite = SUITES[plan.suite](plan.data, plan.options)
     tokenizers = {which: _tokenizer_for(suite, name) for which, name in models.items()}
+    no_kl = _no_kl(suite, models, tokenizers)
     seen: dict[str, Seen] = {}
     seconds: dict[str, float] = {}
 
     def say_estimate(total: float) -> None:
         given, asked = (sum(map(len, sets.values())) for sets in (suite.given, suite.asked))
-        drawn = sum(len(suite.asked[name]) for name in suite.drawn)
+        drawn = sum(len(suite.asked[name]) for name in suite.drawn) if plan.options.samples else 0
         more = f", {drawn} of them {plan.options.samples} times more" if drawn else ""
         work = f"{given} answers to score, {asked} prompts to answer{more}"
         console.say(f"{plan.suite}: {work}; about {span(total * len(models))} in all, by what a few took")
 
+    # It has to be there while others are compared with it.
+    before = load_model(plan.before).eval() if plan.before is not None and suite.kept else None
     for which, name in models.items():
         with Measured() as cost:
             console.say(f"{which}: {name}")
             seen[which] = examine(
-                load_model(name),
+                before if which == BEFORE and before is not None else load_model(name),
                 tokenizers[which],
                 suite,
                 console,
                 samples=plan.options.samples,
+                before=no_kl.get(which, before),
                 say_estimate=say_estimate if which == OWN else None,
             )
         seconds[which] = round(cost.seconds, 2)
         release_memory()
-    found: dict[str, Findings] = {}
+    del before
     with kept_open():
-        found[OWN] = suite.measure(seen[OWN], seen.get(CONTROL, NO_CONTROL))
-        if CONTROL in seen:
-            found[CONTROL] = suite.measure(seen[CONTROL], "this is the control itself")
+        control = seen.get(CONTROL, NO_CONTROL)
+        found = {
+            which: find(suite, own, "this is the control itself" if which == CONTROL else control)
+            for which, own in seen.items()
+        }
     results = SuiteResults(
         suite=plan.suite,
         models={w: Examined(name=name, hash=model_hash(name), seconds=seconds[w]) for w, name in models.items()},
@@ -134,6 +144,22 @@ def _tokenizer_for(suite: Suite, model: str) -> Tokenizer:
         check_tokenizer(tokenizer)
     check_fits(tokenizer, suite, context_length(load_config(model)))
     return tokenizer
+
+
+def _no_kl(suite: Suite, models: dict[str, str], tokenizers: dict[str, Tokenizer]) -> dict[str, str]:
+    """The models of which there is no KL to the one before, and why."""
+    if BEFORE not in models:
+        return dict.fromkeys(models, NO_BEFORE)
+    configs = {which: load_config(name) for which, name in models.items()}
+    kept = {w: encode_sets(tokenizers[w], suite.kept, context_length(configs[w])) for w in models}
+    tokens = {w: (configs[w].get_text_config().vocab_size, kept[w]) for w in models}
+    why = {which: "it has other tokens than the model before" for which in models if tokens[which] != tokens[BEFORE]}
+    if OWN in why and suite.kept:
+        raise InputError(
+            f"--before {models[BEFORE]}: it has other tokens than {models[OWN]}, so that what the two say cannot be "
+            "compared; name the model that this one was made from"
+        )
+    return why | {BEFORE: "this is the model before itself"}
 
 
 def _limited(limit: int | None) -> list[str]:

@@ -10,14 +10,10 @@ from letheon.evaluate.look import Item
 from letheon.evaluate.reduce import reduce_scores
 from letheon.evaluate.teacher_forced import TokenScores
 from letheon.models import Tokenizer
-from letheon.records import Estimate, Interval, NotComputed
+from letheon.records import Metric, ModelMetrics, NotComputed
 
 ANSWER_TOKENS = 48
-
-Value = Estimate | Interval | NotComputed
-"""A metric: a mean with its standard error, an estimate with its 95% interval, or why there is none."""
-Values = dict[str, dict[str, Value]]
-"""Set → metric → value."""
+NO_BEFORE = "no model before was given: name it with --before"
 
 
 @dataclass(frozen=True)
@@ -30,6 +26,7 @@ class Seen:
         answers: Greedy answers.
         drawn: Answers at temperature 1, several to an item.
         norms: `gradient_norms` of the suite's members and others.
+        kl: `divergences` from the model before, of what is to be kept; or why there are none.
     """
 
     tokenizer: Tokenizer
@@ -37,6 +34,7 @@ class Seen:
     answers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     drawn: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     norms: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    kl: Mapping[str, Sequence[float]] | str = NO_BEFORE
 
 
 @dataclass
@@ -48,7 +46,7 @@ class Findings:
         rows: Set → for each item its scores, which the means are of.
     """
 
-    values: Values = field(default_factory=dict)
+    values: ModelMetrics = field(default_factory=dict)
     rows: dict[str, list[dict[str, float]]] = field(default_factory=dict)
 
     def add(self, name: str, rows: Sequence[Mapping[str, float]], missing: Mapping[str, str] | None = None) -> None:
@@ -68,7 +66,7 @@ class Findings:
             if not any(metric in row for row in rows):
                 self.set(name, metric, NotComputed(not_computed=why))
 
-    def set(self, name: str, metric: str, value: Value) -> None:
+    def set(self, name: str, metric: str, value: Metric) -> None:
         """Set a metric that is no mean over a set's items, or why there is none."""
         self.values.setdefault(name, {})[metric] = value
 
@@ -91,8 +89,10 @@ class Suite:
         measure: From what a model did, and what the control did (or why there is none), to the findings.
         given: By set, items whose answers are scored.
         asked: By set, items that are answered greedily.
-        drawn: Names of sets in `asked` to whose items several answers are drawn.
-        members: Names of two sets in `given`, what was trained on and what never was, whose membership is measured.
+        drawn: Names of sets in `asked` to whose items several answers are drawn, if any are.
+        members: Names of two sets in `given`, what was trained on and what never was, whose membership is measured;
+            or why it is not; None where the suite has nothing to do with it.
+        kept: By set, items whose given answers the model is to keep: how far has it moved from the one before?
         tokens: Most tokens of an answer, by set, where they are not `ANSWER_TOKENS`.
         notes: What one should know of the results.
     """
@@ -102,6 +102,12 @@ class Suite:
     given: Mapping[str, Sequence[Item]] = field(default_factory=dict)
     asked: Mapping[str, Sequence[Item]] = field(default_factory=dict)
     drawn: Sequence[str] = ()
-    members: tuple[str, str] | None = None
+    members: tuple[str, str] | str | None = None
+    kept: Mapping[str, Sequence[Item]] = field(default_factory=dict)
     tokens: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+
+    @property
+    def probed(self) -> tuple[str, ...]:
+        """The sets whose membership is measured."""
+        return self.members if isinstance(self.members, tuple) else ()

@@ -22,7 +22,7 @@ from letheon.evaluate.truth_ratio import forgotten_truth, kept_truth, truth_prob
 from letheon.json_rows import check_files, read_rows
 from letheon.records import Dialogue, Estimate, Message, NotComputed, Turn
 from letheon.suites.options import Options
-from letheon.suites.parts import MEMBERSHIP, add_draws, add_membership, answered, grouped, thinned
+from letheon.suites.parts import answered, grouped, thinned
 from letheon.suites.suite import Findings, Seen, Suite
 
 WITH_OPTIONS = ("real_authors", "world_facts")
@@ -49,11 +49,9 @@ def read(folder: Path, options: Options) -> Suite:
             given[f"{name}: reworded"] = [_turn(row, row["paraphrased_answer"]) for row in own]
     asked = {name: given[name] for name in rows}
     named = [folder / file for file in files.values()]
-    members = None
     if (folder / HOLDOUT).is_file():
         given["holdout"] = _holdout(folder, folder / files["forget"], options)
         named.append(folder / HOLDOUT)
-        members = ("forget", "holdout")
 
     def measure(seen: Seen, control: Seen | str) -> Findings:
         findings = Findings()
@@ -70,7 +68,6 @@ def read(folder: Path, options: Options) -> Suite:
                 findings.set("forget", metric, broken if value != value else given_value)
         else:
             findings.lacks("forget", ["forget_quality", "ks_distance"], control)
-        add_draws(findings, "forget", seen, asked["forget"], options.samples)
         columns = {
             name: {
                 "probability": findings.column(name, "option_probability" if name in WITH_OPTIONS else "probability"),
@@ -80,20 +77,17 @@ def read(folder: Path, options: Options) -> Suite:
             for name in SETS
         }
         findings.set("overall", "model_utility", model_utility(columns))
-        if members:
-            add_membership(findings, seen, control, members, [given[name] for name in members])
-        else:
-            why = f"there is no {HOLDOUT}: questions and answers that the model was never trained on"
-            findings.lacks("membership", MEMBERSHIP, why)
         return findings
 
+    no_others = f"there is no {HOLDOUT}: questions and answers that the model was never trained on"
     return Suite(
         files=named,
         measure=measure,
         given=given,
         asked=asked,
-        drawn=["forget"] if options.samples else [],
-        members=members,
+        drawn=["forget"],
+        members=("forget", "holdout") if "holdout" in given else no_others,
+        kept={name: given[name] for name in SETS},
         notes=[f"forget set: {options.split}; prompts in the model's chat template; ROUGE-L without a stemmer"],
     )
 
