@@ -28,8 +28,9 @@ from letheon.records import Estimate, Interval, Results
 from letheon.report.figures import ratio
 from letheon.run import Run
 from letheon.stress.attack import Attack, Found, Given
+from letheon.stress.make import ATTACKS
 from letheon.stress.records import Name, NotRun, Row, read_stress
-from letheon.stress.stage import ATTACKS, chosen_attacks, stress_stage
+from letheon.stress.stage import stress_stage
 
 NAMES: tuple[Name, ...] = ("before", "after", "control")
 SHOWN = ("rise", "beyond")
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="run folders to attack, instead of the demo")
     parser.add_argument("--output", type=Path, default=Path("runs/robustness"), help="where demo runs are made")
     parser.add_argument("--set", nargs="*", default=[], help="as of `letheon demo`, for every run made")
-    parser.add_argument("--attacks", default="", help="as of `letheon stress`; all where none is named")
+    parser.add_argument("--attacks", nargs="*", default=[], help="as of `letheon stress`; all where none is named")
     parser.add_argument("--stress", nargs="*", default=[], help="as of `letheon stress --set`")
     parser.add_argument("--csv", type=Path, default=Path(__file__).parent / "results" / "robustness.csv")
     parser.add_argument("--table", action="store_true", help="print the CSV as a table, and stop")
@@ -146,7 +147,7 @@ def main() -> None:
     ATTACKS.update({name: remembering(name, attack, known) for name, attack in ATTACKS.items()})
     for folder, method, seed in jobs:
         if not (folder / "stress.json").is_file():
-            stress_stage(Run.open(folder, given.stress), Console(), chosen_attacks(given.attacks))
+            stress_stage(Run.open(folder, given.stress), Console(), given.attacks)
         kept = [row for row in read_rows(given.csv) if row["run"] != folder.name]
         write_rows(given.csv, [*kept, *rows(folder, method, seed)])
     print(f"{given.csv}: {len(read_rows(given.csv))} rows")
