@@ -27,6 +27,7 @@ from letheon.models import Model
 from letheon.records import Estimate, Interval, Results
 from letheon.report.figures import ratio
 from letheon.run import Run
+from letheon.store import key_of
 from letheon.stress.attack import Attack, Found, Given
 from letheon.stress.make import ATTACKS
 from letheon.stress.records import Name, NotRun, Row, read_stress
@@ -58,7 +59,7 @@ def remembering(name: str, attack: Attack, known: dict[tuple[str, ...], list[Fou
 
     def make(model: Model, given: Given, update: OnProgress) -> Iterator[Found | NotRun]:
         items = [turn.dialogue.id for turns in (given.scored, given.relearned) for turn in turns]
-        key = name, model.name_or_path, given.settings.model_dump_json(), str(given.seed), *items
+        key = name, key_of(model), given.settings.model_dump_json(), str(given.seed), *items
         if key not in known:
             known[key] = list(attack(model, given, update))
         yield from known[key]

@@ -37,7 +37,8 @@ class Objective:
         negative: Term on the old answers; None leaves it out.
         positive: Term on the expected answers; None leaves it out.
         normal: Term on normal answers; None leaves it out.
-        weights: (λ_neg, λ_pos, λ_nor) at the start.
+        weights: (λ_neg, λ_pos, λ_nor) at the start; None for λ_pos leaves it to the trainer, which goes by what the
+            expected answers say (`letheon.train.pull`).
 
     Example:
         >>> objective = Objective(LogOddsHinge(rho=0.2), ClusterMean(), ReferenceKL(top_k=64))
@@ -48,7 +49,7 @@ class Objective:
     negative: Term | None = LogOddsHinge()
     positive: Term | None = ClusterMean()
     normal: Term | None = ReferenceKL()
-    weights: tuple[float, float, float] = (1.0, 0.2, 2.5)
+    weights: tuple[float, float | None, float] = (1.0, None, 2.5)
 
     def __post_init__(self) -> None:
         if len(layers := self._layers) > 1:

@@ -104,8 +104,8 @@ class Positive(Section):
 
     name: Literal["cluster-mean", "uniform", "single", "none"] = "cluster-mean"
     """cluster-mean (default); uniform: all expected answers alike; single: the best one only; none."""
-    weight: float = Field(0.2, ge=0)
-    """λ_pos."""
+    weight: float | None = Field(None, ge=0)
+    """λ_pos; null: 1, or 0.2 where a quarter of the expected answers or more abstain, which neighbours would too."""
 
 
 class Normal(Section):

@@ -50,6 +50,7 @@ from letheon.train.negation import negate
 from letheon.train.parts import StepSums, answers_by_part, reads_tops
 from letheon.train.prepare import Prepared, pass_size, prepare
 from letheon.train.probe import Prober
+from letheon.train.pull import pull
 from letheon.train.reference import ReferenceCache
 from letheon.train.robust import asked_otherwise, lowered, rounding_shift, ways_of
 from letheon.train.rows import dialogue_of, target_of, turn_of
@@ -201,9 +202,10 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             kl_budget=args.stop_kl_budget,
             patience=args.stop_patience,
         )
-        self._weights = dict(zip(PARTS, self.objective.weights, strict=True))
+        negative, positive, start = self.objective.weights
+        positive = pull(targets) if positive is None else positive
+        self._weights: dict[Part, float] = {"negative": negative, "positive": positive, "normal": start}
         self._balance = Balance()
-        start = self._weights["normal"]
         floor = start if args.normal_floor is None else args.normal_floor
         self._dual = DualWeight(start, floor, args.dual_rate, args.normal_budget)
         self._holding = False
