@@ -107,6 +107,13 @@ METHODS: dict[str, dict[str, Any]] = {
         expected={"sources": ["mismatch"]},
     ),
     "refusal": _published({"name": "none"}, {"name": "ce"}, {"name": "uniform", "weight": 1.0}, expected=ABSTENTIONS),
+    "idk-ap": _published(
+        {"name": "none"},
+        {"name": "ap", "beta": 0.1},
+        {"name": "uniform", "weight": 1.0},
+        epochs=5,
+        expected=ABSTENTIONS,
+    ),
     "idk-dpo": _published({"name": "dpo", "beta": 0.1}, {"name": "ce"}, DRAWN, expected=ABSTENTIONS),
     "altpo": _published(
         {"name": "dpo", "beta": 0.1}, {"name": "ce"}, DRAWN, expected={"sources": ["model"], "samples": 5}

@@ -31,6 +31,7 @@ OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("me-gd", "yao"), {"objective": {"negative": {"weight": 1.0}}}),
     "task-vector": {"train": {"negation": 2.0}},
     "satimp": {"objective": {"normal": {"weight": 1.0}}},
+    "idk-ap": {"objective": {"normal": {"beta": 0.5}}},
     **dict.fromkeys(
         ("graddiff", "ga-kl", "refusal", "nlul", "ihl", "jensun"), {"objective": {"normal": {"weight": 5.0}}}
     ),

@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import TrainOutput
 
-from letheon.chat import Encoded, check_tokenizer, encode_dialogue, encode_reply, encode_turn
+from letheon.chat import Encoded, answers_apart, check_tokenizer, encode_dialogue, encode_reply, encode_turn
 from letheon.errors import InputError
 from letheon.expected import Target, targets_of
 from letheon.forward import answer_states, can_pack, chunked_logits
@@ -33,9 +33,9 @@ from letheon.objective import (
     Counts,
     CrossEntropy,
     DualWeight,
+    Group,
     LogOddsHinge,
     Objective,
-    Part,
 )
 from letheon.prefix import frozen_prefix
 from letheon.records import Dialogue, Stop, Turn
@@ -145,6 +145,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         normal = self._normal(normal_dataset)
         if forget and self.objective.normal is not None and not normal:
             raise InputError("normal_dataset is empty: without normal dialogues the model's ability is not kept")
+        if self.objective.rejects:
+            normal = self._one_answer_each(normal, forget)
         probed = [turn_of(row, n) for n, row in enumerate(probe_dataset or ())]
         self._probe_turns = [self._turn(turn) for turn in probed]
         self._probe_turns = self._probe_turns or [item.old for item in forget]
@@ -174,7 +176,14 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         # What no term reads is not run.
         beside = args.normal_per_forget if self.objective.normal is not None else 0
         pushed = self.objective.negative is not None
-        dataset = UnlearnDataset(forget, normal, normal_per_forget=beside, seed=args.seed, pushed=pushed)
+        dataset = UnlearnDataset(
+            forget,
+            normal,
+            normal_per_forget=beside,
+            seed=args.seed,
+            pushed=pushed,
+            rejecting=self.objective.rejects,
+        )
         tops = frozenset(part for part in PARTS if reads_tops(self.objective, part))
         collator = Collator(processing_class.pad_token_id, {}, tops=tops)
         super().__init__(
@@ -229,7 +238,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         ]
 
     def _forget(self, target: Target, number: int, args: UnlearnConfig) -> Forget:
-        expects = self.objective.positive is not None or self.objective.prefers
+        expects = self.objective.reads_expected
         ways: tuple[Forget, ...] = ()
         if args.robust:
             ways = ways_of(self._tokenizer, target, number, self._max_length, args.seed, expects=expects)
@@ -239,6 +248,21 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             encode_reply(self._tokenizer, target.turn.prompt, answer, self._max_length) for answer in target.answers
         )
         return Forget(self._turn(target.turn), answers, target.weights, ways)
+
+    def _one_answer_each(self, normal: Sequence[Encoded], forget: Sequence[Forget]) -> list[Encoded]:
+        """Normal answers apart from each other; refuse them where expected ones could not stand in their place."""
+        if not forget or not all(item.expected for item in forget):
+            raise InputError(f"{type(self.objective.normal).__name__} needs an expected answer for each to forget")
+        apart = [one for dialogue in normal for one in answers_apart(dialogue)]
+        prompt = max(one.answer_mask.index(True) for one in apart)
+        answer = max(sum(expected.answer_mask) for item in forget for expected in item.expected)
+        if self._max_length is not None and prompt + answer > self._max_length:
+            raise InputError(
+                f"normal_dataset: a prompt has {prompt} tokens and an expected answer {answer}, but at most "
+                f"{self._max_length} fit, and the normal term reads the one after the other; shorten the longest "
+                "prompt or raise the maximum length"
+            )
+        return apart
 
     def _check_layer(self, model: Model, args: UnlearnConfig, layer: int) -> None:
         """Refuse a layer whose states cannot be read, or from which nothing that learns would get a gradient."""
@@ -353,7 +377,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         states = objective.reads_states("negative") or objective.reads_states("normal")
         return bool(self.args.balance) and both and not states
 
-    def _answers(self, model: Model, inputs: dict[str, Tensor]) -> dict[Part, Answers]:
+    def _answers(self, model: Model, inputs: dict[str, Tensor]) -> dict[Group, Answers]:
         """Run the model, and split the answer tokens of a batch by part; the collator has put those together."""
         objective, prefix = self.objective, self._collator.prefix
         logits: Tensor | ChunkedLogits | None
