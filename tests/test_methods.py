@@ -30,7 +30,8 @@ def test_every_method_is_a_recipe_with_an_objective_and_settings(name: str) -> N
     if not name.startswith("letheon"):
         assert not settings.stop_rule
         assert settings.gradient_accumulation_steps * settings.per_device_train_batch_size >= 2
-        assert (settings.balance, settings.adapter_init, settings.directions) == (False, "random", 0)
+        assert (settings.balance, settings.directions) == (False, 0)
+        assert settings.adapter_init == ("fila" if name == "loku" else "random")
         assert settings.damping is None
         assert not recipe.objective.normal.rehearsal
         assert recipe.tuning.kind == "lora"
@@ -145,7 +146,9 @@ def test_authors_settings() -> None:
     assert negative("satimp") == {"name": "satimp", "beta1": 5.0, "beta2": 1.0}
     assert METHODS["satimp"]["objective"]["normal"]["weight"] == 0.1
     assert negative("me-gd")["weight"] == 0.1
-    assert METHODS["ihl"]["tuning"]["lora"]["r"] == 32
+    for name in ("ihl", "loku"):
+        assert (METHODS[name]["tuning"]["lora"]["r"], METHODS[name]["tuning"]["lora"]["alpha"]) == (32, 64)
+    assert METHODS["idk-ap"]["objective"]["normal"]["beta"] == 0.1
     assert METHODS["altpo"]["expected"] == {"sources": ["model"], "samples": 5}
 
 

@@ -144,6 +144,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "wga": _published({"name": "wga", "beta": 1.0}, {"name": "ce"}, epochs=5, batch=16),
     "satimp": _published({"name": "satimp", "beta1": 5.0, "beta2": 1.0}, {"name": "ce", "weight": 0.1}),
     "ihl": _published({"name": "inverted-hinge"}, {"name": "ce"}, lora={"r": 32, "alpha": 64}, epochs=5),
+    "loku": _published(
+        {"name": "inverted-hinge"}, {"name": "ce"}, lora={"r": 32, "alpha": 64, "init": "fila"}, epochs=5
+    ),
     "flat-tv": _published({"name": "flat-tv"}, {"name": "none"}, DRAWN, epochs=5),
     "jensun": _published({"name": "jensun"}, {"name": "js"}, {"name": "single", "weight": 0.0}, expected=ABSTENTIONS),
     "me-gd": _published({"name": "max-entropy", "weight": 0.1}, {"name": "ce"}, epochs=5),

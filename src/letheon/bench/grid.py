@@ -33,7 +33,7 @@ OWN: dict[str, dict[str, Any]] = {
     "satimp": {"objective": {"normal": {"weight": 1.0}}},
     "idk-ap": {"objective": {"normal": {"beta": 0.5}}},
     **dict.fromkeys(
-        ("graddiff", "ga-kl", "refusal", "nlul", "ihl", "jensun"), {"objective": {"normal": {"weight": 5.0}}}
+        ("graddiff", "ga-kl", "refusal", "nlul", "ihl", "loku", "jensun"), {"objective": {"normal": {"weight": 5.0}}}
     ),
 }
 LONGER: dict[str, Any] = {"train": {"num_train_epochs": 20}}

@@ -41,9 +41,12 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
 
     normal_per_forget: int = field(default=2, metadata={"help": "Normal dialogues per dialogue to forget."})
     max_length: int | None = field(default=None, metadata={"help": "Longest sequence; None: the model's context."})
-    adapter_init: Literal["contrast", "random"] = field(
+    adapter_init: Literal["contrast", "random", "fila"] = field(
         default="contrast",
-        metadata={"help": "contrast: new LoRA adapters look where forget inputs differ from normal ones; random."},
+        metadata={
+            "help": "contrast: new LoRA adapters look where forget inputs differ from normal ones; random; fila: "
+            "they start as the part of the weights that old answers lean on (their rank is doubled)."
+        },
     )
     directions: int = field(
         default=4,

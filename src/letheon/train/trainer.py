@@ -46,6 +46,7 @@ from letheon.train.contrast import lora_layers
 from letheon.train.dataset import Collator, Forget, UnlearnDataset
 from letheon.train.directional import DirectionalAdamW, check_optimizer, directional_layers
 from letheon.train.ending import BestState, Ending
+from letheon.train.fila import Half, check_fila, doubled, hold, second_halves, start_adapters, without_gradient
 from letheon.train.negation import negate
 from letheon.train.parts import StepSums, answers_by_part, reads_tops
 from letheon.train.prepare import Prepared, pass_size, prepare
@@ -158,10 +159,17 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         set_seed(args.seed)
         self._fresh_adapter = peft_config is not None
         self._prepared = Prepared()
+        self._held: list[tuple[torch.nn.Parameter, Half]] = []
         if peft_config is not None:
             from peft import get_peft_model
 
-            model = get_peft_model(model, peft_config)
+            model = get_peft_model(model, doubled(peft_config) if args.adapter_init == "fila" else peft_config)
+            if self._starts_in_weights(args):
+                check_fila(model)
+                if not forget or not normal:
+                    raise InputError(
+                        "adapter_init='fila' weighs old answers against normal ones: give datasets of both"
+                    )
         if self.objective.layer is not None:
             self._check_layer(model, args, self.objective.layer)
         if args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
@@ -433,10 +441,15 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 base=self._base.references if self._base else (),
             )
             self._collator.reference, self._collator.states = self._prepared.reference, self._prepared.states
+            if self._starts_in_weights(self.args):
+                old = [item.old for item in self.train_dataset.forget]
+                start_adapters(model, old, self.train_dataset.normal, self._cache.pad_token_id, self._cache.prefix)
+                self._held = second_halves(model)
         self._line = Line(self._trainable(), self._own_folder)
         self._epochs_ahead = 0
         self.train_dataset.on_epoch = self._run_ahead
-        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        with without_gradient(self._held):
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self._finish()
         return output
 
@@ -498,6 +511,10 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         with self.accelerator.autocast():
             self._prepared.ask(self.model, self._cache, self.objective, "normal", sequences, score=score)
 
+    def _starts_in_weights(self, args: UnlearnConfig) -> bool:
+        """Whether there are fresh adapters that start as a part of the weights."""
+        return self._fresh_adapter and args.adapter_init == "fila"
+
     def _contrasted(self, args: UnlearnConfig, model: Model) -> dict[str, torch.nn.Module]:
         """The layers for which a contrast is looked up: those with a fresh adapter, or of full tuning."""
         if hasattr(model, "peft_config"):
@@ -521,6 +538,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             super().create_optimizer(*args, **kwargs)
             if self._prepared.sensitivity and not given:
                 self.optimizer.register_step_pre_hook(self._spare)
+        if self._held:
+            hold(self.optimizer, self._held)
         optimizer: torch.optim.Optimizer = self.optimizer
         return optimizer
 
