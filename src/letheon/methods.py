@@ -162,6 +162,23 @@ METHODS: dict[str, dict[str, Any]] = {
         epochs=3,
         batch=2,
     ),
+    # Its steps are of the weights themselves, and end by a budget.
+    "repselect": _published(
+        {"name": "gradient-ascent"},
+        {"name": "none"},
+        batch=4,
+        tuning={"kind": "full"},
+        train={
+            "select": 512,
+            "elicit": 0.01,
+            "max_steps": 100,
+            "stop_rule": True,
+            "lr_scheduler_type": "constant",
+            "warmup_steps": 0,
+            "weight_decay": 0.0,
+        },
+        stop={"every": 1, "kl_budget": 0.01},
+    ),
     "task-vector": _published({"name": "reinforce"}, {"name": "none"}, train={"negation": 1.0}),
 }
 

@@ -255,6 +255,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _one_gradient_moves_weights(self) -> Recipe:
+        if self.train.get("select") is not None and self.tuning.kind != "full":
+            raise ValueError(
+                "train.select (method repselect) moves the weights themselves, and an adapter could not hold it: "
+                "set tuning.kind to full"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _corrected_answers_need_facts(self) -> Recipe:
         if "facts" in self.expected.sources and self.screen.changed_facts is None:
             raise ValueError(

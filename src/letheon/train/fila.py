@@ -23,7 +23,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from scipy.linalg import eigh
 from torch import Tensor, nn
 
 from letheon.chat import Encoded
@@ -35,6 +34,7 @@ from letheon.objective import log_prob
 from letheon.prefix import FrozenPrefix
 from letheon.split import spread
 from letheon.train.contrast import lora_layers
+from letheon.train.spectrum import leading
 
 FLOOR = 1e-5
 """What is added to F^n."""
@@ -102,20 +102,10 @@ def leading_part(weight: Tensor, importance: Tensor, rank: int) -> tuple[Tensor,
         (out, k) and (k, in) in float32, k ≤ r.
     """
     scale = importance.double().cpu().sqrt()
-    weighed = scale[:, None] * weight.double().cpu()
-    flat = weighed.size(0) <= weighed.size(1)
-    gram = weighed @ weighed.T if flat else weighed.T @ weighed
-    size = len(gram)
-    # LAPACK finds just the top r, in a quarter of the time of all.
-    values, found = eigh(gram.numpy(), subset_by_index=[max(size - rank, 0), size - 1])
-    square, vectors = torch.from_numpy(values[::-1].copy()), torch.from_numpy(found[:, ::-1].copy())
-    there = square > size * torch.finfo(torch.float64).eps * square[:1]
-    singular, vectors = square[there].sqrt(), vectors[:, there]
-    left = vectors if flat else weighed @ vectors / singular
-    right = (left.T @ weighed) / singular[:, None] if flat else vectors.T
+    left, singular, right = leading(scale[:, None] * weight.double().cpu(), rank)
     inverse = torch.where(scale > 0, 1 / scale, 0.0)
     root = singular.sqrt()
-    return (inverse[:, None] * left * root).float(), (root[:, None] * right).float()
+    return (inverse[:, None] * left * root).float(), (right * root).T.float()
 
 
 def fisher(

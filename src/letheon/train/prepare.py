@@ -40,6 +40,7 @@ class Prepared:
         states: In the same way, their states, for terms that need them.
         norm: The mean length of the states of old answers, for a term that needs it.
         directions: Full tuning along directions: the (r, d) rows of each weight that learns.
+        selected: Full tuning along one gradient: what of each weight that learns is taken off in a step.
         sensitivity: By the parameter whose gradient is to spare normal answers: an adapter's B, or a layer's weight.
     """
 
@@ -47,6 +48,7 @@ class Prepared:
     states: dict[Group, dict[int, Tensor]] = field(default_factory=dict)
     norm: float | None = None
     directions: dict[nn.Parameter, Tensor] = field(default_factory=dict)
+    selected: dict[nn.Parameter, Tensor] = field(default_factory=dict)
     sensitivity: dict[nn.Parameter, Sensitivity] = field(default_factory=dict)
 
     def ask(

@@ -56,6 +56,7 @@ from letheon.train.robust import asked_otherwise, lowered, rounding_shift, ways_
 from letheon.train.rows import dialogue_of, target_of, turn_of
 from letheon.train.scale_back import Line
 from letheon.train.scope import check_layer, check_reach
+from letheon.train.select import RATE, FixedSteps, check_select, select
 from letheon.train.sharpness import gradient_of, uphill
 from letheon.train.stop import Decision, Probe, StopRule
 
@@ -170,6 +171,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                     raise InputError(
                         "adapter_init='fila' weighs old answers against normal ones: give datasets of both"
                     )
+        if args.select is not None:
+            check_select(model, self.objective)
         if self.objective.layer is not None:
             self._check_layer(model, args, self.objective.layer)
         if args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
@@ -179,7 +182,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if contrast and not lora and "optimizers" not in kwargs:
             check_optimizer(args)
         if args.learning_rate is None:
-            args.learning_rate = default_learning_rate(total, lora=lora, contrast=contrast)
+            usual = default_learning_rate(total, lora=lora, contrast=contrast)
+            args.learning_rate = usual if args.select is None else RATE
 
         # What no term reads is not run.
         beside = args.normal_per_forget if self.objective.normal is not None else 0
@@ -445,6 +449,17 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 old = [item.old for item in self.train_dataset.forget]
                 start_adapters(model, old, self.train_dataset.normal, self._cache.pad_token_id, self._cache.prefix)
                 self._held = second_halves(model)
+            if self.args.select is not None:
+                self._prepared.selected = select(
+                    model,
+                    [item.old for item in self.train_dataset.forget],
+                    components=self.args.select,
+                    elicit=self.args.elicit,
+                    batch_size=int(self.args.per_device_train_batch_size),
+                    pad_token_id=self._cache.pad_token_id,
+                    seed=self.args.seed,
+                    prefix=self._cache.prefix,
+                )
         self._line = Line(self._trainable(), self._own_folder)
         self._epochs_ahead = 0
         self.train_dataset.on_epoch = self._run_ahead
@@ -520,7 +535,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if hasattr(model, "peft_config"):
             return lora_layers(model) if self._fresh_adapter and args.adapter_init == "contrast" else {}
         own_optimizer = getattr(self, "optimizer", None) is not None
-        return directional_layers(model) if args.directions and not own_optimizer else {}
+        free = own_optimizer or args.select is not None
+        return directional_layers(model) if args.directions and not free else {}
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """As the Trainer's, with gradients that spare normal answers; full tuning with directions has its own."""
@@ -534,6 +550,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 self.args.adam_epsilon,
                 sensitivity=self._prepared.sensitivity,
             )
+        elif self._prepared.selected and not given:
+            self.optimizer = FixedSteps(self._prepared.selected, self.args.learning_rate)
         else:
             super().create_optimizer(*args, **kwargs)
             if self._prepared.sensitivity and not given:
