@@ -8,6 +8,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from letheon.chat import (
     Encoded,
+    answered_by,
+    answers_apart,
     check_tokenizer,
     encode_continuation,
     encode_dialogue,
@@ -117,6 +119,18 @@ def test_a_dialogue_marks_every_answer(request: Any, name: str) -> None:
     last = encode_turn(tokenizer, talk.last_turn)
     assert encoded.ids == last.ids
     assert [a and b for a, b in zip(encoded.answer_mask, last.answer_mask, strict=True)] == last.answer_mask
+
+
+@pytest.mark.parametrize("name", ["tiny_tokenizer", "llama2"])
+def test_answers_apart_and_exchanged(request: Any, name: str) -> None:
+    tokenizer = request.getfixturevalue(name)
+    talk = dialogue("Who?", "Ada.", "When?", "In 1843.")
+    apart = answers_apart(encode_dialogue(tokenizer, talk))
+    assert apart == [encode_turn(tokenizer, turn) for turn in talk.turns()]
+    assert answers_apart(apart[1]) == [apart[1]]
+    other = encode_turn(tokenizer, dialogue("And where, by the way?", "I can't say.").last_turn)
+    for turn, one in zip(talk.turns(), apart, strict=True):
+        assert answered_by(one, other) == encode_reply(tokenizer, turn.prompt, "I can't say.")
 
 
 def test_a_merge_across_the_boundary_does_not_change_the_prompt() -> None:

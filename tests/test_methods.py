@@ -28,12 +28,14 @@ def test_every_method_is_a_recipe_with_an_objective_and_settings(name: str) -> N
     assert objective_of(recipe.objective)
     settings = training_settings(recipe, "out")
     if not name.startswith("letheon"):
-        assert not settings.stop_rule
+        # RepSelect ends by a budget of its own, and no adapter could hold it.
+        assert settings.stop_rule == (name == "repselect")
+        assert recipe.tuning.kind == ("full" if name == "repselect" else "lora")
         assert settings.gradient_accumulation_steps * settings.per_device_train_batch_size >= 2
-        assert (settings.balance, settings.adapter_init, settings.directions) == (False, "random", 0)
+        assert (settings.balance, settings.directions) == (False, 0)
+        assert settings.adapter_init == ("fila" if name == "loku" else "random")
         assert settings.damping is None
         assert not recipe.objective.normal.rehearsal
-        assert recipe.tuning.kind == "lora"
     # What is resolved is what it came from, the other kind of tuning included.
     assert Recipe.model_validate(recipe.model_dump(mode="json", by_alias=True)) == recipe
     assert check_recipe({**LEAST, "method": name, "tuning": {"kind": "full"}}).tuning.kind == "full"
@@ -145,7 +147,9 @@ def test_authors_settings() -> None:
     assert negative("satimp") == {"name": "satimp", "beta1": 5.0, "beta2": 1.0}
     assert METHODS["satimp"]["objective"]["normal"]["weight"] == 0.1
     assert negative("me-gd")["weight"] == 0.1
-    assert METHODS["ihl"]["tuning"]["lora"]["r"] == 32
+    for name in ("ihl", "loku"):
+        assert (METHODS[name]["tuning"]["lora"]["r"], METHODS[name]["tuning"]["lora"]["alpha"]) == (32, 64)
+    assert METHODS["idk-ap"]["objective"]["normal"]["beta"] == 0.1
     assert METHODS["altpo"]["expected"] == {"sources": ["model"], "samples": 5}
 
 
@@ -184,6 +188,8 @@ def test_every_method_trains(talk: Path, letheon: Any, name: str) -> None:
     arguments = ["--set", f"method={name}", "--set", "train.max_steps=1", "--set", "train.stop_rule=false"]
     if name == "letheon-base":
         arguments += ["--set", "base=model"]
+    if name == "repselect":
+        arguments += ["--set", "train.select=4"]
     assert letheon("screen", "recipe.yaml")[0] == 0
     code, _, told = letheon("unlearn", "recipe.yaml", *arguments)
     assert code == 0, told

@@ -158,6 +158,24 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int |
     return Encoded(ids, [False] + [True] * (len(ids) - 1))
 
 
+def answers_apart(dialogue: Encoded) -> list[Encoded]:
+    """A dialogue once for each of its answers: it ends with that one, which alone is marked."""
+    mask = [*dialogue.answer_mask, False]
+    starts = [place for place in range(len(dialogue.ids)) if mask[place] and not (place and mask[place - 1])]
+    ends = [mask.index(False, start) for start in starts]
+    return [
+        Encoded(dialogue.ids[:end], [False] * start + [True] * (end - start))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def answered_by(asked: Encoded, answer: Encoded) -> Encoded:
+    """The prompt of one sequence with the answer of another; each has one answer."""
+    start = asked.answer_mask.index(True)
+    said = [token for token, marked in zip(answer.ids, answer.answer_mask, strict=True) if marked]
+    return Encoded(asked.ids[:start] + said, [False] * start + [True] * len(said))
+
+
 def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids of the tokens after which an answer is over: the template's end-of-turn token, and the EOS token.
 

@@ -107,6 +107,13 @@ METHODS: dict[str, dict[str, Any]] = {
         expected={"sources": ["mismatch"]},
     ),
     "refusal": _published({"name": "none"}, {"name": "ce"}, {"name": "uniform", "weight": 1.0}, expected=ABSTENTIONS),
+    "idk-ap": _published(
+        {"name": "none"},
+        {"name": "ap", "beta": 0.1},
+        {"name": "uniform", "weight": 1.0},
+        epochs=5,
+        expected=ABSTENTIONS,
+    ),
     "idk-dpo": _published({"name": "dpo", "beta": 0.1}, {"name": "ce"}, DRAWN, expected=ABSTENTIONS),
     "altpo": _published(
         {"name": "dpo", "beta": 0.1}, {"name": "ce"}, DRAWN, expected={"sources": ["model"], "samples": 5}
@@ -137,6 +144,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "wga": _published({"name": "wga", "beta": 1.0}, {"name": "ce"}, epochs=5, batch=16),
     "satimp": _published({"name": "satimp", "beta1": 5.0, "beta2": 1.0}, {"name": "ce", "weight": 0.1}),
     "ihl": _published({"name": "inverted-hinge"}, {"name": "ce"}, lora={"r": 32, "alpha": 64}, epochs=5),
+    "loku": _published(
+        {"name": "inverted-hinge"}, {"name": "ce"}, lora={"r": 32, "alpha": 64, "init": "fila"}, epochs=5
+    ),
     "flat-tv": _published({"name": "flat-tv"}, {"name": "none"}, DRAWN, epochs=5),
     "jensun": _published({"name": "jensun"}, {"name": "js"}, {"name": "single", "weight": 0.0}, expected=ABSTENTIONS),
     "me-gd": _published({"name": "max-entropy", "weight": 0.1}, {"name": "ce"}, epochs=5),
@@ -151,6 +161,23 @@ METHODS: dict[str, dict[str, Any]] = {
         lora={"dropout": 0.05, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
         epochs=3,
         batch=2,
+    ),
+    # Its steps are of the weights themselves, and end by a budget.
+    "repselect": _published(
+        {"name": "gradient-ascent"},
+        {"name": "none"},
+        batch=4,
+        tuning={"kind": "full"},
+        train={
+            "select": 512,
+            "elicit": 0.01,
+            "max_steps": 100,
+            "stop_rule": True,
+            "lr_scheduler_type": "constant",
+            "warmup_steps": 0,
+            "weight_decay": 0.0,
+        },
+        stop={"every": 1, "kl_budget": 0.01},
     ),
     "task-vector": _published({"name": "reinforce"}, {"name": "none"}, train={"negation": 1.0}),
 }

@@ -132,7 +132,10 @@ def test_every_method_gives_a_row(compare: Callable[..., Any], tmp_path: Path, t
     assert compare("harm", "--trials", 1, "--tuning", tuning)[0] == 0
     rows = {row["method"]: row for row in read(tmp_path / "out", f"harm-{tuning}")}
     assert set(rows) == {"before", "control", *METHODS}
-    assert {name: row["failed"] for name, row in rows.items() if row["failed"]} == {}
+    failed = {name: row["failed"] for name, row in rows.items() if row["failed"]}
+    # It is full tuning, and its 512 components are more than a model of this width has.
+    assert set(failed) == {"repselect"}
+    assert ("an adapter could not hold it" if tuning == "lora" else "take fewer") in failed["repselect"]
 
 
 def test_a_row_that_fails_says_why(compare: Callable[..., Any], tmp_path: Path) -> None:

@@ -14,6 +14,11 @@ def test_every_trial_is_a_valid_recipe_and_no_two_are_alike(method: str, tuning:
     seen = []
     for trial in trials(method, tuning, MOST):
         raw = {"model": "m", "base": "b", "data": {"dialogues": "d"}, "screen": {"judges": ["embedding"]}}
+        if (method, tuning) == ("repselect", "lora"):
+            # Its row will say so.
+            with pytest.raises(InputError, match="an adapter could not hold it"):
+                check_recipe(merged(raw, settings(method, tuning, trial)))
+            return
         recipe = check_recipe(merged(raw, settings(method, tuning, trial)))
         assert recipe.tuning.kind == tuning
         assert recipe.dump() not in seen

@@ -17,6 +17,7 @@ from letheon.objective import (
     NPO,
     UNDIAL,
     WGA,
+    AnswerPreservation,
     Answers,
     BaseKL,
     ClusterMean,
@@ -46,6 +47,7 @@ def made_up(n: int, vocabulary: int, k: int, dtype: torch.dtype = torch.float32,
     before = torch.randn(n, vocabulary, generator=random) * 2
     targets = torch.randint(vocabulary, (n,), generator=random)
     top = before.log_softmax(dim=1).topk(k, dim=1)
+    other = made_up(n, vocabulary, k, dtype, pair=False) if pair else None
     return Answers(
         logits=(torch.randn(n, vocabulary, generator=random) * 2).to(dtype).requires_grad_(),
         targets=targets,
@@ -54,7 +56,8 @@ def made_up(n: int, vocabulary: int, k: int, dtype: torch.dtype = torch.float32,
         reference_log_prob=log_prob(before, targets),
         reference_top_ids=top.indices,
         reference_top_log_probs=top.values,
-        preferred=made_up(n, vocabulary, k, dtype, pair=False) if pair else None,
+        preferred=other,
+        rejected=other,
     )
 
 
@@ -109,6 +112,15 @@ def naive_dpo(a: Answers, term: DPO) -> list[Tensor]:
     assert a.preferred is not None
     gains = [naive_ratio(a.preferred, s) - naive_ratio(a, s) for s in range(a.sequences)]
     return [-2 / term.beta * torch.log(1 / (1 + torch.exp(-term.beta * gain))) for gain in gains]
+
+
+def naive_preservation(a: Answers, term: AnswerPreservation) -> list[Tensor]:
+    def nll(b: Answers, s: int) -> Tensor:
+        return sum((-own_probability(b, t).log() for t in counted(b, s)), torch.zeros((), dtype=torch.float64))
+
+    assert a.rejected is not None
+    leads = [nll(a.rejected, s) - nll(a, s) for s in range(a.sequences)]
+    return [-1 / term.beta * torch.log(1 / (1 + torch.exp(-term.beta * lead))) for lead in leads]
 
 
 def naive_flat_tv(a: Answers) -> list[Tensor]:
@@ -229,6 +241,8 @@ TERMS: dict[str, tuple[Any, Callable[[Answers], list[Tensor]]]] = {
     "simnpo with a margin": (SimNPO(0.7, 1.5), lambda a: naive_simnpo(a, SimNPO(0.7, 1.5))),
     "dpo": (DPO(), lambda a: naive_dpo(a, DPO())),
     "dpo of beta 1": (DPO(1.0), lambda a: naive_dpo(a, DPO(1.0))),
+    "ap": (AnswerPreservation(), lambda a: naive_preservation(a, AnswerPreservation())),
+    "ap of beta 1": (AnswerPreservation(1.0), lambda a: naive_preservation(a, AnswerPreservation(1.0))),
     "gradient ascent": (GradientAscent(), by_token(lambda a, t: own_probability(a, t).log())),
     "cross-entropy": (CrossEntropy(), by_token(lambda a, t: -own_probability(a, t).log())),
     "cluster mean": (ClusterMean(), by_token(lambda a, t: -own_probability(a, t).log())),
@@ -249,11 +263,16 @@ def test_value_and_gradient(name: str, shape: tuple[int, int, int], dtype: torch
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), wanted.double(), rtol=1e-4, atol=1e-5)
     uneven = torch.arange(1.0, len(found) + 1)
-    (gradient,) = torch.autograd.grad((found * uneven).sum(), given.logits)
-    (expected,) = torch.autograd.grad((wanted * uneven).sum(), given.logits)
+    assert given.preferred is not None
+    # Of terms that read the other answer too, its gradient as well.
+    read = (given.logits, given.preferred.logits)
+    gradients, expected = (
+        torch.autograd.grad((losses * uneven).sum(), read, materialize_grads=True) for losses in (found, wanted)
+    )
     # The reduction runs in float32 whatever the logits are; only the gradient is rounded to their type.
     rough = dtype == torch.bfloat16
-    torch.testing.assert_close(gradient, expected, rtol=4e-2 if rough else 1e-3, atol=5e-3 if rough else 1e-5)
+    for one, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=4e-2 if rough else 1e-3, atol=5e-3 if rough else 1e-5)
 
 
 @pytest.mark.parametrize("rivals", [1, 3, 10])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from letheon.objective import (
     NPO,
     UNDIAL,
     WGA,
+    AnswerPreservation,
     Answers,
     Balance,
     ClusterMean,
@@ -438,3 +440,31 @@ def test_an_expected_answer_that_is_held_against_the_old_one_is_scored_too() -> 
     assert objective.needs("normal") == frozenset()
     assert not Objective(NPO()).prefers
     assert Objective(None, None, CrossEntropy())({"negative": answers(with_probability(0.5), [0])}) == {}
+
+
+@pytest.mark.parametrize("beta", [0.1, 1.0])
+@pytest.mark.parametrize(("kept", "rejected"), [(0.5, 0.5), (0.9, 0.01), (0.2, 0.7)])
+def test_answer_preservation_by_hand(kept: float, rejected: float, beta: float) -> None:
+    """Answers of one and of two tokens: (1/β) log(1 + (π⁺/π°)^β), and its gradient's share σ(β log π⁺/π°)."""
+    normal = answers(with_probability(kept).requires_grad_(), [0])
+    instead = answers(
+        with_probability(rejected).repeat(2, 1).requires_grad_(), [0, 0], sequence=torch.zeros(2, dtype=torch.long)
+    )
+    (loss,) = AnswerPreservation(beta)(replace(normal, rejected=instead))
+    ratio = (rejected**2 / kept) ** beta
+    assert float(loss.detach()) == pytest.approx(math.log(1 + ratio) / beta, rel=1e-4)
+    up, down = torch.autograd.grad(loss, (normal.logits, instead.logits))  # type: ignore[arg-type]
+    share = ratio / (1 + ratio)
+    assert float(up[0, 0]) == pytest.approx(-share * (1 - kept), rel=1e-3)
+    assert down[:, 0].tolist() == pytest.approx([share * (1 - rejected)] * 2, rel=1e-3)
+
+
+def test_an_expected_answer_in_the_place_of_the_normal_one_is_asked_nothing() -> None:
+    objective = Objective(None, None, AnswerPreservation())
+    assert objective.rejects
+    assert objective.reads_expected
+    assert objective.needs("normal") == objective.needs("rejected") == frozenset()
+    assert not Objective(None, None, CrossEntropy()).reads_expected
+    level = answers(with_probability(0.5), [0])
+    parts = objective({"normal": level, "rejected": level})
+    assert {part: float(loss) for part, loss in parts.items()} == {"normal": pytest.approx(10 * math.log(2))}

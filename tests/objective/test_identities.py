@@ -16,6 +16,7 @@ from letheon.objective import (
     NPO,
     UNDIAL,
     WGA,
+    AnswerPreservation,
     Answers,
     BaseKL,
     ClusterMean,
@@ -42,6 +43,7 @@ TERMS: list[Any] = [
     NPO(),
     SimNPO(),
     DPO(),
+    AnswerPreservation(),
     MASC(rho=0.1, eta=1.0),
     InvertedHinge(),
     WGA(),
@@ -70,6 +72,7 @@ def made_up(seed: int = 0, n: int = 9, vocabulary: int = 13, scale: float = 2.0,
     before = torch.randn(n, vocabulary, generator=random)
     targets = torch.randint(vocabulary, (n,), generator=random)
     top = before.log_softmax(dim=1).topk(3, dim=1)
+    other = made_up(seed + 100, n, vocabulary, scale, pair=False) if pair else None
     return Answers(
         logits=(torch.randn(n, vocabulary, generator=random) * scale).requires_grad_(),
         targets=targets,
@@ -78,7 +81,8 @@ def made_up(seed: int = 0, n: int = 9, vocabulary: int = 13, scale: float = 2.0,
         reference_log_prob=log_prob(before, targets),
         reference_top_ids=top.indices,
         reference_top_log_probs=top.values,
-        preferred=made_up(seed + 100, n, vocabulary, scale, pair=False) if pair else None,
+        preferred=other,
+        rejected=other,
     )
 
 
@@ -135,9 +139,10 @@ def test_nothing_that_counts_is_nothing_lost(term: Any) -> None:
     assert given.preferred is not None
     nothing = {"counts": torch.zeros_like(given.counts)}
     pair = replace(given.preferred, **nothing)
-    loss, gradient = mean_and_gradient(term, replace(given, **nothing, preferred=pair))
+    loss, gradient = mean_and_gradient(term, replace(given, **nothing, preferred=pair, rejected=pair))
     # NPO of no token is that of π = π₀, a constant.
-    assert float(loss) == pytest.approx(2 / term.beta * 0.6931472 if isinstance(term, NPO | DPO | SimNPO) else 0.0)
+    factor = 2 if isinstance(term, NPO | DPO | SimNPO) else 1 if isinstance(term, AnswerPreservation) else 0
+    assert float(loss) == pytest.approx(factor and factor / term.beta * 0.6931472)
     assert not gradient.any()
 
 
@@ -146,7 +151,8 @@ def one_sequence(given: Answers, rows: torch.Tensor) -> Answers:
     fields = {name: value[rows] for name, value in vars(given).items() if isinstance(value, torch.Tensor)}
     fields["logits"] = fields["logits"].detach().requires_grad_()
     fields["sequence"] = torch.zeros_like(fields["sequence"])
-    return Answers(**fields, preferred=given.preferred and one_sequence(given.preferred, rows))
+    other = given.preferred and one_sequence(given.preferred, rows)
+    return Answers(**fields, preferred=other, rejected=other)
 
 
 @pytest.mark.parametrize("term", TERMS, ids=names)
@@ -184,6 +190,50 @@ def test_gradient_of_npo_tends_to_gradient_ascents() -> None:
     ]
     assert distances[0] > distances[1] > distances[2]
     assert distances[2] < 1e-2
+
+
+def both_gradients(term: Any, given: Answers, counts: Counts | None = None) -> torch.Tensor:
+    """With respect to the normal answers' logits, and to those of the expected ones in their place."""
+    assert given.rejected is not None
+    batch: dict[Any, Answers] = {"normal": given, "rejected": given.rejected}
+    loss = Objective(None, None, term)(batch, counts and {"normal": counts})["normal"]
+    found = torch.autograd.grad(loss, (given.logits, given.rejected.logits), materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in found])
+
+
+def test_gradient_of_answer_preservation_tends_to_half_of_the_two_cross_entropies() -> None:
+    """As β → 0: the normal answer is learned, the one in its place unlearned, whatever their probabilities."""
+    given, per_answer = made_up(), Counts(tokens=3, sequences=3)
+    assert given.rejected is not None
+    rejected = replace(given.rejected, rejected=given)
+    up, down = both_gradients(CrossEntropy(), given, per_answer), both_gradients(CrossEntropy(), rejected, per_answer)
+    wanted = (up - down.roll(len(down) // 2)) / 2
+    distances = [
+        float((both_gradients(AnswerPreservation(beta), given) - wanted).norm() / wanted.norm())
+        for beta in (1.0, 0.1, 1e-4)
+    ]
+    assert distances[0] > distances[1] > distances[2]
+    assert distances[2] < 1e-2
+
+
+def test_answer_preservation_of_a_large_beta_is_a_hinge() -> None:
+    """max(0, log π(y⁺) − log π(y°)): nothing is pushed where the normal answer is the likelier one."""
+    given = made_up()
+    assert given.rejected is not None
+    lead = given.rejected.sum_by_sequence(given.rejected.log_probs()) - given.sum_by_sequence(given.log_probs())
+    assert bool((lead > 0.1).any())
+    assert bool((lead < -0.1).any())
+    torch.testing.assert_close(AnswerPreservation(1e4)(given), lead.clamp(min=0), rtol=1e-4, atol=1e-3)
+
+
+def test_what_is_rejected_matters_to_answer_preservation() -> None:
+    given = made_up()
+    assert given.rejected is not None
+    other = replace(given, rejected=replace(given.rejected, targets=given.rejected.targets.roll(1)))
+    assert (
+        float((both_gradients(AnswerPreservation(), given) - both_gradients(AnswerPreservation(), other)).norm())
+        > 1e-3
+    )
 
 
 @pytest.mark.parametrize(("rho", "spread"), [(0.2, 0.5), (0.5, 3.0)])

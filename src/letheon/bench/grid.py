@@ -17,6 +17,8 @@ WITH_STOP = "+stop"
 """A baseline under our stop rule instead of its authors' schedule."""
 
 RATES = {"lora": (5e-4, 2e-4, 1e-3), "full": (3e-5, 1e-5, 1e-4)}
+STEP_RATES = (0.05, 0.005, 0.5)
+"""Of RepSelect, whose steps are not Adam's: the authors'."""
 OUR_RATES = (None, 1e-2, 4e-2)
 """None: the default."""
 
@@ -30,9 +32,12 @@ OWN: dict[str, dict[str, Any]] = {
     "undial": {"objective": {"negative": {"beta": 3.0}}},
     **dict.fromkeys(("me-gd", "yao"), {"objective": {"negative": {"weight": 1.0}}}),
     "task-vector": {"train": {"negation": 2.0}},
+    # An eighth of the demo model's width, as 512 are of the authors' models.
+    "repselect": {"train": {"select": 64}},
     "satimp": {"objective": {"normal": {"weight": 1.0}}},
+    "idk-ap": {"objective": {"normal": {"beta": 0.5}}},
     **dict.fromkeys(
-        ("graddiff", "ga-kl", "refusal", "nlul", "ihl", "jensun"), {"objective": {"normal": {"weight": 5.0}}}
+        ("graddiff", "ga-kl", "refusal", "nlul", "ihl", "loku", "jensun"), {"objective": {"normal": {"weight": 5.0}}}
     ),
 }
 LONGER: dict[str, Any] = {"train": {"num_train_epochs": 20}}
@@ -65,7 +70,7 @@ def trials(method: str, tuning: str, number: int) -> list[dict[str, Any]]:
         number: How many trials, at most `MOST`.
     """
     name = method.removesuffix(WITH_STOP)
-    rates = OUR_RATES if name.startswith(OURS) else RATES[tuning]
+    rates = OUR_RATES if name.startswith(OURS) else STEP_RATES if name == "repselect" else RATES[tuning]
     plain = [{} if rate is None else {"train": {"learning_rate": rate}} for rate in rates]
     own = OWN.get(name, LONGER)
     return [*plain, *(merged(own, rate) for rate in plain)][:number]

@@ -151,7 +151,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 def _targets(run: Run, data: Split, model: Model, tokenizer: Tokenizer) -> Sequence[Target]:
     """What to forget; what to say instead is looked for where the objective asks."""
     objective = objective_of(run.recipe.objective)
-    if objective.positive is None and not objective.prefers:
+    if not objective.reads_expected:
         return [Target(turn, (), "data") for turn in data.forget]
     return expected_of(run, data, model, tokenizer)
 

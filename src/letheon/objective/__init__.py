@@ -23,14 +23,15 @@ from letheon.objective.negative import (
     log_odds_margin,
     share_preferred,
 )
-from letheon.objective.normal import CrossEntropy, ReferenceJS, ReferenceKL, top_k_kl
-from letheon.objective.objective import PARTS, Counts, Objective, Part
+from letheon.objective.normal import AnswerPreservation, CrossEntropy, ReferenceJS, ReferenceKL, top_k_kl
+from letheon.objective.objective import GROUPS, PARTS, Counts, Group, Objective, Part
 from letheon.objective.positive import ClusterMean
 from letheon.objective.states import RMU, AdaptiveRMU, ReferenceStates
 from letheon.objective.term import Needs, Term
 
 __all__ = [
     "AdaptiveRMU",
+    "AnswerPreservation",
     "Answers",
     "Balance",
     "BaseKL",
@@ -42,7 +43,9 @@ __all__ = [
     "DPO",
     "DualWeight",
     "FlatTV",
+    "GROUPS",
     "GradientAscent",
+    "Group",
     "InvertedHinge",
     "JensUn",
     "LogOddsHinge",

@@ -32,6 +32,7 @@ class Answers:
         reference_states: (N, d) the same under θ₀.
         reference_norm: The mean ‖h‖ of these states under θ₀, over all that is to be forgotten.
         preferred: Of old answers, the expected ones: S sequences in the same order.
+        rejected: Of normal answers, what is not to be said in their place: S sequences in the same order.
     """
 
     logits: Tensor | ChunkedLogits | None
@@ -45,6 +46,7 @@ class Answers:
     reference_states: Tensor | None = None
     reference_norm: float | None = None
     preferred: Answers | None = None
+    rejected: Answers | None = None
 
     @property
     def sequences(self) -> int:

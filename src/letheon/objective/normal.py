@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from letheon.objective.answers import Answers, log_prob
 from letheon.objective.term import Needs, Unit
@@ -129,3 +130,28 @@ class ReferenceJS:
             return top_k_js(logits, top_ids, top_log_probs)
 
         return answers.reduce(loss, answers.reference_top_ids, answers.reference_top_log_probs)
+
+
+@dataclass(frozen=True)
+class AnswerPreservation:
+    """Answer preservation (AP), −(1/β) log σ(β (log π(y°|x°) − log π(y⁺|x°))), π of the whole answer.
+
+    The normal answer y° stays likelier than an expected answer y⁺ (an abstention) in its place; by how much it
+    already is says how much it is pushed. Range (0, ∞), (1/β) log 2 where the two are level. As β → 0 its gradient
+    tends to half of that of log π(y⁺) − log π(y°), as β grows it tends to max(0, log π(y⁺) − log π(y°)). No
+    reference. Source: arXiv 2410.08109; sail-sg/closer-look-LLM-unlearning (β 0.1), where each normal question has
+    an abstention drawn for it: here it is the one that its step teaches in the place of an old answer.
+
+    Attributes:
+        beta: Inverse temperature, > 0.
+    """
+
+    beta: float = 0.1
+    unit: ClassVar[Unit] = "sequence"
+    needs: ClassVar[Needs] = frozenset({"rejected"})
+
+    def __call__(self, answers: Answers) -> Tensor:
+        """(S,) losses."""
+        assert answers.rejected is not None
+        kept, rejected = (a.sum_by_sequence(a.log_probs()) for a in (answers, answers.rejected))
+        return -logsigmoid(self.beta * (kept - rejected)) / self.beta

@@ -16,6 +16,9 @@ from letheon.objective.term import Needs, StateTerm, Term
 
 Part = Literal["negative", "positive", "normal"]
 PARTS: tuple[Part, ...] = ("negative", "positive", "normal")
+Group = Literal["negative", "positive", "normal", "rejected"]
+GROUPS: tuple[Group, ...] = (*PARTS, "rejected")
+"""The sequences of a batch: those of each part, and expected answers in the place of the normal ones."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,10 @@ class Objective:
         }
         return terms[part]
 
-    def needs(self, part: Part) -> Needs:
+    def needs(self, part: Group) -> Needs:
         """Reference quantities that are needed of a part's answers."""
-        term = self.term(part)
-        needs = term.needs - {"preferred"} if term is not None else frozenset()
+        term = self.term(part) if part != "rejected" else None
+        needs = term.needs - {"preferred", "rejected"} if term is not None else frozenset()
         # What is held against old answers is scored as they are.
         return needs | self.needs("negative") if part == "positive" and self.prefers else needs
 
@@ -76,7 +79,17 @@ class Objective:
         """Whether the negative term reads the expected answers too."""
         return self.negative is not None and "preferred" in self.negative.needs
 
-    def reads_states(self, part: Part) -> bool:
+    @property
+    def rejects(self) -> bool:
+        """Whether the normal term reads expected answers in the normal ones' place."""
+        return self.normal is not None and "rejected" in self.normal.needs
+
+    @property
+    def reads_expected(self) -> bool:
+        """Whether any term reads expected answers."""
+        return self.positive is not None or self.prefers or self.rejects
+
+    def reads_states(self, part: Group) -> bool:
         """Whether the term of a part reads hidden states in place of logits."""
         return "states" in self.needs(part)
 
@@ -95,16 +108,18 @@ class Objective:
         terms = [term for part in PARTS if (term := self.term(part)) is not None and "states" in term.needs]
         return sorted({cast(StateTerm, term).layer for term in terms})
 
-    def __call__(self, batch: dict[Part, Answers], counts: dict[Part, Counts] | None = None) -> dict[Part, Tensor]:
+    def __call__(self, batch: dict[Group, Answers], counts: dict[Part, Counts] | None = None) -> dict[Part, Tensor]:
         """Mean loss of each part, shape ().
 
         Args:
-            batch: The answers of each part; a part without any is absent.
+            batch: The answers of each part, and those that are rejected; a part without any is absent.
             counts: Tokens and sequences to divide by. None takes those of the batch; under gradient accumulation
                 the trainer passes those of the whole step, which makes it exact.
         """
         if self.prefers and "negative" in batch:
             batch = {**batch, "negative": replace(batch["negative"], preferred=batch["positive"])}
+        if self.rejects and "normal" in batch:
+            batch = {**batch, "normal": replace(batch["normal"], rejected=batch["rejected"])}
         return {
             part: self._mean(term, batch[part], counts[part] if counts else None)
             for part in PARTS

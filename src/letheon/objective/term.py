@@ -10,7 +10,14 @@ from letheon.objective.answers import Answers
 
 Unit = Literal["token", "sequence"]
 Need = Literal[
-    "reference_log_prob", "reference_top", "base_top", "preferred", "states", "reference_states", "reference_norm"
+    "reference_log_prob",
+    "reference_top",
+    "base_top",
+    "preferred",
+    "rejected",
+    "states",
+    "reference_states",
+    "reference_norm",
 ]
 """With "base_top" the likeliest tokens are those of the base, not of θ₀. A term that needs "states" reads hidden
 states in place of logits, and has a `layer`: see `StateTerm`."""
@@ -26,7 +33,7 @@ class Term(Protocol):
 
     @property
     def needs(self) -> Needs:
-        """What must be present in `Answers`: quantities under θ₀, states; of a negative term, expected answers."""
+        """What must be present in `Answers`: quantities under θ₀, states; expected answers beside the part's own."""
 
     def __call__(self, answers: Answers) -> Tensor:
         """Losses before any mean."""

@@ -111,12 +111,15 @@ class Positive(Section):
 class Normal(Section):
     """What keeps the model's ability."""
 
-    name: Literal["ce+kl", "ce", "kl", "js", "states", "none"] = "ce+kl"
-    """ce: cross-entropy on normal answers; kl, js: divergence to the model before; states: its hidden ones (rmu)."""
+    name: Literal["ce+kl", "ce", "kl", "js", "ap", "states", "none"] = "ce+kl"
+    """ce: cross-entropy on normal answers; kl, js: divergence to the model before; ap: normal answers rather than
+    expected ones (answer preservation); states: hidden states as before (rmu)."""
     weight: float = Field(2.5, ge=0)
     """λ_nor, where the dual step starts; of states rmu's α, 1200 by its authors."""
     floor: float | None = Field(None, ge=0)
     """λ_nor never falls below this; null: weight."""
+    beta: float | None = Field(None, gt=0)
+    """ap: inverse temperature; null: 0.1."""
     top_k: int = Field(64, ge=1)
     """Tokens of the reference distribution that are cached (the rest is one bucket)."""
     budget: float = Field(1.1, gt=0)
@@ -125,6 +128,12 @@ class Normal(Section):
     """Step of λ_nor per unit of overrun; 0 keeps it fixed, as it always is with states."""
     rehearsal: bool = True
     """Keep the model's own answers to everyday questions as well, so that what the log does not show drifts less."""
+
+    @model_validator(mode="after")
+    def _beta_is_that_of_ap(self) -> Normal:
+        if self.beta is not None and self.name != "ap":
+            raise ValueError(f"{self.name!r} has no beta: take it out, or set it to null")
+        return self
 
 
 class ObjectiveRecipe(Section):

@@ -71,10 +71,20 @@ class Lora(Section):
     """Which modules get an adapter."""
     exclude_modules: list[str] = ["down_proj"]
     """Modules among them that get none; down_proj has the widest input, and costs more than it gains."""
-    init: Literal["contrast", "random"] = "contrast"
-    """contrast: adapters look where forget inputs differ from normal ones (and only B learns); random: plain LoRA."""
+    init: Literal["contrast", "random", "fila"] = "contrast"
+    """contrast: adapters look where forget inputs differ from normal ones (and only B learns); random: plain LoRA;
+    fila: they start as the part of the weights that old answers lean on (saved with twice the rank)."""
     quantize: Literal["nf4"] | None = None
     """nf4: hold the base's linear layers in 4 bits while an adapter learns (QLoRA; a GPU, extra 'quantize')."""
+
+    @model_validator(mode="after")
+    def _fila_reads_whole_weights(self) -> Lora:
+        if self.init == "fila" and self.quantize is not None:
+            raise ValueError(
+                "init 'fila' decomposes the model's weights, but quantize holds them in 4 bits: set init to contrast "
+                "or random, or leave quantize out"
+            )
+        return self
 
 
 class Full(Section):
@@ -245,6 +255,15 @@ class Recipe(Section):
             raise ValueError(
                 "objective.negative.name: reinforce, which teaches the old answers, and train.negation, which then "
                 "goes the other way, belong together: set both, or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_gradient_moves_weights(self) -> Recipe:
+        if self.train.get("select") is not None and self.tuning.kind != "full":
+            raise ValueError(
+                "train.select (method repselect) moves the weights themselves, and an adapter could not hold it: "
+                "set tuning.kind to full"
             )
         return self
 

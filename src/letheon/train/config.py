@@ -41,9 +41,12 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
 
     normal_per_forget: int = field(default=2, metadata={"help": "Normal dialogues per dialogue to forget."})
     max_length: int | None = field(default=None, metadata={"help": "Longest sequence; None: the model's context."})
-    adapter_init: Literal["contrast", "random"] = field(
+    adapter_init: Literal["contrast", "random", "fila"] = field(
         default="contrast",
-        metadata={"help": "contrast: new LoRA adapters look where forget inputs differ from normal ones; random."},
+        metadata={
+            "help": "contrast: new LoRA adapters look where forget inputs differ from normal ones; random; fila: "
+            "they start as the part of the weights that old answers lean on (their rank is doubled)."
+        },
     )
     directions: int = field(
         default=4,
@@ -66,6 +69,17 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     robust: bool = field(
         default=False,
         metadata={"help": "Train against other prompts, answers that are begun, and rounding to 4 bits, as well."},
+    )
+    select: int | None = field(
+        default=None,
+        metadata={
+            "help": "Full tuning: MLP weights move along one gradient of the old answers, its so many principal "
+            "components shrunk (RepSelect)."
+        },
+    )
+    elicit: float = field(
+        default=0.01,
+        metadata={"help": "select: rate at which an adapter first learns the old answers, for that gradient; 0: no."},
     )
     negation: float | None = field(
         default=None,
@@ -111,6 +125,13 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
             raise ValueError(
                 "robust=True, token_choice='informative': which tokens are informative is known of an item as it is, "
                 "not of its other ways; take another token_choice"
+            )
+        if self.select is not None and (self.select < 1 or self.elicit < 0):
+            raise ValueError(f"select={self.select}, elicit={self.elicit}: at least 1, and at least 0")
+        if self.select is not None and (self.weight_decay or self.sam_rho or self.robust):
+            raise ValueError(
+                f"select={self.select}: the steps are fixed before the first one, so weight_decay="
+                f"{self.weight_decay}, sam_rho={self.sam_rho}, robust={self.robust} could do nothing; leave them out"
             )
         if self.negation is not None and (self.negation <= 0 or self.stop_rule):
             raise ValueError(

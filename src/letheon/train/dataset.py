@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from letheon.chat import Encoded
+from letheon.chat import Encoded, answered_by
 from letheon.forward import collate
-from letheon.objective import PARTS, Part
+from letheon.objective import GROUPS, Group
 from letheon.prefix import FrozenPrefix
 
 
@@ -39,7 +39,7 @@ class Forget:
 class Sequence_:
     """A sequence in a batch: which part of the objective it serves, and its place in the reference cache, if any."""
 
-    part: Part
+    part: Group
     encoded: Encoded
     key: int | None
 
@@ -61,6 +61,8 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
         seed: Of the draws.
         cached: Whether the reference cache is about these data; not so for those of an evaluation.
         pushed: Whether the old answers are in the batches; not so where no term reads them.
+        rejecting: Whether the expected answer that is drawn is also put in the place of the normal ones, for a term
+            that reads it there; they are sequences of one answer then.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
         seed: int = 0,
         cached: bool = True,
         pushed: bool = True,
+        rejecting: bool = False,
     ):
         self.forget = list(forget)
         self.normal = list(normal)
@@ -79,6 +82,7 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
         self.seed = seed
         self.cached = cached
         self.pushed = pushed
+        self.rejecting = rejecting
         self.epoch = 0
         self.on_epoch: Callable[[int], None] = _nothing
         """Called before an epoch's data are taken."""
@@ -121,6 +125,10 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
                 deck, card = divmod(place, len(self.normal))
                 number = self._deck(deck)[card]
                 sequences.append(Sequence_("normal", self.normal[number], number))
+                if self.rejecting:
+                    # As it is said to the item itself: other ways may have begun it.
+                    said = answered_by(self.normal[number], self.forget[index].expected[chosen])
+                    sequences.append(Sequence_("rejected", said, None))
         return sequences
 
     def sequences(self, epoch: int) -> list[Encoded]:
@@ -196,19 +204,19 @@ class Collator:
     """
 
     pad_token_id: int
-    reference: dict[Part, dict[int, Reference]]
-    states: dict[Part, dict[int, Tensor]] = field(default_factory=dict)
-    tops: frozenset[Part] = frozenset()
+    reference: dict[Group, dict[int, Reference]]
+    states: dict[Group, dict[int, Tensor]] = field(default_factory=dict)
+    tops: frozenset[Group] = frozenset()
     packed: bool = False
     prefix: FrozenPrefix | None = None
 
     def __call__(self, items: Sequence[list[Sequence_]]) -> dict[str, Any]:
-        """Flatten, group by part (negative, positive, normal)."""
-        sequences = sorted((s for item in items for s in item), key=lambda s: PARTS.index(s.part))
+        """Flatten, group by part (negative, positive, normal, rejected)."""
+        sequences = sorted((s for item in items for s in item), key=lambda s: GROUPS.index(s.part))
         batch: dict[str, Any] = collate(
             [s.encoded for s in sequences], self.pad_token_id, packed=self.packed, prefix=self.prefix
         )
-        batch["part"] = torch.tensor([PARTS.index(s.part) for s in sequences])
+        batch["part"] = torch.tensor([GROUPS.index(s.part) for s in sequences])
         counts, log_probs = [], []
         for sequence in sequences:
             size = sum(sequence.encoded.answer_mask)

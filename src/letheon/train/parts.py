@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from letheon.objective import PARTS, Answers, ChunkedLogits, Objective, Part
+from letheon.objective import GROUPS, Answers, ChunkedLogits, Group, Objective, Part
 
 
 def answers_by_part(
@@ -17,7 +17,7 @@ def answers_by_part(
     logits: Tensor | ChunkedLogits | None,
     states: Tensor | None,
     norm: float | None = None,
-) -> dict[Part, Answers]:
+) -> dict[Group, Answers]:
     """The answers of each part that occurs.
 
     Args:
@@ -28,17 +28,17 @@ def answers_by_part(
         norm: The mean length of the states of old answers under θ₀, for a term that needs it.
     """
     part_of_token = batch["part"][batch["row"]]
-    sizes = [int((part_of_token == number).sum()) for number in range(len(PARTS))]
+    sizes = [int((part_of_token == number).sum()) for number in range(len(GROUPS))]
     # Slices: to choose tokens by a mask costs more on the way back than all the losses.
     split = {key: torch.split(batch[key], sizes) for key in ("targets", "row", "counts", "reference_log_prob")}
     split_logits, split_states = _split(logits, sizes), _split(states, sizes)
     # As the collator has them: of parts that need them.
-    top_sizes = [n if reads_tops(objective, part) else 0 for part, n in zip(PARTS, sizes, strict=True)]
+    top_sizes = [n if reads_tops(objective, part) else 0 for part, n in zip(GROUPS, sizes, strict=True)]
     tops = {key: _split(batch.get(key), top_sizes) for key in ("reference_top_ids", "reference_top_log_probs")}
-    kept = [n if "reference_states" in objective.needs(p) else 0 for p, n in zip(PARTS, sizes, strict=True)]
+    kept = [n if "reference_states" in objective.needs(p) else 0 for p, n in zip(GROUPS, sizes, strict=True)]
     split_reference = _split(batch.get("reference_states"), kept)
-    found: dict[Part, Answers] = {}
-    for number, part in enumerate(PARTS):
+    found: dict[Group, Answers] = {}
+    for number, part in enumerate(GROUPS):
         if not sizes[number]:
             continue
         reads_states = objective.reads_states(part)
@@ -56,7 +56,7 @@ def answers_by_part(
     return found
 
 
-def reads_tops(objective: Objective, part: Part) -> bool:
+def reads_tops(objective: Objective, part: Group) -> bool:
     """Whether the term of a part reads the likeliest tokens of θ₀ or of the base."""
     return bool(objective.needs(part) & {"reference_top", "base_top"})
 
@@ -84,7 +84,7 @@ class StepSums:
         self.normal_loss = self.normal_reference = 0.0
         self.normal_tokens = 0
 
-    def add(self, parts: Mapping[Part, Tensor], batch: Mapping[Part, Answers], *, balance: bool) -> None:
+    def add(self, parts: Mapping[Part, Tensor], batch: Mapping[Group, Answers], *, balance: bool) -> None:
         """Add a micro-batch.
 
         Args:

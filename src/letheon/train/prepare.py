@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from letheon.chat import Encoded, encode_reply
 from letheon.measure import release_memory
 from letheon.models import Model, Tokenizer
-from letheon.objective import Needs, Objective, Part
+from letheon.objective import Group, Needs, Objective
 from letheon.records import Message, Turn
 from letheon.split import spread
 from letheon.train.config import UnlearnConfig
@@ -40,13 +40,15 @@ class Prepared:
         states: In the same way, their states, for terms that need them.
         norm: The mean length of the states of old answers, for a term that needs it.
         directions: Full tuning along directions: the (r, d) rows of each weight that learns.
+        selected: Full tuning along one gradient: what of each weight that learns is taken off in a step.
         sensitivity: By the parameter whose gradient is to spare normal answers: an adapter's B, or a layer's weight.
     """
 
-    reference: dict[Part, dict[int, Reference]] = field(default_factory=dict)
-    states: dict[Part, dict[int, Tensor]] = field(default_factory=dict)
+    reference: dict[Group, dict[int, Reference]] = field(default_factory=dict)
+    states: dict[Group, dict[int, Tensor]] = field(default_factory=dict)
     norm: float | None = None
     directions: dict[nn.Parameter, Tensor] = field(default_factory=dict)
+    selected: dict[nn.Parameter, Tensor] = field(default_factory=dict)
     sensitivity: dict[nn.Parameter, Sensitivity] = field(default_factory=dict)
 
     def ask(
@@ -54,7 +56,7 @@ class Prepared:
         model: Model,
         cache: ReferenceCache,
         objective: Objective,
-        part: Part,
+        part: Group,
         sequences: Mapping[int, Encoded],
         moments: Moments | None = None,
         *,

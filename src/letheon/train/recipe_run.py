@@ -25,6 +25,7 @@ from letheon.objective import (
     UNDIAL,
     WGA,
     AdaptiveRMU,
+    AnswerPreservation,
     BaseKL,
     ClusterMean,
     CrossEntropy,
@@ -239,6 +240,7 @@ def objective_of(recipe: ObjectiveRecipe, layer: int | None = None, seed: int = 
         "kl": ReferenceKL(top_k, cross_entropy=False),
         "states": None if layer is None else ReferenceStates(layer),
         "js": ReferenceJS(top_k),
+        "ap": AnswerPreservation() if recipe.normal.beta is None else AnswerPreservation(recipe.normal.beta),
         "none": None,
     }
     own: dict[str, Any] = negative.own_settings()

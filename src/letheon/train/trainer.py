@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import TrainOutput
 
-from letheon.chat import Encoded, check_tokenizer, encode_dialogue, encode_reply, encode_turn
+from letheon.chat import Encoded, answers_apart, check_tokenizer, encode_dialogue, encode_reply, encode_turn
 from letheon.errors import InputError
 from letheon.expected import Target, targets_of
 from letheon.forward import answer_states, can_pack, chunked_logits
@@ -33,9 +33,9 @@ from letheon.objective import (
     Counts,
     CrossEntropy,
     DualWeight,
+    Group,
     LogOddsHinge,
     Objective,
-    Part,
 )
 from letheon.prefix import frozen_prefix
 from letheon.records import Dialogue, Stop, Turn
@@ -46,6 +46,7 @@ from letheon.train.contrast import lora_layers
 from letheon.train.dataset import Collator, Forget, UnlearnDataset
 from letheon.train.directional import DirectionalAdamW, check_optimizer, directional_layers
 from letheon.train.ending import BestState, Ending
+from letheon.train.fila import Half, check_fila, doubled, hold, second_halves, start_adapters, without_gradient
 from letheon.train.negation import negate
 from letheon.train.parts import StepSums, answers_by_part, reads_tops
 from letheon.train.prepare import Prepared, pass_size, prepare
@@ -56,6 +57,7 @@ from letheon.train.robust import asked_otherwise, lowered, rounding_shift, ways_
 from letheon.train.rows import dialogue_of, target_of, turn_of
 from letheon.train.scale_back import Line
 from letheon.train.scope import check_layer, check_reach
+from letheon.train.select import RATE, FixedSteps, check_select, select
 from letheon.train.sharpness import gradient_of, uphill
 from letheon.train.stop import Decision, Probe, StopRule
 
@@ -146,6 +148,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         normal = self._normal(normal_dataset)
         if forget and self.objective.normal is not None and not normal:
             raise InputError("normal_dataset is empty: without normal dialogues the model's ability is not kept")
+        if self.objective.rejects:
+            normal = self._one_answer_each(normal, forget)
         probed = [turn_of(row, n) for n, row in enumerate(probe_dataset or ())]
         self._probe_turns = [self._turn(turn) for turn in probed]
         self._probe_turns = self._probe_turns or [item.old for item in forget]
@@ -157,10 +161,19 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         set_seed(args.seed)
         self._fresh_adapter = peft_config is not None
         self._prepared = Prepared()
+        self._held: list[tuple[torch.nn.Parameter, Half]] = []
         if peft_config is not None:
             from peft import get_peft_model
 
-            model = get_peft_model(model, peft_config)
+            model = get_peft_model(model, doubled(peft_config) if args.adapter_init == "fila" else peft_config)
+            if self._starts_in_weights(args):
+                check_fila(model)
+                if not forget or not normal:
+                    raise InputError(
+                        "adapter_init='fila' weighs old answers against normal ones: give datasets of both"
+                    )
+        if args.select is not None:
+            check_select(model, self.objective)
         if self.objective.layer is not None:
             self._check_layer(model, args, self.objective.layer)
         if args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
@@ -170,12 +183,20 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if contrast and not lora and "optimizers" not in kwargs:
             check_optimizer(args)
         if args.learning_rate is None:
-            args.learning_rate = default_learning_rate(total, lora=lora, contrast=contrast)
+            usual = default_learning_rate(total, lora=lora, contrast=contrast)
+            args.learning_rate = usual if args.select is None else RATE
 
         # What no term reads is not run.
         beside = args.normal_per_forget if self.objective.normal is not None else 0
         pushed = self.objective.negative is not None
-        dataset = UnlearnDataset(forget, normal, normal_per_forget=beside, seed=args.seed, pushed=pushed)
+        dataset = UnlearnDataset(
+            forget,
+            normal,
+            normal_per_forget=beside,
+            seed=args.seed,
+            pushed=pushed,
+            rejecting=self.objective.rejects,
+        )
         tops = frozenset(part for part in PARTS if reads_tops(self.objective, part))
         collator = Collator(processing_class.pad_token_id, {}, tops=tops)
         super().__init__(
@@ -231,7 +252,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         ]
 
     def _forget(self, target: Target, number: int, args: UnlearnConfig) -> Forget:
-        expects = self.objective.positive is not None or self.objective.prefers
+        expects = self.objective.reads_expected
         ways: tuple[Forget, ...] = ()
         if args.robust:
             ways = ways_of(self._tokenizer, target, number, self._max_length, args.seed, expects=expects)
@@ -241,6 +262,21 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             encode_reply(self._tokenizer, target.turn.prompt, answer, self._max_length) for answer in target.answers
         )
         return Forget(self._turn(target.turn), answers, target.weights, ways)
+
+    def _one_answer_each(self, normal: Sequence[Encoded], forget: Sequence[Forget]) -> list[Encoded]:
+        """Normal answers apart from each other; refuse them where expected ones could not stand in their place."""
+        if not forget or not all(item.expected for item in forget):
+            raise InputError(f"{type(self.objective.normal).__name__} needs an expected answer for each to forget")
+        apart = [one for dialogue in normal for one in answers_apart(dialogue)]
+        prompt = max(one.answer_mask.index(True) for one in apart)
+        answer = max(sum(expected.answer_mask) for item in forget for expected in item.expected)
+        if self._max_length is not None and prompt + answer > self._max_length:
+            raise InputError(
+                f"normal_dataset: a prompt has {prompt} tokens and an expected answer {answer}, but at most "
+                f"{self._max_length} fit, and the normal term reads the one after the other; shorten the longest "
+                "prompt or raise the maximum length"
+            )
+        return apart
 
     def _check_layer(self, model: Model, args: UnlearnConfig, layer: int) -> None:
         """Refuse a layer whose states cannot be read, or from which nothing that learns would get a gradient."""
@@ -355,7 +391,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         states = objective.reads_states("negative") or objective.reads_states("normal")
         return bool(self.args.balance) and both and not states
 
-    def _answers(self, model: Model, inputs: dict[str, Tensor]) -> dict[Part, Answers]:
+    def _answers(self, model: Model, inputs: dict[str, Tensor]) -> dict[Group, Answers]:
         """Run the model, and split the answer tokens of a batch by part; the collator has put those together."""
         objective, prefix = self.objective, self._collator.prefix
         logits: Tensor | ChunkedLogits | None
@@ -411,10 +447,26 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 base=self._base.references if self._base else (),
             )
             self._collator.reference, self._collator.states = self._prepared.reference, self._prepared.states
+            if self._starts_in_weights(self.args):
+                old = [item.old for item in self.train_dataset.forget]
+                start_adapters(model, old, self.train_dataset.normal, self._cache.pad_token_id, self._cache.prefix)
+                self._held = second_halves(model)
+            if self.args.select is not None:
+                self._prepared.selected = select(
+                    model,
+                    [item.old for item in self.train_dataset.forget],
+                    components=self.args.select,
+                    elicit=self.args.elicit,
+                    batch_size=int(self.args.per_device_train_batch_size),
+                    pad_token_id=self._cache.pad_token_id,
+                    seed=self.args.seed,
+                    prefix=self._cache.prefix,
+                )
         self._line = Line(self._trainable(), self._own_folder)
         self._epochs_ahead = 0
         self.train_dataset.on_epoch = self._run_ahead
-        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        with without_gradient(self._held):
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self._finish()
         return output
 
@@ -476,12 +528,17 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         with self.accelerator.autocast():
             self._prepared.ask(self.model, self._cache, self.objective, "normal", sequences, score=score)
 
+    def _starts_in_weights(self, args: UnlearnConfig) -> bool:
+        """Whether there are fresh adapters that start as a part of the weights."""
+        return self._fresh_adapter and args.adapter_init == "fila"
+
     def _contrasted(self, args: UnlearnConfig, model: Model) -> dict[str, torch.nn.Module]:
         """The layers for which a contrast is looked up: those with a fresh adapter, or of full tuning."""
         if hasattr(model, "peft_config"):
             return lora_layers(model) if self._fresh_adapter and args.adapter_init == "contrast" else {}
         own_optimizer = getattr(self, "optimizer", None) is not None
-        return directional_layers(model) if args.directions and not own_optimizer else {}
+        free = own_optimizer or args.select is not None
+        return directional_layers(model) if args.directions and not free else {}
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """As the Trainer's, with gradients that spare normal answers; full tuning with directions has its own."""
@@ -495,10 +552,14 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 self.args.adam_epsilon,
                 sensitivity=self._prepared.sensitivity,
             )
+        elif self._prepared.selected and not given:
+            self.optimizer = FixedSteps(self._prepared.selected, self.args.learning_rate)
         else:
             super().create_optimizer(*args, **kwargs)
             if self._prepared.sensitivity and not given:
                 self.optimizer.register_step_pre_hook(self._spare)
+        if self._held:
+            hold(self.optimizer, self._held)
         optimizer: torch.optim.Optimizer = self.optimizer
         return optimizer
 
