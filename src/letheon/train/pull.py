@@ -23,7 +23,7 @@ def pull(targets: Sequence[Target]) -> float:
     """λ_pos for what is expected: 1, or 0.2 where a quarter or more of what will be drawn abstains or refuses."""
     abstentions = Abstentions()
     shares = [
-        sum(weight for answer, weight in zip(target.answers, target.weights, strict=True) if abstentions.is_one(answer))
+        sum(w for answer, w in zip(target.answers, target.weights, strict=True) if abstentions.is_one(answer))
         for target in targets
         if target.answers
     ]

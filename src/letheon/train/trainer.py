@@ -36,6 +36,7 @@ from letheon.objective import (
     Group,
     LogOddsHinge,
     Objective,
+    Part,
 )
 from letheon.prefix import frozen_prefix
 from letheon.records import Dialogue, Stop, Turn
