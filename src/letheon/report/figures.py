@@ -30,8 +30,12 @@ MEANING = {
 METRICS = {
     "probability": "Probability of the answer",
     "extraction_strength": "Extraction strength",
+    "extraction_strength_published": "Extraction strength, as published",
     "exact_memorization": "Exact memorisation",
     "rouge_l": "ROUGE-L of the greedy answer",
+    "rouge_l_f1": "ROUGE-L F1 of the greedy answer",
+    "leaked_spans": "Personal data of the old answer in the greedy one",
+    "abstentions": "Prompts declined",
     "undesired_rate": "Judged undesired",
     "loss": "Loss (nats a token)",
     "kl": "KL to before (nats a token)",
