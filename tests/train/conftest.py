@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from letheon.expected import Candidate, Target
 from letheon.records import Dialogue, Message
@@ -122,3 +123,22 @@ def lora() -> Callable[[], Any]:
     return lambda: LoraConfig(
         r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj", "down_proj"], lora_dropout=0.1
     )
+
+
+@pytest.fixture
+def killed_and_resumed() -> Callable[[Callable[..., UnlearnTrainer], int], UnlearnTrainer]:
+    """A run that is killed after a step, and goes on from its last checkpoint: `killed_and_resumed(make, 3)`."""
+
+    def run(make: Callable[..., UnlearnTrainer], step: int) -> UnlearnTrainer:
+        class Kill(TrainerCallback):  # type: ignore[misc]
+            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                if state.global_step == step:
+                    raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            make(callbacks=[Kill()]).train()
+        resumed = make()
+        resumed.train(resume_from_checkpoint=True)
+        return resumed
+
+    return run

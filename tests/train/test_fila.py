@@ -22,6 +22,7 @@ from letheon.train.contrast import lora_layers
 from letheon.train.fila import FLOOR, doubled, fisher, leading_part, second_halves
 
 Make = Callable[..., UnlearnTrainer]
+Resume = Callable[[Make, int], UnlearnTrainer]
 LOKU: dict[str, Any] = {
     "objective": Objective(InvertedHinge(), None, CrossEntropy(), weights=(1.0, 0.0, 1.0)),
     "adapter_init": "fila",
@@ -237,20 +238,12 @@ def test_of_a_negated_adapter_the_change_is_negated(make_trainer: Make) -> None:
         assert bool(one.any())
 
 
-def test_a_killed_run_resumes_to_the_same_result(make_trainer: Make) -> None:
+def test_a_killed_run_resumes_to_the_same_result(make_trainer: Make, killed_and_resumed: Resume) -> None:
     settings = {**LOKU, "max_steps": 5, "save_strategy": "steps", "save_steps": 2}
-
-    class Kill(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 3:
-                raise KeyboardInterrupt
 
     unbroken = make_trainer("unbroken", **settings, peft_config=adapter())
     unbroken.train()
-    with pytest.raises(KeyboardInterrupt):
-        make_trainer("killed", **settings, peft_config=adapter(), callbacks=[Kill()]).train()
-    resumed = make_trainer("killed", **settings, peft_config=adapter())
-    resumed.train(resume_from_checkpoint=True)
+    resumed = killed_and_resumed(lambda **more: make_trainer("killed", **settings, peft_config=adapter(), **more), 3)
     for one, other in zip(unbroken.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, other)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig
 from torch import Tensor
-from transformers import TrainerCallback
 
 from letheon import forward
 from letheon import prefix as prefix_module
@@ -32,6 +32,7 @@ from letheon.train import UnlearnConfig, UnlearnTrainer
 from letheon.train import trainer as trainer_module
 
 Make = Callable[..., UnlearnTrainer]
+Resume = Callable[[Make, int], UnlearnTrainer]
 READ = 2
 """The layer that is read, of four."""
 ALONE = Objective(RMU(READ, steering=3.0), None, ReferenceStates(READ), weights=(1.0, 0.0, 20.0))
@@ -158,15 +159,11 @@ def test_gradient_checkpointing_changes_nothing(make: Make, tuning: str) -> None
     assert distance(*runs) < 1e-5
 
 
-class Kill(TrainerCallback):  # type: ignore[misc]
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == 6:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_a_killed_run_resumes_to_the_same_result(make: Make, tuning: str, bf16: bool) -> None:
+def test_a_killed_run_resumes_to_the_same_result(
+    make: Make, killed_and_resumed: Resume, tuning: str, bf16: bool
+) -> None:
     """Epochs have 3 steps, and each of them new normal dialogues, asked about when their turn comes; to the bit."""
     rows = [
         {"messages": [{"role": "user", "content": f"What is {n}?"}, {"role": "assistant", "content": f"It is {n}"}]}
@@ -186,11 +183,7 @@ def test_a_killed_run_resumes_to_the_same_result(make: Make, tuning: str, bf16: 
     }
     unbroken = make("unbroken", **settings)
     unbroken.train()
-    killed = make("killed", callbacks=[Kill()], **settings)
-    with pytest.raises(KeyboardInterrupt):
-        killed.train()
-    resumed = make("killed", **settings)
-    resumed.train(resume_from_checkpoint=True)
+    resumed = killed_and_resumed(partial(make, "killed", **settings), 6)
     assert distance(weights(resumed), weights(unbroken)) == 0.0
     assert logged(resumed, "negative") == logged(unbroken, "negative")
     assert resumed._prepared.norm == unbroken._prepared.norm

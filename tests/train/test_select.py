@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig
 from torch import Tensor
-from transformers import TrainerCallback
 
 from letheon.chat import Encoded
 from letheon.errors import InputError
@@ -21,6 +21,7 @@ from letheon.train.select import RANK, RATE, FixedSteps, collapsed, mlp_layers, 
 from letheon.train.spectrum import leading
 
 Make = Callable[..., UnlearnTrainer]
+Resume = Callable[[Make, int], UnlearnTrainer]
 REPSELECT: dict[str, Any] = {
     "objective": Objective(GradientAscent(), None, None),
     "select": 3,
@@ -189,20 +190,12 @@ def test_a_run_ends_within_its_budget_by_scaling_back(make_trainer: Make) -> Non
     assert last.probability < trainer.probes[0].probability
 
 
-def test_a_killed_run_resumes_to_the_same_result(make_trainer: Make) -> None:
+def test_a_killed_run_resumes_to_the_same_result(make_trainer: Make, killed_and_resumed: Resume) -> None:
     settings = {**REPSELECT, "max_steps": 5, "save_strategy": "steps", "save_steps": 2}
-
-    class Kill(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 3:
-                raise KeyboardInterrupt
 
     unbroken = make_trainer("unbroken", **settings)
     unbroken.train()
-    with pytest.raises(KeyboardInterrupt):
-        make_trainer("killed", **settings, callbacks=[Kill()]).train()
-    resumed = make_trainer("killed", **settings)
-    resumed.train(resume_from_checkpoint=True)
+    resumed = killed_and_resumed(partial(make_trainer, "killed", **settings), 3)
     for one, other in zip(unbroken.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, other)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from letheon.train import trainer as trainer_module
 from letheon.train.trainer import STATE_FILE
 
 Make = Callable[..., UnlearnTrainer]
+Resume = Callable[[Make, int], UnlearnTrainer]
 
 
 def weights(trainer: UnlearnTrainer) -> dict[str, Tensor]:
@@ -166,19 +168,10 @@ def test_fast_paths_end_where_the_plain_path_does(
     assert distance(weights(fast), weights(plain)) < 1e-2 * distance(before, weights(plain))
 
 
-class Kill(TrainerCallback):  # type: ignore[misc]
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("killed_at", [4, 6, 9])
 @pytest.mark.parametrize("tuning", ["full", "lora", "upper layer", "upper layer in bfloat16"])
 def test_a_killed_run_resumes_to_the_same_result(
-    make_trainer: Make, lora: Callable[[], Any], tuning: str, killed_at: int
+    make_trainer: Make, killed_and_resumed: Resume, lora: Callable[[], Any], tuning: str, killed_at: int
 ) -> None:
     """Batches of 3 of 8 dialogues: an epoch has 3 steps, so that a checkpoint falls within and at the end of one.
 
@@ -220,11 +213,7 @@ def test_a_killed_run_resumes_to_the_same_result(
 
     unbroken = new("unbroken")
     unbroken.train()
-    killed = new("killed", callbacks=[Kill(killed_at)])
-    with pytest.raises(KeyboardInterrupt):
-        killed.train()
-    resumed = new("killed")
-    resumed.train(resume_from_checkpoint=True)
+    resumed = killed_and_resumed(partial(new, "killed"), killed_at)
     assert (unbroken._collator.prefix is not None) == tuning.startswith("upper")
     assert distance(weights(resumed), weights(unbroken)) == 0.0
     assert resumed.probes == unbroken.probes
