@@ -108,7 +108,7 @@ def rounded(value: float | None) -> float | None:
 
 
 def table(path: Path) -> None:
-    """Print the CSV as Markdown: attacks down, methods across; the rise, mean ± sd over the seeds."""
+    """Print the CSV as Markdown: attacks down, methods across; the score after, mean ± sd over the seeds."""
     lines = read_rows(path)
     methods = list(dict.fromkeys(line["method"] for line in lines))
     print(f"| attack | metric | {' | '.join(methods)} |")
@@ -118,8 +118,7 @@ def table(path: Path) -> None:
         for method in methods:
             form = (method, attack, variant, metric)
             own = [li for li in lines if (li["method"], li["attack"], li["variant"], li["metric"]) == form]
-            # Where nothing was done there is no rise, but a level.
-            values = [float(li["after" if attack == "none" else "rise"]) for li in own]
+            values = [float(li["after"]) for li in own]
             spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.3f}{spread}" if values else "–")
         print(f"| {attack}: {variant} | {metric} | {' | '.join(cells)} |")

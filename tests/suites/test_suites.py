@@ -51,23 +51,34 @@ EXPECTED = {
 
 Data = Callable[[str], Path]
 Command = Callable[..., tuple[int, str, str]]
+Measured = Callable[..., tuple[SuiteResults, str, str]]
+
+
+@pytest.fixture
+def measured(letheon: Command, tmp_path: Path) -> Measured:
+    """Measure a model with a suite by the command: its results, which lie in found.json, and what it printed."""
+
+    def measure(name: str, data: Path, model: Path, samples: int, *more: Any) -> tuple[SuiteResults, str, str]:
+        output = tmp_path / "found.json"
+        arguments = ["--suite", name, "--data", data, "--output", output]
+        arguments += ["--samples", samples] if name in OF["--samples"] else []
+        code, out, err = letheon("evaluate", model, *arguments, *more)
+        assert code == 0, err
+        return SuiteResults.model_validate_json(output.read_text(encoding="utf-8")), out, err
+
+    return measure
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_suite_from_files_to_results(
     name: str,
-    letheon: Command,
+    measured: Measured,
     suite_data: Data,
     tiny_model_dir: Path,
     control_dir: Path,
     tmp_path: Path,
 ) -> None:
-    output = tmp_path / "found.json"
-    arguments = ["--suite", name, "--data", suite_data(name), "--output", output]
-    arguments += ["--samples", 2] if name in OF["--samples"] else []
-    code, out, err = letheon("evaluate", tiny_model_dir, *arguments, "--control", control_dir)
-    assert code == 0, err
-    found = SuiteResults.model_validate_json(output.read_text(encoding="utf-8"))
+    found, out, err = measured(name, suite_data(name), tiny_model_dir, 2, "--control", control_dir)
     assert set(found.metrics) == {"model", "control"}
     for group, metrics in EXPECTED[name].items():
         for metric in metrics:
@@ -78,7 +89,9 @@ def test_a_suite_from_files_to_results(
     # It says first how long it will take, and no text gets out.
     assert err.index(" in all, by what a few took") < err.index("written: ")
     lines = (tmp_path / "found.samples.jsonl").read_text(encoding="utf-8")
-    assert all(SECRET not in text for text in (out, err, output.read_text(encoding="utf-8"), lines))
+    assert all(
+        SECRET not in text for text in (out, err, (tmp_path / "found.json").read_text(encoding="utf-8"), lines)
+    )
     assert {row["model"] for row in map(json.loads, lines.splitlines())} == {"model", "control"}
 
 
@@ -110,14 +123,15 @@ KEPT = {
 
 @pytest.mark.parametrize("name", ["leak", "tofu", "muse", "wmdp"])
 def test_beside_the_model_before(
-    name: str, letheon: Command, suite_data: Data, tiny_model_dir: Path, control_dir: Path, tmp_path: Path
+    name: str,
+    measured: Measured,
+    suite_data: Data,
+    tiny_model_dir: Path,
+    control_dir: Path,
+    tmp_path: Path,
 ) -> None:
-    output = tmp_path / "found.json"
-    arguments = ["--suite", name, "--data", suite_data(name), "--output", output]
-    arguments += ["--samples", 0] if name in OF["--samples"] else []
-    code, out, err = letheon("evaluate", tiny_model_dir, *arguments, "--before", control_dir)
-    assert code == 0, err
-    found = SuiteResults.model_validate_json(output.read_text(encoding="utf-8"))
+    data = suite_data(name)
+    found, out, _ = measured(name, data, tiny_model_dir, 0, "--before", control_dir)
     assert list(found.metrics) == list(found.models) == ["model", "before"]
     assert out.index("model") < out.index("before")
     for group in KEPT.get(name, []):
@@ -130,9 +144,7 @@ def test_beside_the_model_before(
     with_kl = {row["set"] for row in rows if "kl" in row["scores"]}
     assert with_kl == set(KEPT.get(name, []))
     # Its own numbers are those that it would have alone.
-    code, _, err = letheon("evaluate", control_dir, *arguments)
-    assert code == 0, err
-    alone = SuiteResults.model_validate_json(output.read_text(encoding="utf-8")).metrics["model"]
+    alone = measured(name, data, control_dir, 0)[0].metrics["model"]
     for group, metrics in alone.items():
         for metric, value in metrics.items():
             beside = found.metrics["before"][group][metric]
