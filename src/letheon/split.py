@@ -194,7 +194,7 @@ def split(
 
     asked = [(Turn(by_id[v.id], v.turn), v.category) for v in flagged]
     forgotten = list(dict.fromkeys(turn.dialogue.id for turn, _ in asked))
-    probes = [p.dialogue.last_turn for p in paraphrases if p.split == "probe" and p.of in by_id]
+    probes = [_reworded(p, by_id[p.of]) for p in paraphrases if p.split == "probe" and p.of in by_id]
     turns = asked
     if not probes and probe:
         # Whole dialogues: the prompt of a later turn holds the answers before it.
@@ -214,3 +214,9 @@ def split(
         normal_held_out=normal[:held],
         normal_unused=sample.offered - len(normal),
     )
+
+
+def _reworded(paraphrase: Paraphrase, dialogue: Dialogue) -> Turn:
+    """The turn of a rewording: where it says nothing else, the answers that are expected of it are the dialogue's."""
+    expected = paraphrase.dialogue.expected or dialogue.expected
+    return paraphrase.dialogue.model_copy(update={"expected": expected}).last_turn

@@ -6,6 +6,7 @@ import copy
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,3 +63,35 @@ def test_guards_are_means_over_all_normal_tokens(tiny_model: Callable[..., Any],
     for parameter in after.parameters():
         parameter.data.fill_(math.nan)
     assert not math.isfinite(prober.whole(after, 3).kl)
+
+
+def mean_loss(model: Any, sequence: Encoded) -> float:
+    """Nats a token of the answer, by a forward pass of its own."""
+    ids, answer = torch.tensor(sequence.ids), torch.tensor(sequence.answer_mask)[1:]
+    with torch.no_grad():
+        found = model(ids[None]).logits[0, :-1].double().log_softmax(dim=1)
+    return -float(found.gather(1, ids[1:, None])[answer].mean())
+
+
+@pytest.mark.parametrize("size", [4, COUNT])
+def test_truth_probability_weighs_the_likeliest_expected_answer_against_the_old_one(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any, size: int
+) -> None:
+    model, (old, others) = tiny_model().eval(), (drawn(COUNT), drawn(3 * COUNT))
+    # From none to two expected answers.
+    expected = [others[3 * number : 3 * number + number % 3] for number in range(COUNT)]
+    cache = ReferenceCache(Store(), None, top_k=4, pad_token_id=0, batch_size=5)
+    normal = old[:2]
+    prober = Prober(
+        old, normal, cache(model, normal), expected, tokenizer=tiny_tokenizer, rho=0.2, size=size, batch_size=5
+    )
+    shares = []
+    for number in range(COUNT) if size == COUNT else (0, 2, 4, 6):
+        if expected[number]:
+            best = max(math.exp(-mean_loss(model, one)) for one in expected[number])
+            own = math.exp(-mean_loss(model, old[number]))
+            shares.append(best / (best + own))
+    found = prober.quick(model, 0)
+    assert found.truth_probability == pytest.approx(sum(shares) / len(shares), rel=1e-5)
+    nobody = Prober(old, normal, cache(model, normal), tokenizer=tiny_tokenizer, rho=0.2, size=size, batch_size=5)
+    assert nobody.quick(model, 0) == replace(found, truth_probability=None)

@@ -114,8 +114,9 @@ def test_chunks_of_logits_change_nothing(
     make_trainer: Make, lora: Callable[[], Any], tuning: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def new(folder: str) -> UnlearnTrainer:
-        # Directions would turn with the rounding: of so few dialogues several stand out alike.
-        given = {"adapter_init": "random", "directions": 0, "eval_dataset": rows}
+        # Directions would turn with the rounding: of so few dialogues several stand out alike. And Adam would magnify
+        # it where a gradient is nearly zero.
+        given = {"adapter_init": "random", "directions": 0, "adam_epsilon": 1e-5, "eval_dataset": rows}
         return make_trainer(folder, peft_config=lora() if tuning == "lora" else None, **given)
 
     rows = [{"messages": [{"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "It is blue"}]}]
@@ -124,7 +125,7 @@ def test_chunks_of_logits_change_nothing(
     monkeypatch.setattr(forward, "CHUNK", 8)
     chunked = new("chunked")
     chunked.train()
-    assert distance(weights(whole), weights(chunked)) < 2e-5
+    assert distance(weights(whole), weights(chunked)) < 2e-6
     for key in ("negative", "positive", "normal", "scale", "weight_normal"):
         assert logged(chunked, key) == pytest.approx(logged(whole, key), rel=1e-4), key
     assert chunked.evaluate()["eval_loss"] == pytest.approx(whole.evaluate()["eval_loss"], rel=1e-4)

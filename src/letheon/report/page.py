@@ -113,6 +113,12 @@ def _probes(run: RunFolder, stop: int | None) -> list[tuple[str, str]]:
             "Their extraction strength",
         ),
         (
+            "truth_probability",
+            charts.AFTER,
+            rule.truth_probability if rule else None,
+            "Expected answers' probability beside old ones (truth probability)",
+        ),
+        (
             "normal_ratio",
             charts.NORMAL,
             rule.normal_budget if rule else None,

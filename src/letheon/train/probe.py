@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from letheon.chat import Encoded
 from letheon.evaluate.memorisation import extraction_strength, probability
 from letheon.evaluate.text import repetition
+from letheon.evaluate.truth_ratio import truth_probability, truth_ratio
 from letheon.forward import answer_logits, batch_for, batches
 from letheon.models import Model, Tokenizer, in_eval_mode
 from letheon.objective import log_odds_margin, log_prob, share_preferred, top_k_kl
@@ -32,6 +33,7 @@ class Prober:
         old: Sequences with undesired answers that training does not see.
         normal: Normal sequences that training does not see.
         reference: What θ₀ said about `normal`.
+        expected: For each of `old`, the expected answers to its prompt that are to be learnt; there may be none.
         tokenizer: For padding and for reading greedy answers.
         rho: Threshold of "still preferred".
         size: Sequences of each kind in a quick probe; the full probe takes all.
@@ -44,6 +46,7 @@ class Prober:
         old: Sequence[Encoded],
         normal: Sequence[Encoded],
         reference: Sequence[Reference],
+        expected: Sequence[Sequence[Encoded]] = (),
         *,
         tokenizer: Tokenizer,
         rho: float,
@@ -54,6 +57,7 @@ class Prober:
         self.old = list(old)
         self.normal = list(normal)
         self.reference = list(reference)
+        self.expected = list(expected) or [()] * len(self.old)
         self.tokenizer = tokenizer
         self.rho = rho
         self.size = size
@@ -62,47 +66,64 @@ class Prober:
 
     def quick(self, model: Model, step: int) -> Probe:
         """Probe evenly spaced dialogues."""
-        return self._probe(model, step, spread(self.old, self.size), spread(range(len(self.normal)), self.size))
+        old, normal = (spread(range(len(kind)), self.size) for kind in (self.old, self.normal))
+        return self._probe(model, step, old, normal)
 
     def whole(self, model: Model, step: int) -> Probe:
         """Probe all dialogues."""
-        return self._probe(model, step, self.old, range(len(self.normal)))
+        return self._probe(model, step, range(len(self.old)), range(len(self.normal)))
 
     def with_answers(self, model: Model, probe: Probe) -> Probe:
         """A probe of the model as it is, with the repetition of a few greedy answers added."""
         return replace(probe, repetition=self._repetition(model))
 
     @torch.no_grad()
-    def _probe(self, model: Model, step: int, old: Sequence[Encoded], normal: Sequence[int]) -> Probe:
+    def _probe(self, model: Model, step: int, old: Sequence[int], normal: Sequence[int]) -> Probe:
         margins: list[Tensor] = []
-        probabilities: list[float] = []
+        known: dict[int, Tensor] = {}
         strengths: list[float] = []
         loss = before = kl = tokens = 0.0
         with in_eval_mode(model):
-            for _, logits, targets, row in self._forwards(model, old):
+            for chosen, logits, targets, row in self._forwards(model, [self.old[n] for n in old]):
                 margins.append(log_odds_margin(logits, targets, RIVALS))
                 matches, log_probs = (logits.argmax(dim=1) == targets).cpu(), log_prob(logits, targets).cpu()
-                for number in range(int(row.max()) + 1):
-                    own = row.cpu() == number
-                    probabilities.append(probability(log_probs[own]))
+                for place, number in enumerate(chosen):
+                    own = row.cpu() == place
+                    known[old[number]] = log_probs[own]
                     # As in evaluation: the token that ends the turn is no content to have by heart.
                     strengths.append(extraction_strength(matches[own][:-1]))
+            truth = self._truth_probability(model, known)
             for chosen, logits, targets, _ in self._forwards(model, [self.normal[n] for n in normal]):
-                known = [self.reference[normal[place]] for place in chosen]
+                said = [self.reference[normal[place]] for place in chosen]
                 loss -= float(log_prob(logits, targets).sum())
-                before -= float(torch.cat([r.log_prob for r in known]).sum())
-                top_ids = torch.cat([r.top_ids for r in known]).long().to(logits.device)
-                top = torch.cat([r.top_log_probs for r in known]).to(logits.device)
+                before -= float(torch.cat([r.log_prob for r in said]).sum())
+                top_ids = torch.cat([r.top_ids for r in said]).long().to(logits.device)
+                top = torch.cat([r.top_log_probs for r in said]).to(logits.device)
                 kl += float(top_k_kl(logits, top_ids, top).sum())
                 tokens += len(targets)
         return Probe(
             step=step,
-            probability=sum(probabilities) / len(probabilities),
+            probability=sum(map(probability, known.values())) / len(known),
             share=share_preferred(torch.cat(margins), self.rho),
             extraction_strength=sum(strengths) / len(strengths),
             normal_ratio=_exp((loss - before) / tokens) if tokens else 1.0,
             kl=kl / tokens if tokens else 0.0,
+            truth_probability=truth,
         )
+
+    def _truth_probability(self, model: Model, known: Mapping[int, Tensor]) -> float | None:
+        """See `Probe`; `known` holds the log-probabilities of old answers' tokens, by the number of the sequence."""
+        owners = [number for number in known for _ in self.expected[number]]
+        if not owners:
+            return None
+        losses: dict[int, float] = {}
+        for chosen, logits, targets, row in self._forwards(model, [one for n in known for one in self.expected[n]]):
+            log_probs = log_prob(logits, targets)
+            for place, number in enumerate(chosen):
+                owner = owners[number]
+                losses[owner] = min(losses.get(owner, math.inf), mean_loss(log_probs[row == place]))
+        shares = [truth_probability(truth_ratio(best, [mean_loss(known[n])])) for n, best in losses.items()]
+        return math.fsum(shares) / len(shares)
 
     def _forwards(
         self, model: Model, sequences: Sequence[Encoded]
@@ -122,6 +143,11 @@ class Prober:
             )
         answers = self.tokenizer.batch_decode(output[:, batch["input_ids"].size(1) :], skip_special_tokens=True)
         return sum(repetition(answer) for answer in answers) / len(answers)
+
+
+def mean_loss(log_probs: Tensor) -> float:
+    """Nats a token, of one answer's (L,) log-probabilities."""
+    return -float(log_probs.double().mean())
 
 
 def _exp(exponent: float) -> float:

@@ -20,11 +20,16 @@ SHARE = 0.25
 
 
 def pull(targets: Sequence[Target]) -> float:
-    """λ_pos for what is expected: 1, or 0.2 where a quarter or more of what will be drawn abstains or refuses."""
+    """λ_pos for what is expected: 1, or 0.2 where it does not state anything."""
+    return TELLING if tells(targets) else ABSTAINING
+
+
+def tells(targets: Sequence[Target]) -> bool:
+    """Whether what is expected states something: less than a quarter of what will be drawn abstains or refuses."""
     abstentions = Abstentions()
     shares = [
         sum(w for answer, w in zip(target.answers, target.weights, strict=True) if abstentions.is_one(answer))
         for target in targets
         if target.answers
     ]
-    return ABSTAINING if shares and sum(shares) >= SHARE * len(shares) else TELLING
+    return not shares or sum(shares) < SHARE * len(shares)

@@ -304,6 +304,7 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
         "stop_every": stop.every,
         "stop_probability": stop.probability,
         "stop_extraction": stop.extraction_strength,
+        "stop_truth": stop.truth_probability,
         "stop_rho": stop.rho,
         "stop_normal_budget": stop.normal_budget,
         "stop_kl_budget": stop.kl_budget,

@@ -20,6 +20,9 @@ class Probe:
         normal_ratio: Normal probe's perplexity over what it was before, exp(Δ loss); 1 is unchanged.
         kl: KL to the model before on the normal probe, nats per token.
         repetition: Share of repeated 3-grams in greedy answers; None where none were made.
+        truth_probability: Mean of p_e / (p_e + p_o), where p_o is an old answer's exp(mean log p) and p_e that of the
+            likeliest of its expected ones, in [0, 1]; higher is better learnt. None where no expected answers are to
+            be learnt: what they say is an abstention, or nobody pulls toward them.
         alpha: Share of the change that was in the weights; 1 while training.
     """
 
@@ -30,6 +33,7 @@ class Probe:
     normal_ratio: float
     kl: float
     repetition: float | None = None
+    truth_probability: float | None = None
     alpha: float = 1.0
 
 
@@ -58,9 +62,11 @@ class StopRule:
 
     Forgotten: the old answers' probability and extraction strength have both fallen to their limits, and still will
     be there when what overruns the guards has been scaled back (`letheon.train.scale_back`); seen on a quick probe
-    and confirmed on a larger one. The limits are about what a model that never saw the answers has: going on below
-    them costs ability and shows the forgetting to a membership attack, so what was changed is then scaled back to
-    them. Guards: normal perplexity, KL, finite numbers, no repetition collapse.
+    and confirmed on a larger one. In place of the probability the truth probability may be at its limit: what the
+    expected answer has taken the place of is not said any more, however likely it is by itself. The limits are about
+    what a model that never saw the answers has: going on below them costs ability and shows the forgetting to a
+    membership attack, so what was changed is then scaled back to them. Guards: normal perplexity, KL, finite numbers,
+    no repetition collapse.
     They hold for the state that is kept; only where one is overrun by more than `SLACK` times what it allows does the
     negative loss rest, for to train on beside the guards forgets more at the same cost. Flat: no progress in
     `patience` times `every` steps, or in `MENDING` times `every` where scaling back would do. Rule and limits are
@@ -70,6 +76,7 @@ class StopRule:
     every: int = 1
     probability: float = 0.1
     extraction_strength: float = 0.1
+    truth_probability: float = 0.8
     normal_budget: float = 1.12
     kl_budget: float = 0.12
     max_repetition: float = 0.5
@@ -94,8 +101,14 @@ class StopRule:
         return all(math.isfinite(value) for value in (probe.probability, probe.normal_ratio, probe.kl))
 
     def remaining(self, probe: Probe) -> float:
-        """How much is left to forget, in multiples of the limits: at most 1 is forgotten. In [0, ∞)."""
-        return max(probe.probability / self.probability, probe.extraction_strength / self.extraction_strength)
+        """How much is left to forget, in multiples of the limits: at most 1 is forgotten. In [0, ∞).
+
+        Of probability and truth probability the one that is nearer to its limit counts.
+        """
+        likely = probe.probability / self.probability
+        if probe.truth_probability is not None:
+            likely = min(likely, (1 - probe.truth_probability) / (1 - self.truth_probability))
+        return max(likely, probe.extraction_strength / self.extraction_strength)
 
     def overrun(self, probe: Probe) -> float:
         """What normal answers have lost, in multiples of what is allowed: at most 1 is within it. In [0, ∞)."""
@@ -118,8 +131,11 @@ class StopRule:
         """That a probe is at the limits, in words; None where it is not."""
         if not self.is_finite(probe) or self.remaining(probe) > 1:
             return None
+        found = f"probability {probe.probability:.3f} (limit {self.probability:g})"
+        if probe.probability > self.probability:
+            found = f"truth probability {probe.truth_probability:.3f} (limit {self.truth_probability:g})"
         return (
-            f"forgotten: on the probe, probability {probe.probability:.3f} (limit {self.probability:g}) and "
+            f"forgotten: on the probe, {found} and "
             f"extraction strength {probe.extraction_strength:.3f} (limit {self.extraction_strength:g})"
         )
 

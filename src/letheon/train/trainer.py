@@ -52,7 +52,7 @@ from letheon.train.negation import negate
 from letheon.train.parts import StepSums, answers_by_part, reads_tops
 from letheon.train.prepare import Prepared, pass_size, prepare
 from letheon.train.probe import Prober
-from letheon.train.pull import pull
+from letheon.train.pull import pull, tells
 from letheon.train.reference import ReferenceCache
 from letheon.train.robust import asked_otherwise, lowered, rounding_shift, ways_of
 from letheon.train.rows import dialogue_of, target_of, turn_of
@@ -64,6 +64,8 @@ from letheon.train.stop import Decision, Probe, StopRule
 
 logger = logging.getLogger(__name__)
 
+PROBED = 3
+"""Of so many expected answers to a question the stop rule asks whether one has taken the old one's place."""
 USUAL_STEPS = 80
 """A guess at how long it takes, before anything is known."""
 
@@ -154,8 +156,11 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         probed = [turn_of(row, n) for n, row in enumerate(probe_dataset or ())]
         self._probe_turns = [self._turn(turn) for turn in probed]
         self._probe_turns = self._probe_turns or [item.old for item in forget]
+        self._probe_expected = self._to_be_learnt(targets, forget, probed)
         if args.robust:
-            self._probe_turns += asked_otherwise(processing_class, probed or self._turns, self._max_length)
+            otherwise = asked_otherwise(processing_class, probed or self._turns, self._max_length)
+            self._probe_turns += otherwise
+            self._probe_expected += [()] * len(otherwise)
         self._probe_normal = self._normal(normal_probe_dataset) or normal[:16]
 
         # Before the adapter is made: its weights are drawn at random.
@@ -220,6 +225,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             every=args.stop_every,
             probability=args.stop_probability if base is None else base.probability + ABOVE,
             extraction_strength=args.stop_extraction if base is None else base.extraction_strength + ABOVE,
+            truth_probability=args.stop_truth,
             normal_budget=args.stop_normal_budget,
             kl_budget=args.stop_kl_budget,
             patience=args.stop_patience,
@@ -263,6 +269,19 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             encode_reply(self._tokenizer, target.turn.prompt, answer, self._max_length) for answer in target.answers
         )
         return Forget(self._turn(target.turn), answers, target.weights, ways)
+
+    def _to_be_learnt(
+        self, targets: Sequence[Target], forget: Sequence[Forget], probed: Sequence[Turn]
+    ) -> list[tuple[Encoded, ...]]:
+        """For each turn of the probe the expected answers that the stop rule waits for; see `Probe`."""
+        if self.objective.positive is None or not tells(targets):
+            return [()] * len(probed or forget)
+        if not probed:
+            return [item.likeliest(PROBED) for item in forget]
+        return [
+            tuple(encode_reply(self._tokenizer, turn.prompt, one, self._max_length) for one in turn.expected[:PROBED])
+            for turn in probed
+        ]
 
     def _one_answer_each(self, normal: Sequence[Encoded], forget: Sequence[Forget]) -> list[Encoded]:
         """Normal answers apart from each other; refuse them where expected ones could not stand in their place."""
@@ -575,6 +594,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             self._probe_turns,
             self._probe_normal,
             self._cache(self.model, self._probe_normal),
+            self._probe_expected,
             tokenizer=self._tokenizer,
             rho=self.args.stop_rho,
             size=self.args.probe_size,
