@@ -175,7 +175,7 @@ def test_kinds_of_rows(make_trainer: Make, kind: str) -> None:
     replies = [tokenizer.decode(e.ids) for e in trainer.train_dataset.forget[0].expected]
     assert any("assistant\nNo.<|im_end|>" in reply for reply in replies)
     assert len(trainer.train_dataset.forget[1].expected) > 1
-    assert len(trainer._probe_normal) == len(trainer._probe_turns) == 1
+    assert len(trainer._probe_normal) == len(trainer._probed) == 1
     assert trainer.evaluate()["eval_loss"] > 0
 
 

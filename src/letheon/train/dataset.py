@@ -34,11 +34,6 @@ class Forget:
     weights: tuple[float, ...]
     ways: tuple[Forget, ...] = ()
 
-    def likeliest(self, most: int) -> tuple[Encoded, ...]:
-        """At most so many of the expected answers: those that are drawn most often."""
-        order = sorted(range(len(self.expected)), key=lambda number: -self.weights[number])
-        return tuple(self.expected[number] for number in order[:most])
-
 
 @dataclass(frozen=True)
 class Sequence_:

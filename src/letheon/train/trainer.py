@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import TrainOutput
 
-from letheon.chat import Encoded, answers_apart, check_tokenizer, encode_dialogue, encode_reply, encode_turn
+from letheon.chat import Encoded, check_tokenizer
 from letheon.errors import InputError
 from letheon.expected import Target, targets_of
 from letheon.forward import answer_states, can_pack, chunked_logits
@@ -44,7 +44,7 @@ from letheon.store import Store, key_of
 from letheon.train.base import ABOVE, BaseSaid
 from letheon.train.config import UnlearnConfig, default_learning_rate
 from letheon.train.contrast import lora_layers
-from letheon.train.dataset import Collator, Forget, UnlearnDataset
+from letheon.train.dataset import Collator, UnlearnDataset
 from letheon.train.directional import DirectionalAdamW, check_optimizer, directional_layers
 from letheon.train.ending import BestState, Ending
 from letheon.train.fila import Half, check_fila, doubled, hold, second_halves, start_adapters, without_gradient
@@ -52,10 +52,11 @@ from letheon.train.negation import negate
 from letheon.train.parts import StepSums, answers_by_part, reads_tops
 from letheon.train.prepare import Prepared, pass_size, prepare
 from letheon.train.probe import Prober
-from letheon.train.pull import pull, tells
+from letheon.train.pull import pull
+from letheon.train.reader import Reader
 from letheon.train.reference import ReferenceCache
-from letheon.train.robust import asked_otherwise, lowered, rounding_shift, ways_of
-from letheon.train.rows import dialogue_of, target_of, turn_of
+from letheon.train.robust import lowered, rounding_shift
+from letheon.train.rows import target_of, turn_of
 from letheon.train.scale_back import Line
 from letheon.train.scope import check_layer, check_reach
 from letheon.train.select import RATE, FixedSteps, check_select, select
@@ -64,8 +65,6 @@ from letheon.train.stop import Decision, Probe, StopRule
 
 logger = logging.getLogger(__name__)
 
-PROBED = 3
-"""Of so many expected answers to a question the stop rule asks whether one has taken the old one's place."""
 USUAL_STEPS = 80
 """A guess at how long it takes, before anything is known."""
 
@@ -134,13 +133,19 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if forget_dataset is not None and len(forget_dataset) == 0:
             raise InputError("forget_dataset is empty: there is no dialogue to forget")
         self._tokenizer = processing_class
-        self._max_length = args.max_length or context_length(model)
         fine_tuning = forget_dataset is None
         self.objective = objective or (Objective(None, None, CrossEntropy()) if fine_tuning else Objective())
 
         targets = targets_of([target_of(row, n) for n, row in enumerate(forget_dataset or ())])
         self._turns = [target.turn for target in targets]
-        forget = [self._forget(target, number, args) for number, target in enumerate(targets)]
+        self._reader = Reader(
+            processing_class,
+            args.max_length or context_length(model),
+            self.objective,
+            robust=args.robust,
+            seed=args.seed,
+        )
+        forget = self._reader.forget(targets)
         if self.objective.prefers and not all(item.expected for item in forget):
             raise InputError(f"{type(self.objective.negative).__name__} needs an expected answer for each to forget")
         if "base_top" in self.objective.needs("negative") and base is None:
@@ -148,20 +153,13 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if "base_top" in self.objective.needs("negative") and args.robust:
             raise InputError("robust=True: the base knows the old answers as they stand; use another distance")
         self._base = base
-        normal = self._normal(normal_dataset)
+        normal = self._reader.normal(normal_dataset)
         if forget and self.objective.normal is not None and not normal:
             raise InputError("normal_dataset is empty: without normal dialogues the model's ability is not kept")
         if self.objective.rejects:
-            normal = self._one_answer_each(normal, forget)
-        probed = [turn_of(row, n) for n, row in enumerate(probe_dataset or ())]
-        self._probe_turns = [self._turn(turn) for turn in probed]
-        self._probe_turns = self._probe_turns or [item.old for item in forget]
-        self._probe_expected = self._to_be_learnt(targets, forget, probed)
-        if args.robust:
-            otherwise = asked_otherwise(processing_class, probed or self._turns, self._max_length)
-            self._probe_turns += otherwise
-            self._probe_expected += [()] * len(otherwise)
-        self._probe_normal = self._normal(normal_probe_dataset) or normal[:16]
+            normal = self._reader.one_answer_each(normal, forget)
+        self._probed = self._reader.probed(targets, [turn_of(row, n) for n, row in enumerate(probe_dataset or ())])
+        self._probe_normal = self._reader.normal(normal_probe_dataset) or normal[:16]
 
         # Before the adapter is made: its weights are drawn at random.
         set_seed(args.seed)
@@ -247,57 +245,6 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
     # -- data --------------------------------------------------------------------------------------------------------
 
-    def _turn(self, turn: Turn) -> Encoded:
-        return encode_turn(self._tokenizer, turn, self._max_length)
-
-    def _normal(self, rows: Sequence[Dialogue | Encoded | Mapping[str, Any]] | None) -> list[Encoded]:
-        return [
-            row
-            if isinstance(row, Encoded)
-            else encode_dialogue(self._tokenizer, dialogue_of(row, number), self._max_length)
-            for number, row in enumerate(rows or ())
-        ]
-
-    def _forget(self, target: Target, number: int, args: UnlearnConfig) -> Forget:
-        expects = self.objective.reads_expected
-        ways: tuple[Forget, ...] = ()
-        if args.robust:
-            ways = ways_of(self._tokenizer, target, number, self._max_length, args.seed, expects=expects)
-        if not expects:
-            return Forget(self._turn(target.turn), (), (), ways)
-        answers = tuple(
-            encode_reply(self._tokenizer, target.turn.prompt, answer, self._max_length) for answer in target.answers
-        )
-        return Forget(self._turn(target.turn), answers, target.weights, ways)
-
-    def _to_be_learnt(
-        self, targets: Sequence[Target], forget: Sequence[Forget], probed: Sequence[Turn]
-    ) -> list[tuple[Encoded, ...]]:
-        """For each turn of the probe the expected answers that the stop rule waits for; see `Probe`."""
-        if self.objective.positive is None or not tells(targets):
-            return [()] * len(probed or forget)
-        if not probed:
-            return [item.likeliest(PROBED) for item in forget]
-        return [
-            tuple(encode_reply(self._tokenizer, turn.prompt, one, self._max_length) for one in turn.expected[:PROBED])
-            for turn in probed
-        ]
-
-    def _one_answer_each(self, normal: Sequence[Encoded], forget: Sequence[Forget]) -> list[Encoded]:
-        """Normal answers apart from each other; refuse them where expected ones could not stand in their place."""
-        if not forget or not all(item.expected for item in forget):
-            raise InputError(f"{type(self.objective.normal).__name__} needs an expected answer for each to forget")
-        apart = [one for dialogue in normal for one in answers_apart(dialogue)]
-        prompt = max(one.answer_mask.index(True) for one in apart)
-        answer = max(sum(expected.answer_mask) for item in forget for expected in item.expected)
-        if self._max_length is not None and prompt + answer > self._max_length:
-            raise InputError(
-                f"normal_dataset: a prompt has {prompt} tokens and an expected answer {answer}, but at most "
-                f"{self._max_length} fit, and the normal term reads the one after the other; shorten the longest "
-                "prompt or raise the maximum length"
-            )
-        return apart
-
     def _check_layer(self, model: Model, args: UnlearnConfig, layer: int) -> None:
         """Refuse a layer whose states cannot be read, or from which nothing that learns would get a gradient."""
         layers = decoder_layers(model)
@@ -312,7 +259,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         check_reach(learning, layer, alone=not self.objective.reads_logits)
 
     def _evaluated(self, rows: Sequence[Dialogue | Mapping[str, Any]]) -> UnlearnDataset:
-        return UnlearnDataset([], self._normal(rows), cached=False)
+        return UnlearnDataset([], self._reader.normal(rows), cached=False)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """The loader of `eval_dataset`, which may be dialogues; None takes the trainer's own."""
@@ -463,7 +410,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 objective=self.objective,
                 args=self.args,
                 tokenizer=self._tokenizer,
-                max_length=self._max_length,
+                max_length=self._reader.max_length,
                 base=self._base.references if self._base else (),
             )
             self._collator.reference, self._collator.states = self._prepared.reference, self._prepared.states
@@ -591,10 +538,10 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
     def _is_clean(self) -> bool:
         """Take the first probe; a model that does not say the old answers is done."""
         self._prober = Prober(
-            self._probe_turns,
+            [probed.old for probed in self._probed],
             self._probe_normal,
             self._cache(self.model, self._probe_normal),
-            self._probe_expected,
+            [probed.expected for probed in self._probed],
             tokenizer=self._tokenizer,
             rho=self.args.stop_rho,
             size=self.args.probe_size,

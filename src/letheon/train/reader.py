@@ -1,0 +1,113 @@
+"""Dialogues as a trainer reads them: sequences of tokens to forget, to keep and to probe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from letheon.chat import Encoded, answers_apart, encode_dialogue, encode_reply, encode_turn
+from letheon.errors import InputError
+from letheon.expected import Target
+from letheon.models import Tokenizer
+from letheon.objective import Objective
+from letheon.records import Dialogue, Turn
+from letheon.train.dataset import Forget
+from letheon.train.pull import tells
+from letheon.train.robust import asked_otherwise, ways_of
+from letheon.train.rows import dialogue_of
+
+MOST_EXPECTED = 3
+"""Of so many expected answers to a question the stop rule asks whether one has taken the old one's place."""
+
+
+class Probed(NamedTuple):
+    """An old answer of the stop rule's probe, and the expected ones that it waits for; there may be none."""
+
+    old: Encoded
+    expected: tuple[Encoded, ...] = ()
+
+
+class Reader:
+    """Makes the sequences of one training.
+
+    Args:
+        tokenizer: With a chat template.
+        max_length: Most tokens; longer prompts lose their oldest.
+        objective: Says what is read of a dialogue.
+        robust: Whether what is to be forgotten is asked in other ways, too.
+        seed: Of those.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, max_length: int | None, objective: Objective, *, robust: bool, seed: int
+    ):
+        self.tokenizer, self.max_length, self.objective = tokenizer, max_length, objective
+        self.robust, self.seed = robust, seed
+
+    def forget(self, targets: Sequence[Target]) -> list[Forget]:
+        """What is to be forgotten, with what is expected instead where the objective reads it."""
+        return [self._forget(target, number) for number, target in enumerate(targets)]
+
+    def normal(self, rows: Sequence[Dialogue | Encoded | Mapping[str, Any]] | None) -> list[Encoded]:
+        """Dialogues whose every answer is to be kept.
+
+        Raises:
+            InputError: A row does not fit, by its number and field.
+        """
+        return [
+            row
+            if isinstance(row, Encoded)
+            else encode_dialogue(self.tokenizer, dialogue_of(row, number), self.max_length)
+            for number, row in enumerate(rows or ())
+        ]
+
+    def probed(self, targets: Sequence[Target], turns: Sequence[Turn]) -> list[Probed]:
+        """What the stop rule looks at: these turns, or where there are none the targets themselves.
+
+        Expected answers are waited for where there is a pull toward them and they state something; see `Probe`.
+        """
+        waits = self.objective.positive is not None and tells(targets)
+        if turns:
+            asked = [(turn, turn.expected[:MOST_EXPECTED]) for turn in turns]
+        else:
+            asked = [(target.turn, _heaviest(target)) for target in targets]
+        found = [Probed(self._turn(turn), self._replies(turn, answers) if waits else ()) for turn, answers in asked]
+        if self.robust:
+            otherwise = asked_otherwise(self.tokenizer, [turn for turn, _ in asked], self.max_length)
+            found += map(Probed, otherwise)
+        return found
+
+    def one_answer_each(self, normal: Sequence[Encoded], forget: Sequence[Forget]) -> list[Encoded]:
+        """Normal answers apart from each other; refuse them where expected ones could not stand in their place."""
+        if not forget or not all(item.expected for item in forget):
+            raise InputError(f"{type(self.objective.normal).__name__} needs an expected answer for each to forget")
+        apart = [one for dialogue in normal for one in answers_apart(dialogue)]
+        prompt = max(one.answer_mask.index(True) for one in apart)
+        answer = max(sum(expected.answer_mask) for item in forget for expected in item.expected)
+        if self.max_length is not None and prompt + answer > self.max_length:
+            raise InputError(
+                f"normal_dataset: a prompt has {prompt} tokens and an expected answer {answer}, but at most "
+                f"{self.max_length} fit, and the normal term reads the one after the other; shorten the longest "
+                "prompt or raise the maximum length"
+            )
+        return apart
+
+    def _forget(self, target: Target, number: int) -> Forget:
+        expects = self.objective.reads_expected
+        ways: tuple[Forget, ...] = ()
+        if self.robust:
+            ways = ways_of(self.tokenizer, target, number, self.max_length, self.seed, expects=expects)
+        if not expects:
+            return Forget(self._turn(target.turn), (), (), ways)
+        return Forget(self._turn(target.turn), self._replies(target.turn, target.answers), target.weights, ways)
+
+    def _turn(self, turn: Turn) -> Encoded:
+        return encode_turn(self.tokenizer, turn, self.max_length)
+
+    def _replies(self, turn: Turn, answers: Sequence[str]) -> tuple[Encoded, ...]:
+        return tuple(encode_reply(self.tokenizer, turn.prompt, answer, self.max_length) for answer in answers)
+
+
+def _heaviest(target: Target) -> tuple[str, ...]:
+    """Those of its expected answers that are drawn most often."""
+    return tuple(c.text for c in sorted(target.candidates, key=lambda c: -c.weight) if c.weight > 0)[:MOST_EXPECTED]
