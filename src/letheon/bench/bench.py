@@ -14,12 +14,13 @@ from letheon.bench import grid, tasks
 from letheon.bench.compare import compared
 from letheon.bench.look import look, memorised
 from letheon.bench.rows import BEFORE, CONTROL, Row, file_of, load, load_all, numbers, save
+from letheon.bench.start import victim_and_control, write_data
 from letheon.bench.table import write_tables
 from letheon.bench.task import REPORT, VALIDATION, Metrics, Task
 from letheon.bench.trial import Outcome, free, settings_of, train
 from letheon.chat import encode_turn
 from letheon.console import Console
-from letheon.demo.fine_tune import FineTuned, fine_tune
+from letheon.demo.fine_tune import FineTuned
 from letheon.demo.weights import demo_model
 from letheon.embed import Embedder
 from letheon.errors import InputError, LetheonError, require_extra
@@ -28,8 +29,8 @@ from letheon.material import split_of
 from letheon.methods import at, merged
 from letheon.models import Model, Tokenizer, load_model, load_tokenizer, model_hash
 from letheon.pipeline import screen_stage
-from letheon.recipe import Recipe, anchor_paths, apply_override, check_recipe
-from letheon.records import write_jsonl, write_text
+from letheon.recipe import Recipe, apply_override, check_recipe
+from letheon.records import write_jsonl
 from letheon.run import Run
 from letheon.split import Split
 
@@ -155,9 +156,7 @@ class _Seed:
     def run(self) -> None:
         """Compute what is missing."""
         base = self.plan.model or demo_model()
-        name = f"bench-{self.plan.task}"
-        victim = fine_tune(self.console, name, base, self.task.victim, self.seed, self.task.schooling)
-        control = fine_tune(self.console, f"{name}-control", base, self.task.control, self.seed, self.task.schooling)
+        victim, control = victim_and_control(self.console, self.plan.task, self.task, base, self.seed)
         # What is to be forgotten stands in its files, which go when it is done.
         with tempfile.TemporaryDirectory(prefix="letheon-bench-") as scratch:
             ready = self._prepare(Path(scratch), victim, control)
@@ -167,7 +166,7 @@ class _Seed:
                 save(self.plan.output, self._row(ready, method, number, trial, what))
 
     def _prepare(self, scratch: Path, victim: FineTuned, control: FineTuned) -> _Ready:
-        raw = self._write_data(scratch, victim.folder)
+        raw = write_data(self.task, scratch, victim.folder, self.seed)
         run = Run(check_recipe(raw))
         screen_stage(run, self.console)
         self._review(run)
@@ -204,25 +203,6 @@ class _Seed:
 
     def _worth(self, own: Parts, before: Parts, control: Parts) -> dict[str, Metrics]:
         return {part: compared(self.task, own[part], before[part], control[part]) for part in own}
-
-    def _write_data(self, scratch: Path, victim: Path) -> dict[str, Any]:
-        """The run's files, and its recipe with their places."""
-        task = self.task
-        write_jsonl(scratch / "log.jsonl", task.log)
-        for name, text in task.files.items():
-            write_text(scratch / name, text)
-        data: dict[str, Any] = {"dialogues": "log.jsonl"}
-        if task.paraphrases:
-            rows = [
-                {**p.dialogue.model_dump(mode="json", exclude_none=True), "of": p.of, "split": p.split}
-                for p in task.paraphrases
-            ]
-            write_text(scratch / "paraphrases.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-            data["paraphrases"] = "paraphrases.jsonl"
-        own = {"model": str(victim), "output": "run", "seed": self.seed, "data": data}
-        raw = merged(dict(task.recipe), own)
-        anchor_paths(raw, scratch)
-        return raw
 
     def _metrics(self, model: Model, tokenizer: Tokenizer) -> dict[str, Metrics]:
         seen = look(model, tokenizer, self.task.parts, answer_tokens=self.task.answer_tokens)

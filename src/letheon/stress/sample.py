@@ -4,31 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
 from letheon.console import OnProgress
+from letheon.evaluate.generation import sampled_answers
 from letheon.evaluate.leak_at_k import expected_best, leak_at_k
 from letheon.evaluate.text import rouge_l
 from letheon.models import Model, in_eval_mode
-from letheon.sampling import draw
 from letheon.stress.attack import Found, Given
 from letheon.stress.records import NotRun
 
 
 def sample(model: Model, given: Given, update: OnProgress) -> Iterator[Found | NotRun]:
     """Draw n answers to each prompt; leak@n, leak@1, and the expected highest ROUGE-L recall of n."""
-    n = given.settings.samples
-    recalls: list[list[float]] = []
-    worst: list[str] = []
-    # Drawn by the global random state, which is left as it was.
-    with torch.random.fork_rng(), in_eval_mode(model):
-        torch.manual_seed(given.seed)
-        for number, turn in enumerate(given.scored):
-            rows = draw(model, given.tokenizer, turn.prompt, samples=n, max_new_tokens=given.max_new_tokens)
-            answers = [given.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
-            recalls.append([rouge_l(answer, turn.answer)[0] for answer in answers])
-            worst.append(answers[recalls[-1].index(max(recalls[-1]))])
-            update(number + 1, len(given.scored))
+    n, done = given.settings.samples, 0
+
+    def drawn(more: int) -> None:
+        nonlocal done
+        done += more
+        update(done, n * len(given.scored))
+
+    with in_eval_mode(model):
+        answers = sampled_answers(
+            model,
+            given.tokenizer,
+            [turn.prompt for turn in given.scored],
+            samples=n,
+            seed=given.seed,
+            batch_size=given.batch_size,
+            max_new_tokens=given.max_new_tokens,
+            progress=drawn,
+        )
+    recalls = [
+        [rouge_l(answer, turn.answer)[0] for answer in own] for own, turn in zip(answers, given.scored, strict=True)
+    ]
+    worst = [own[found.index(max(found))] for own, found in zip(answers, recalls, strict=True)]
     for k in dict.fromkeys((n, 1)):
         how = f"{k} answer{'s' if k > 1 else ''} drawn at temperature 1"
         scores = [leak_at_k(found, k) for found in recalls]
