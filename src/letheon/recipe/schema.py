@@ -143,8 +143,8 @@ class StopRecipe(Section):
     """Forgotten when the old answers' probability on the probe is at most this, and …"""
     extraction_strength: float = Field(0.1, gt=0, lt=1)
     """… their extraction strength at most this: about what a model that never saw them has."""
-    truth_probability: float = Field(0.8, gt=0, lt=1)
-    """In place of the probability: expected answers that state something have taken the old ones' place."""
+    truth_probability: float = Field(0.7, gt=0, lt=1)
+    """Or replaced: expected answers that state something are so much likelier than the old ones."""
     rho: float = Field(0.2, gt=0, lt=1)
     """For the curve: a probe token is still preferred when its odds against its rivals exceed rho / (1 - rho)."""
     normal_budget: float = Field(1.12, gt=1)

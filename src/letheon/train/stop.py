@@ -62,11 +62,11 @@ class StopRule:
 
     Forgotten: the old answers' probability and extraction strength have both fallen to their limits, and still will
     be there when what overruns the guards has been scaled back (`letheon.train.scale_back`); seen on a quick probe
-    and confirmed on a larger one. In place of the probability the truth probability may be at its limit: what the
-    expected answer has taken the place of is not said any more, however likely it is by itself. The limits are about
-    what a model that never saw the answers has: going on below them costs ability and shows the forgetting to a
-    membership attack, so what was changed is then scaled back to them. Guards: normal perplexity, KL, finite numbers,
-    no repetition collapse.
+    and confirmed on a larger one. Or replaced: their truth probability has risen to its limit, and what the expected
+    answers have taken the place of is not said any more, however likely it is by itself. The limits are about what a
+    model that never saw the answers has: going on below them costs ability and shows the forgetting to a membership
+    attack, so what was changed is then scaled back to them. Guards: normal perplexity, KL, finite numbers, no
+    repetition collapse.
     They hold for the state that is kept; only where one is overrun by more than `SLACK` times what it allows does the
     negative loss rest, for to train on beside the guards forgets more at the same cost. Flat: no progress in
     `patience` times `every` steps, or in `MENDING` times `every` where scaling back would do. Rule and limits are
@@ -76,7 +76,7 @@ class StopRule:
     every: int = 1
     probability: float = 0.1
     extraction_strength: float = 0.1
-    truth_probability: float = 0.8
+    truth_probability: float = 0.7
     normal_budget: float = 1.12
     kl_budget: float = 0.12
     max_repetition: float = 0.5
@@ -103,12 +103,17 @@ class StopRule:
     def remaining(self, probe: Probe) -> float:
         """How much is left to forget, in multiples of the limits: at most 1 is forgotten. In [0, ∞).
 
-        Of probability and truth probability the one that is nearer to its limit counts.
+        Of forgetting and being replaced by expected answers, whichever is nearer to its limits.
         """
-        likely = probe.probability / self.probability
-        if probe.truth_probability is not None:
-            likely = min(likely, (1 - probe.truth_probability) / (1 - self.truth_probability))
-        return max(likely, probe.extraction_strength / self.extraction_strength)
+        return min(self._unforgotten(probe), self._unreplaced(probe))
+
+    def _unforgotten(self, probe: Probe) -> float:
+        return max(probe.probability / self.probability, probe.extraction_strength / self.extraction_strength)
+
+    def _unreplaced(self, probe: Probe) -> float:
+        if probe.truth_probability is None:
+            return math.inf
+        return (1 - probe.truth_probability) / (1 - self.truth_probability)
 
     def overrun(self, probe: Probe) -> float:
         """What normal answers have lost, in multiples of what is allowed: at most 1 is within it. In [0, ∞)."""
@@ -131,11 +136,13 @@ class StopRule:
         """That a probe is at the limits, in words; None where it is not."""
         if not self.is_finite(probe) or self.remaining(probe) > 1:
             return None
-        found = f"probability {probe.probability:.3f} (limit {self.probability:g})"
-        if probe.probability > self.probability:
-            found = f"truth probability {probe.truth_probability:.3f} (limit {self.truth_probability:g})"
+        if self._unforgotten(probe) > 1:
+            return (
+                "replaced: on the probe, expected answers have taken the old ones' place, "
+                f"truth probability {probe.truth_probability:.3f} (limit {self.truth_probability:g})"
+            )
         return (
-            f"forgotten: on the probe, {found} and "
+            f"forgotten: on the probe, probability {probe.probability:.3f} (limit {self.probability:g}) and "
             f"extraction strength {probe.extraction_strength:.3f} (limit {self.extraction_strength:g})"
         )
 
