@@ -143,7 +143,7 @@ class StopRecipe(Section):
     """Forgotten when the old answers' probability on the probe is at most this, and …"""
     extraction_strength: float = Field(0.1, gt=0, lt=1)
     """… their extraction strength at most this: about what a model that never saw them has."""
-    truth_probability: float = Field(0.7, gt=0, lt=1)
+    truth_probability: float = Field(0.8, gt=0, lt=1)
     """Or replaced: expected answers that state something are so much likelier than the old ones."""
     rho: float = Field(0.2, gt=0, lt=1)
     """For the curve: a probe token is still preferred when its odds against its rivals exceed rho / (1 - rho)."""

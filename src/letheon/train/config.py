@@ -107,7 +107,7 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         default=0.1, metadata={"help": "Probe extraction strength that counts as forgotten."}
     )
     stop_truth: float = field(
-        default=0.7, metadata={"help": "Probe truth probability from which expected answers stand for old ones."}
+        default=0.8, metadata={"help": "Probe truth probability from which expected answers stand for old ones."}
     )
     stop_rho: float = field(default=0.2, metadata={"help": "Odds above which a probe token is still preferred."})
     stop_normal_budget: float = field(

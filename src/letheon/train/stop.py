@@ -76,7 +76,7 @@ class StopRule:
     every: int = 1
     probability: float = 0.1
     extraction_strength: float = 0.1
-    truth_probability: float = 0.7
+    truth_probability: float = 0.8
     normal_budget: float = 1.12
     kl_budget: float = 0.12
     max_repetition: float = 0.5
