@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.utils.checkpoint import checkpoint
 from transformers import GemmaConfig, GemmaForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from letheon import forward
@@ -135,6 +136,27 @@ def test_under_gradient_checkpointing(
         assert got.keys() == expected.keys()
         for name, gradient in got.items():
             torch.testing.assert_close(gradient, expected[name])
+
+
+def test_no_pass_ends_inside_a_checkpoint() -> None:
+    """Layers of transformers before 5.23 are checkpointed together with their hooks."""
+    ran: list[str] = []
+
+    class Layer(torch.nn.Linear):
+        gradient_checkpointing = True
+
+        def __call__(self, *inputs: Any) -> Any:
+            ran.append("checkpointed" if self.gradient_checkpointing else "plainly")
+            run = super().__call__
+            return checkpoint(run, *inputs, use_reentrant=False) if self.gradient_checkpointing else run(*inputs)
+
+    layer, given = Layer(4, 4), torch.ones(1, 2, 4, requires_grad=True)
+    for leave in (True, False):
+        with states_into(layer, leave=leave) as states:
+            layer(given)
+        (gradient,) = torch.autograd.grad(states[0].square().sum(), given)
+        torch.testing.assert_close(gradient, 2 * given)
+    assert ran == ["plainly", "checkpointed"]
 
 
 def test_prompt_and_padding_get_no_gradient(tiny_model: Callable[..., Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -38,10 +38,27 @@ def states_into(layer: nn.Module, *, leave: bool) -> Iterator[list[Tensor]]:
 
     handle = layer.register_forward_pre_hook(note, with_kwargs=True)
     try:
-        with suppress(_ReachedError):
+        with _outside_a_checkpoint(layer) if leave else nullcontext(), suppress(_ReachedError):
             yield states
     finally:
         handle.remove()
+
+
+@contextmanager
+def _outside_a_checkpoint(layer: Any) -> Iterator[None]:
+    """In the block, a layer is not checkpointed.
+
+    Transformers before 5.23 checkpoints a layer together with its hooks. Torch before 2.13 does not notice that an
+    exception leaves a checkpoint: what is computed next would count as a part of it.
+    """
+    checkpointed = getattr(layer, "gradient_checkpointing", False)
+    if checkpointed:
+        layer.gradient_checkpointing = False
+    try:
+        yield
+    finally:
+        if checkpointed:
+            layer.gradient_checkpointing = True
 
 
 class _ReachedError(Exception):

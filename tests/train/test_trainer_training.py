@@ -109,6 +109,21 @@ def test_eight_micro_batches_of_1_are_one_batch_of_8(make_trainer: Make, objecti
     assert len(logged(whole, "negative")) == 4
 
 
+def test_micro_batches_whatever_the_model_does_with_counts(make_trainer: Make, memorised: Callable[[], Any]) -> None:
+    """Of other models the Trainer averages the losses of micro-batches; ours are parts of a mean already."""
+    norms = []
+    for settings in (
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+        {"per_device_train_batch_size": 8},
+    ):
+        model = memorised()
+        model.accepts_loss_kwargs = False
+        trainer = make_trainer(model=model, max_steps=1, **settings)
+        trainer.train()
+        norms += logged(trainer, "grad_norm")
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_chunks_of_logits_change_nothing(
     make_trainer: Make, lora: Callable[[], Any], tuning: str, monkeypatch: pytest.MonkeyPatch

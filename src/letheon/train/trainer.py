@@ -212,6 +212,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             processing_class=processing_class,
             **kwargs,
         )
+        # By this, transformers before 5.19 tells what `loss_is_scaled_for_ga` says.
+        self.model_accepts_loss_kwargs = True
         # Several devices under one process split a batch by its rows.
         collator.packed = self.args.n_gpu <= 1 and can_pack(self.model)
         self._collator = collator
