@@ -116,7 +116,7 @@ def _probes(run: RunFolder, stop: int | None) -> list[tuple[str, str]]:
             "truth_probability",
             charts.AFTER,
             rule.truth_probability if rule else None,
-            "Expected answers' probability beside old ones (truth probability)",
+            "Expected answers over old ones (truth probability)",
         ),
         (
             "normal_ratio",
