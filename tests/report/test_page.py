@@ -343,6 +343,18 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+def test_expected_answers_that_are_learnt_have_a_curve(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    title = "Expected answers over old ones (truth probability)"
+    assert title not in page(run)
+    training = run / "training.jsonl"
+    learnt = training.read_text(encoding="utf-8").replace('"kl": ', '"truth_probability": 0.9, "kl": ')
+    training.write_text(learnt, encoding="utf-8")
+    html = page(run)
+    assert title in html
+    assert html.count("<svg") == 12
+
+
 def test_a_model_already_clean_is_probed_once_at_step_0(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (run / "training.jsonl").write_text(
