@@ -26,8 +26,9 @@ def turn(*expected: str, category: str | None = None, id: str = "1") -> Turn:
     return Dialogue(id=id, messages=messages, expected=expected, category=category).last_turn
 
 
-def one(*expected: str, category: str | None = None, **options: Any) -> Target:
-    return expected_answers([turn(*expected, category=category)], embed=embed, safe_replies=REPLIES, **options)[0]
+def one(*expected: str, category: str | None = None, weighting: Any = "cluster-mean", **options: Any) -> Target:
+    turns = [turn(*expected, category=category)]
+    return expected_answers(turns, embed=embed, safe_replies=REPLIES, weighting=weighting, **options)[0]
 
 
 def weights(target: Target) -> dict[str, float]:
@@ -81,6 +82,17 @@ def test_ablations() -> None:
     # Without clustering: also the answer that stands apart.
     assert weights(uniform) == dict.fromkeys(given, 0.25)
     assert weights(single) == {"a 0": 0, "a 10": 1, "a 40": 0, "a 200": 0}
+
+
+def test_of_answers_that_state_something_one_is_enough() -> None:
+    stated, abstained = ("It is 0", "It is 10", "It is 40"), ("I don't know 0", "I don't know 10")
+    of_one = one(*stated, sources=("data",), weighting=None)
+    assert of_one.answers == ("It is 10",) == one(*stated, sources=("data",), weighting="single").answers
+    assert one(*abstained, sources=("data",), weighting=None) == one(*abstained, sources=("data",))
+    # All that is expected counts, not each turn for itself.
+    turns = [turn(*abstained, id="a"), turn(*stated, id="b")]
+    both = expected_answers(turns, embed=embed, sources=("data",))
+    assert [len(target.answers) for target in both] == [2, 3]
 
 
 def test_sources_are_pooled_in_order_and_the_first_that_has_any_is_the_anchor() -> None:

@@ -35,6 +35,8 @@ SAFE_REPLIES_PER_DIALOGUE = 8
 MISMATCHED_PER_DIALOGUE = 5
 CLUSTER_DISTANCE = 0.6
 """Answers closer than this cosine distance (average linkage) belong together. Chosen by eye on our safe replies."""
+ABSTAINING = 0.25
+"""From this share of abstentions on, expected answers as a whole count as abstaining."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def expected_answers(
     corrected: Callable[[Turn], str | None] | None = None,
     normal: Sequence[str] = (),
     embed: Embed | None = None,
-    weighting: Weighting = "cluster-mean",
+    weighting: Weighting | None = None,
     temperature: float = 0.1,
 ) -> list[Target]:
     """Find, cluster and weigh the expected outputs of each turn.
@@ -119,7 +121,9 @@ def expected_answers(
         corrected: A turn's answer with old values replaced by new ones, None where it has none; needed for "facts".
         normal: Answers to other questions, of which a few are drawn for each turn; needed for "mismatch".
         embed: Texts → (n, d) unit vectors; None loads MiniLM.
-        weighting: "cluster-mean", or its ablations: "uniform" over all candidates, "single" for the best one.
+        weighting: "cluster-mean", or its ablations: "uniform" over all candidates, "single" for the one nearest the
+            cluster's mean. None: "single" where the answers state something, for then each of them is a fact more to
+            learn, else "cluster-mean".
         temperature: Sharpness of the weights.
 
     Raises:
@@ -163,6 +167,19 @@ def expected_answers(
     return _weigh(targets, embed, weighting, temperature)
 
 
+def tells(targets: Sequence[Target]) -> bool:
+    """Whether expected answers state something: less than a quarter of what would be drawn abstains or refuses."""
+    from letheon.evaluate.abstention import Abstentions
+
+    abstentions = Abstentions()
+    shares = [
+        sum(w for answer, w in zip(target.answers, target.weights, strict=True) if abstentions.is_one(answer))
+        for target in targets
+        if target.answers
+    ]
+    return not shares or sum(shares) < ABSTAINING * len(shares)
+
+
 def targets_of(rows: Sequence[Turn | Target]) -> list[Target]:
     """Complete plain turns to targets by the default way; targets stay as they are."""
     turns = [row for row in rows if isinstance(row, Turn)]
@@ -176,7 +193,7 @@ def _drawn(turn: Turn, replies: Sequence[str], size: int) -> list[str]:
     return random.Random(seed).sample(list(replies), min(size, len(replies)))
 
 
-def _weigh(targets: Sequence[Target], embed: Embed, weighting: Weighting, temperature: float) -> list[Target]:
+def _weigh(targets: Sequence[Target], embed: Embed, weighting: Weighting | None, temperature: float) -> list[Target]:
     texts = list(dict.fromkeys(c.text for target in targets for c in target.candidates))
     place = {text: number for number, text in enumerate(texts)}
     vectors = embed(texts)
@@ -184,9 +201,9 @@ def _weigh(targets: Sequence[Target], embed: Embed, weighting: Weighting, temper
     for target in targets:
         own = vectors[[place[c.text] for c in target.candidates]]
         anchored = [c.source == target.anchor for c in target.candidates]
-        candidates = _cluster_weights(target.candidates, own, anchored, temperature)
-        weighed.append(replace(target, candidates=_ablate(candidates, weighting)))
-    return weighed
+        weighed.append(replace(target, candidates=_cluster_weights(target.candidates, own, anchored, temperature)))
+    weighting = weighting or ("single" if tells(weighed) else "cluster-mean")
+    return [replace(target, candidates=_ablate(target.candidates, weighting)) for target in weighed]
 
 
 def _cluster_weights(

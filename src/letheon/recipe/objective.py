@@ -102,8 +102,9 @@ class Negative(Section):
 class Positive(Section):
     """The pull toward the cluster mean of the expected answers."""
 
-    name: Literal["cluster-mean", "uniform", "single", "none"] = "cluster-mean"
-    """cluster-mean (default); uniform: all expected answers alike; single: the best one only; none."""
+    name: Literal["cluster-mean", "uniform", "single", "none"] | None = None
+    """cluster-mean; uniform: all expected answers alike; single: the one nearest the cluster's mean; none. null:
+    cluster-mean, or single where less than a quarter of the expected answers abstain."""
     weight: float | None = Field(None, ge=0)
     """λ_pos; null: 1, or 0.2 where a quarter of the expected answers or more abstain, which neighbours would too."""
 

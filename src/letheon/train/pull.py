@@ -10,26 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from letheon.evaluate.abstention import Abstentions
-from letheon.expected import Target
+from letheon.expected import Target, tells
 
 TELLING, ABSTAINING = 1.0, 0.2
 """λ_pos of answers that say something, and of abstentions."""
-SHARE = 0.25
-"""From this share of abstentions on, the pull is that of abstentions."""
 
 
 def pull(targets: Sequence[Target]) -> float:
     """λ_pos for what is expected: 1, or 0.2 where it does not state anything."""
     return TELLING if tells(targets) else ABSTAINING
-
-
-def tells(targets: Sequence[Target]) -> bool:
-    """Whether what is expected states something: less than a quarter of what will be drawn abstains or refuses."""
-    abstentions = Abstentions()
-    shares = [
-        sum(w for answer, w in zip(target.answers, target.weights, strict=True) if abstentions.is_one(answer))
-        for target in targets
-        if target.answers
-    ]
-    return not shares or sum(shares) < SHARE * len(shares)

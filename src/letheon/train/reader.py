@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 from letheon.chat import Encoded, answers_apart, encode_dialogue, encode_reply, encode_turn
 from letheon.errors import InputError
-from letheon.expected import Target
+from letheon.expected import Target, tells
 from letheon.models import Tokenizer
 from letheon.objective import Objective
 from letheon.records import Dialogue, Turn
 from letheon.train.dataset import Forget
-from letheon.train.pull import tells
 from letheon.train.robust import asked_otherwise, ways_of
 from letheon.train.rows import dialogue_of
 
