@@ -35,7 +35,7 @@ SAFE_REPLIES_PER_DIALOGUE = 8
 MISMATCHED_PER_DIALOGUE = 5
 CLUSTER_DISTANCE = 0.6
 """Answers closer than this cosine distance (average linkage) belong together. Chosen by eye on our safe replies."""
-ABSTAINING = 0.25
+MANY_ABSTENTIONS = 0.25
 """From this share of abstentions on, expected answers as a whole count as abstaining."""
 
 
@@ -177,7 +177,7 @@ def tells(targets: Sequence[Target]) -> bool:
         for target in targets
         if target.answers
     ]
-    return not shares or sum(shares) < ABSTAINING * len(shares)
+    return not shares or sum(shares) < MANY_ABSTENTIONS * len(shares)
 
 
 def targets_of(rows: Sequence[Turn | Target]) -> list[Target]:

@@ -71,12 +71,7 @@ def measured(letheon: Command, tmp_path: Path) -> Measured:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_suite_from_files_to_results(
-    name: str,
-    measured: Measured,
-    suite_data: Data,
-    tiny_model_dir: Path,
-    control_dir: Path,
-    tmp_path: Path,
+    name: str, measured: Measured, suite_data: Data, tiny_model_dir: Path, control_dir: Path, tmp_path: Path
 ) -> None:
     found, out, err = measured(name, suite_data(name), tiny_model_dir, 2, "--control", control_dir)
     assert set(found.metrics) == {"model", "control"}
@@ -123,12 +118,7 @@ KEPT = {
 
 @pytest.mark.parametrize("name", ["leak", "tofu", "muse", "wmdp"])
 def test_beside_the_model_before(
-    name: str,
-    measured: Measured,
-    suite_data: Data,
-    tiny_model_dir: Path,
-    control_dir: Path,
-    tmp_path: Path,
+    name: str, measured: Measured, suite_data: Data, tiny_model_dir: Path, control_dir: Path, tmp_path: Path
 ) -> None:
     data = suite_data(name)
     found, out, _ = measured(name, data, tiny_model_dir, 0, "--before", control_dir)
