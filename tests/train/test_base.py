@@ -70,11 +70,11 @@ def test_old_answers_go_back_to_the_base_and_stay(
 
 
 def test_the_limits_are_the_base_s_level(make_trainer: Make, said: BaseSaid) -> None:
-    rule = make_trainer(base=said)._rule
+    rule = make_trainer(base=said)._watch.rule
     assert rule.probability == said.probability + ABOVE
     assert rule.extraction_strength == said.extraction_strength + ABOVE
     # A distance of another kind may end there too.
-    assert make_trainer()._rule.probability == 0.1
+    assert make_trainer()._watch.rule.probability == 0.1
 
 
 def test_tokens_that_do_not_count_stay_out(make_trainer: Make, said: BaseSaid) -> None:

@@ -42,6 +42,7 @@ from letheon.records import Dialogue
 from letheon.train import Probe, UnlearnConfig, UnlearnTrainer
 from letheon.train import trainer as trainer_module
 from letheon.train.trainer import STATE_FILE
+from letheon.train.watch import Watch
 
 Make = Callable[..., UnlearnTrainer]
 Resume = Callable[[Make, int], UnlearnTrainer]
@@ -282,9 +283,10 @@ def test_a_finished_run_goes_on_from_its_checkpoint(make_trainer: Make) -> None:
     assert first.stop is not None
     # With a budget that no state keeps, the best one stays that of the checkpoint.
     longer = make_trainer(max_steps=6, **settings)
-    longer._rule.kl_budget = -1.0
-    longer._restore = lambda state: UnlearnTrainer._restore(  # type: ignore[method-assign]
-        longer, {**state, "rule": {**state["rule"], "kl_budget": -1.0}}
+    watch = longer._watch
+    watch.rule.kl_budget = -1.0
+    watch.restore = lambda state: Watch.restore(  # type: ignore[method-assign]
+        watch, {**state, "rule": {**state["rule"], "kl_budget": -1.0}}
     )
     longer.train(resume_from_checkpoint=True)
     assert longer.stop is not None
@@ -532,7 +534,7 @@ def test_goes_back_to_the_best_state_within_the_guards(make_trainer: Make) -> No
     assert trainer.stop.step == 4
     assert "went back to step 4" in trainer.stop.reason
     assert distance(weights(trainer), wreck.best) == 0.0
-    assert not trainer._best.file.exists()
+    assert not trainer._watch.best.file.exists()
 
 
 @pytest.mark.usefixtures("regular_probes")
@@ -551,7 +553,7 @@ def test_the_negative_loss_rests_while_a_guard_is_breached(make_trainer: Make) -
     settings: dict[str, Any] = {"stop_every": 1, "stop_kl_budget": -1.0, "stop_patience": 99, "balance": False}
     held = make_trainer(stop_rule=True, max_steps=5, **settings)
     held.train()
-    assert held._holding
+    assert held._watch.holding
     assert held._weights["negative"] == 1.0
     # Its negative loss no longer falls as one that is not held does.
     free = make_trainer(stop_rule=False, max_steps=5, balance=False)
@@ -643,7 +645,7 @@ def test_expected_steps_extrapolate_what_remains(make_trainer: Make) -> None:
     trainer = make_trainer(stop_rule=True, stop_probability=0.1, stop_extraction=0.1)
     assert trainer.expected_steps() == 80
     levels = {"share": 0.0, "extraction_strength": 0.0, "normal_ratio": 1.0, "kl": 0.0}
-    trainer.probes += [Probe(step=0, probability=0.8, **levels), Probe(step=60, probability=0.4, **levels)]
+    trainer.probes.extend(Probe(step=n, probability=p, **levels) for n, p in ((0, 0.8), (60, 0.4)))
     # Halved in 60 steps, three halvings to go in all.
     assert trainer.expected_steps() == 180
     trainer.probes.append(Probe(step=66, probability=0.11, **levels))
@@ -679,7 +681,7 @@ def test_the_last_probe_is_of_the_weights_that_are_left(make_trainer: Make, lora
     )
     trainer.train()
     assert trainer.probes[-1].alpha < 1
-    seen = trainer._prober.whole(trainer.model, trainer.probes[-1].step)
+    seen = trainer._watch.prober.whole(trainer.model, trainer.probes[-1].step)
     assert seen == replace(trainer.probes[-1], alpha=1.0, repetition=None)
 
 

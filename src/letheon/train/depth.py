@@ -30,6 +30,7 @@ from letheon.records import LayerTrial, TriedLayers
 from letheon.train.config import UnlearnConfig
 from letheon.train.progress import quiet
 from letheon.train.scope import DEFAULT_LAYERS, adapter_for, freeze_others, learning_layers
+from letheon.train.stop import Decision, Probe, StopRule
 from letheon.train.trainer import UnlearnTrainer
 
 DEPTHS = ("all", "top-66%", "top-33%")
@@ -243,30 +244,37 @@ def _as_before(model: Model) -> Iterator[None]:
         model.train(training)
 
 
-class _Trial(UnlearnTrainer):
-    """A training that looks and goes on, whatever it sees, and leaves nothing behind."""
+class _GoesOn(StopRule):
+    """Has a training go on whatever it sees, and looks every so many steps."""
 
-    def _is_clean(self) -> bool:
-        clean = super()._is_clean()
-        self._next_probe = EVERY
-        return clean
+    def look(self, probe: Probe) -> Decision:
+        return Decision("continue")
 
-    def _look(self, step: int) -> bool:
-        self._record(self._prober.quick(self.model, step))
-        self._next_probe = step + EVERY
+    def is_best(self, probe: Probe) -> bool:
         return False
+
+    def wait(self, probe: Probe) -> int:
+        return self.every
+
+
+class _Trial(UnlearnTrainer):
+    """A training that is not ended by what it forgets, and leaves nothing behind."""
+
+    def __init__(self, *given: Any, **settings: Any):
+        super().__init__(*given, **settings)
+        self._watch.rule = _GoesOn(**vars(self._watch.rule))
 
     def _finish(self) -> None:
         if self.probes[-1].step != self.state.global_step:
-            self._look(self.state.global_step)
+            self._watch.look(self.state.global_step)
 
     def curve(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Forgetting and the KL on the normal probe, by probe; none of a training that has diverged."""
-        before, *others = self.probes
-        if self.stop is not None or not all(map(self._rule.is_finite, others)):
+        rule, (before, *others) = self._watch.rule, self.probes
+        if self.stop is not None or not all(map(rule.is_finite, others)):
             return (), ()
-        left = max(self._rule.remaining(before), 1.0)
-        forgetting = (math.log(left / max(self._rule.remaining(probe), 1.0)) for probe in others)
+        left = max(rule.remaining(before), 1.0)
+        forgetting = (math.log(left / max(rule.remaining(probe), 1.0)) for probe in others)
         return tuple(forgetting), tuple(probe.kl for probe in others)
 
     def put_back(self) -> None:

@@ -77,6 +77,11 @@ def freeze_others(model: Model, tuning: Tuning, layer: int | None = None) -> Non
         found[number].requires_grad_(True)
 
 
+def what_learns(model: Model) -> dict[str, nn.Parameter]:
+    """The parameters that learn, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def learning_layers(tuning: Tuning, total: int, layer: int | None = None) -> range:
     """The numbers of the layers that learn, from 0.
 

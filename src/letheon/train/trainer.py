@@ -42,11 +42,11 @@ from letheon.prefix import frozen_prefix
 from letheon.records import Dialogue, Stop, Turn
 from letheon.store import Store, key_of
 from letheon.train.base import ABOVE, BaseSaid
+from letheon.train.best import BestState
 from letheon.train.config import UnlearnConfig, default_learning_rate
 from letheon.train.contrast import lora_layers
 from letheon.train.dataset import Collator, UnlearnDataset
 from letheon.train.directional import DirectionalAdamW, check_optimizer, directional_layers
-from letheon.train.ending import BestState, Ending
 from letheon.train.fila import Half, check_fila, doubled, hold, second_halves, start_adapters, without_gradient
 from letheon.train.negation import negate
 from letheon.train.parts import StepSums, answers_by_part, reads_tops
@@ -58,15 +58,13 @@ from letheon.train.reference import ReferenceCache
 from letheon.train.robust import lowered, rounding_shift
 from letheon.train.rows import target_of, turn_of
 from letheon.train.scale_back import Line
-from letheon.train.scope import check_layer, check_reach
+from letheon.train.scope import check_layer, check_reach, what_learns
 from letheon.train.select import RATE, FixedSteps, check_select, select
 from letheon.train.sharpness import gradient_of, uphill
-from letheon.train.stop import Decision, Probe, StopRule
+from letheon.train.stop import Probe, StopRule
+from letheon.train.watch import Watch
 
 logger = logging.getLogger(__name__)
-
-USUAL_STEPS = 80
-"""A guess at how long it takes, before anything is known."""
 
 STATE_FILE = "letheon_state.json"
 
@@ -217,11 +215,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         # Several devices under one process split a batch by its rows.
         collator.packed = self.args.n_gpu <= 1 and can_pack(self.model)
         self._collator = collator
-        self.stop: Stop | None = None
-        """Why training ended; None before it has, and for ordinary fine-tuning."""
-        self.probes: list[Probe] = []
-        """All probes so far."""
-        self._rule = StopRule(
+        rule = StopRule(
             every=args.stop_every,
             probability=args.stop_probability if base is None else base.probability + ABOVE,
             extraction_strength=args.stop_extraction if base is None else base.extraction_strength + ABOVE,
@@ -236,14 +230,28 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._balance = Balance()
         floor = start if args.normal_floor is None else args.normal_floor
         self._dual = DualWeight(start, floor, args.dual_rate, args.normal_budget)
-        self._holding = False
-        self._next_probe = args.stop_every
         self._ascent: list[Tensor] | None = None
         self._uphill = False
         self._line: Line | None = None
-        self._best = BestState(Path(self.args.output_dir) / "best.safetensors")
+        self._watch = Watch(
+            rule,
+            BestState(Path(self.args.output_dir) / "best.safetensors"),
+            log=self._log_probe,
+            autocast=self.accelerator.autocast,
+            on=bool(forget) and args.stop_rule,
+        )
         self._step = StepSums()
         self.add_callback(_Adapt(self))
+
+    @property
+    def stop(self) -> Stop | None:
+        """Why training ended; None before it has, and for ordinary fine-tuning."""
+        return self._watch.stop
+
+    @property
+    def probes(self) -> list[Probe]:
+        """All probes so far."""
+        return self._watch.probes
 
     # -- data --------------------------------------------------------------------------------------------------------
 
@@ -324,7 +332,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             }
         parts = self.objective(batch, counts)
         weights = dict(self._weights)
-        if self._holding:
+        if self._watch.holding:
             weights["negative"] = 0.0
         if self._uphill:
             weights["positive"] = weights["normal"] = 0.0
@@ -399,7 +407,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         # All this under θ₀: before a checkpoint, if any, is loaded. And in the precision of training, which comes to
         # the model only when training begins.
         with self.accelerator.autocast():
-            if self.args.stop_rule and self._is_clean():
+            if self._watch.on and self._watch.begin(self.model, self._new_prober()):
                 return TrainOutput(0, 0.0, {})
             if self.args.robust:
                 self._widen_margin(model)
@@ -537,9 +545,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             if parameter.grad is not None:
                 parameter.grad = sensitivity.spare(parameter.grad)
 
-    def _is_clean(self) -> bool:
-        """Take the first probe; a model that does not say the old answers is done."""
-        self._prober = Prober(
+    def _new_prober(self) -> Prober:
+        return Prober(
             [probed.old for probed in self._probed],
             self._probe_normal,
             self._cache(self.model, self._probe_normal),
@@ -550,19 +557,6 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             batch_size=pass_size(self.args),
             prefix=self._cache.prefix,
         )
-        before = self._prober.quick(self.model, 0)
-        if self._rule.is_clean(before):
-            before = self._with_answers(self._prober.whole(self.model, 0))
-        self._record(before)
-        self._next_probe = self._rule.wait(before)
-        clean = self._rule.is_clean(before)
-        if clean:
-            self.stop = Stop(
-                step=0,
-                reason="already clean: the model does not reproduce these answers "
-                f"(extraction strength {before.extraction_strength:.3f} on the probe); nothing was changed",
-            )
-        return clean
 
     def _after_step(self, step: int) -> bool:
         """Adapt the weights, probe when it is time; True when training should stop."""
@@ -577,49 +571,13 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             "scale": self._balance.scale,
         }
         self._weights["normal"] = self._dual.value
-        if not all(math.isfinite(loss) for loss in sums.losses.values()):
-            self.stop = Stop(step=step, reason="diverged: the loss is not finite")
-            return True
-        if not self.train_dataset.forget or not self.args.stop_rule or step < self._next_probe:
-            return False
-        return self._look(step)
-
-    def _look(self, step: int) -> bool:
-        probe = self._prober.quick(self.model, step)
-        decision = self._rule.look(probe)
-        if decision.action == "confirm":
-            probe = self._prober.whole(self.model, step)
-            if self._rule.left(probe) <= 1:
-                probe = self._with_answers(probe)
-            decision = self._rule.confirm(probe)
-        self._record(probe)
-        self._act(probe, decision)
-        self._next_probe = step + self._rule.wait(probe)
-        return decision.action == "stop"
-
-    def _act(self, probe: Probe, decision: Decision) -> None:
-        self._holding = decision.action == "hold"
-        if self._rule.is_best(probe):
-            self._best.save(self._trainable())
-        if decision.action == "stop":
-            self.stop = Stop(step=probe.step, reason=decision.reason)
+        return self._watch.after(step, sums.losses.values())
 
     def expected_steps(self) -> int | None:
-        """About how many steps it will take in all, for a progress bar; None where no stop rule ends it.
+        """About how many steps it will take in all, for a progress bar; None where no stop rule ends it."""
+        return self._watch.expected_steps()
 
-        What remains to be forgotten is taken to fall at a constant rate. But to be at the limits is not yet to be
-        within the guards, so it is never less than is usual.
-        """
-        if not self.train_dataset.forget or not self.args.stop_rule:
-            return None
-        remaining = [(probe.step, self._rule.remaining(probe)) for probe in self.probes]
-        if len(remaining) < 2 or not 1 < remaining[-1][1] < remaining[0][1]:
-            return USUAL_STEPS
-        (_, start), (step, now) = remaining[0], remaining[-1]
-        return max(USUAL_STEPS, math.ceil(step * math.log(start) / math.log(start / now)))
-
-    def _record(self, probe: Probe) -> None:
-        self.probes.append(probe)
+    def _log_probe(self, probe: Probe) -> None:
         # A log takes back that one is due; the loss of this step has not been logged yet.
         due = self.control.should_log
         self.log({f"probe_{key}": value for key, value in vars(probe).items() if key != "step" and value is not None})
@@ -640,64 +598,33 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         return folder / f"process-{self.args.process_index}" if self.args.world_size > 1 else folder
 
     def _trainable(self) -> dict[str, torch.nn.Parameter]:
-        model = self.accelerator.unwrap_model(self.model)
-        return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        return what_learns(self.accelerator.unwrap_model(self.model))
 
     def _finish(self) -> None:
         """Scale back what was changed, or go back to the best state within the guards; say how it ended."""
-        step = self.state.global_step
-        if self.stop is None and self.args.stop_rule and self.probes[-1].step != step:
-            # The limit of steps fell between two probes.
-            self._look(step)
-        if self.stop is None:
-            until = "before it was forgotten" if self.args.stop_rule else "without a stop rule"
-            self.stop = Stop(step=step, reason=f"reached the limit of steps {until}")
         assert self._line is not None
         if self.args.negation is not None:
             negate(self._line, self._trainable(), self.args.negation)
-        if self.args.stop_rule:
-            ending = Ending(
-                self._trainable(),
-                self._line,
-                self._best,
-                self._rule,
-                look=lambda step: self._prober.whole(self.model, step),
-                with_answers=self._with_answers,
-                record=self._record,
-            )
-            self.stop = ending.settle(step, self.stop.reason, self.probes[0], self.probes[-1])
+        self._watch.finish(self.state.global_step, self._line)
         self._line.close()
-        self._best.remove()
-
-    def _with_answers(self, probe: Probe) -> Probe:
-        # Generation does not go through the forward that accelerate has put under autocast. Nor should all of this
-        # be: autocast remembers the weights that it has cast, and would not see that they are moved.
-        with self.accelerator.autocast():
-            return self._prober.with_answers(self.model, probe)
 
     def _state(self) -> dict[str, Any]:
         return {
-            "rule": self._rule.state(),
+            **self._watch.state(),
             "scale": self._balance.scale,
             "normal_weight": self._dual.value,
-            "holding": self._holding,
-            "next_probe": self._next_probe,
-            "probes": [vars(probe) for probe in self.probes],
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self._rule = StopRule(**state["rule"])
+        self._watch.restore(state)
         self._balance.scale = state["scale"]
         self._dual.value = self._weights["normal"] = state["normal_weight"]
-        self._holding = state["holding"]
-        self._next_probe = state["next_probe"]
-        self.probes = [Probe(**probe) for probe in state["probes"]]
 
     def _save_checkpoint(self, model: Model, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self._rule.best_step >= 0:
-            self._best.copy_to(folder)
+        if self._watch.rule.best_step >= 0:
+            self._watch.best.copy_to(folder)
         (folder / STATE_FILE).write_text(json.dumps(self._state()), encoding="utf-8")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Model = None) -> None:
@@ -708,7 +635,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 f"{resume_from_checkpoint}: not a whole checkpoint of Letheon; delete it to go on from the one before"
             )
         self._restore(json.loads(file.read_text(encoding="utf-8")))
-        self._best.copy_from(file.parent)
+        self._watch.best.copy_from(file.parent)
 
 
 class _Adapt(TrainerCallback):  # type: ignore[misc]

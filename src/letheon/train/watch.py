@@ -1,0 +1,189 @@
+"""Watching a training: what was seen of it, when it ends, and which state is kept in the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+from letheon.models import Model
+from letheon.records import Stop
+from letheon.train.best import BestState
+from letheon.train.probe import Prober
+from letheon.train.scale_back import Line, scale_back
+from letheon.train.scope import what_learns
+from letheon.train.stop import Probe, StopRule
+
+USUAL_STEPS = 80
+"""A guess at how long it takes, before anything is known."""
+
+
+class Watch:
+    """Probes one training, ends it when its stop rule says so, and settles which state is kept.
+
+    Args:
+        rule: The stop rule.
+        best: Where the best state on the way is kept.
+        log: Told of each probe.
+        autocast: Makes a context in the precision of training.
+        on: Whether anything is probed. If not, only a loss that is not finite ends training.
+
+    Attributes:
+        stop: Why training ended; None before it has, and for ordinary fine-tuning.
+        probes: All probes so far.
+        holding: Whether the negative loss rests.
+        next_probe: The step of the next probe.
+    """
+
+    def __init__(
+        self,
+        rule: StopRule,
+        best: BestState,
+        *,
+        log: Callable[[Probe], None],
+        autocast: Callable[[], AbstractContextManager[Any]],
+        on: bool,
+    ):
+        self.rule, self.best, self.on = rule, best, on
+        self._log, self._autocast = log, autocast
+        self.stop: Stop | None = None
+        self.probes: list[Probe] = []
+        self.holding = False
+        self.next_probe = rule.every
+
+    def begin(self, model: Model, prober: Prober) -> bool:
+        """Take the first probe; True where the model does not say the old answers, and training has no need to be."""
+        self._model, self.prober = model, prober
+        before = prober.quick(model, 0)
+        if self.rule.is_clean(before):
+            before = self._with_answers(self._whole(0))
+        self._record(before)
+        self.next_probe = self.rule.wait(before)
+        clean = self.rule.is_clean(before)
+        if clean:
+            self.stop = Stop(
+                step=0,
+                reason="already clean: the model does not reproduce these answers "
+                f"(extraction strength {before.extraction_strength:.3f} on the probe); nothing was changed",
+            )
+        return clean
+
+    def after(self, step: int, losses: Iterable[float]) -> bool:
+        """Take the losses of a step, and probe when it is time; True when training should stop."""
+        if not all(map(math.isfinite, losses)):
+            self.stop = Stop(step=step, reason="diverged: the loss is not finite")
+            return True
+        return self.on and step >= self.next_probe and self.look(step)
+
+    def look(self, step: int) -> bool:
+        """Probe, and do what the rule says; True when training should stop."""
+        probe = self.prober.quick(self._model, step)
+        decision = self.rule.look(probe)
+        if decision.action == "confirm":
+            probe = self._whole(step)
+            if self.rule.left(probe) <= 1:
+                probe = self._with_answers(probe)
+            decision = self.rule.confirm(probe)
+        self._record(probe)
+        self.holding = decision.action == "hold"
+        if self.rule.is_best(probe):
+            self.best.save(what_learns(self._model))
+        if decision.action == "stop":
+            self.stop = Stop(step=step, reason=decision.reason)
+        self.next_probe = step + self.rule.wait(probe)
+        return decision.action == "stop"
+
+    def expected_steps(self) -> int | None:
+        """About how many steps it will take in all; None where no stop rule ends it.
+
+        What remains to be forgotten is taken to fall at a constant rate. But to be at the limits is not yet to be
+        within the guards, so it is never less than is usual.
+        """
+        if not self.on:
+            return None
+        remaining = [(probe.step, self.rule.remaining(probe)) for probe in self.probes]
+        if len(remaining) < 2 or not 1 < remaining[-1][1] < remaining[0][1]:
+            return USUAL_STEPS
+        (_, start), (step, now) = remaining[0], remaining[-1]
+        return max(USUAL_STEPS, math.ceil(step * math.log(start) / math.log(start / now)))
+
+    def finish(self, step: int, line: Line) -> None:
+        """Leave the model in the state to be kept, and say in `stop` which it is.
+
+        Args:
+            step: Steps taken.
+            line: From the start of training.
+        """
+        if self.on and self.stop is None and self.probes[-1].step != step:
+            # The limit of steps fell between two probes.
+            self.look(step)
+        if self.stop is None:
+            until = "before it was forgotten" if self.on else "without a stop rule"
+            self.stop = Stop(step=step, reason=f"reached the limit of steps {until}")
+        if self.on:
+            self.stop = self._settle(step, self.stop.reason, line)
+        self.best.remove()
+
+    def _settle(self, step: int, reason: str, line: Line) -> Stop:
+        """Go to the state to be kept, and say which it is.
+
+        That is the end of training, scaled back to what still forgets or, failing that, to what the guards allow;
+        or the best state on the way, where that one had forgotten more.
+        """
+        rule, before, last = self.rule, self.probes[0], self.probes[-1]
+        ended = "forgotten only beyond the guards" if rule.forgotten(last) else reason
+        kept: Probe | None = None
+        # Where the loss was not finite, no probe has been taken.
+        if last.step == step and rule.is_finite(last):
+            line.end()
+            end = last if last.repetition is not None else self._whole(step)
+            alpha, kept = scale_back(line, rule, before, end, lambda: self._whole(step))
+            share = ""
+            if alpha < 1 or kept.repetition is None:
+                kept = self._with_answers(kept)
+            if alpha < 1:
+                share = f"; {alpha:.0%} of the change was kept"
+                self._record(replace(kept, alpha=alpha))
+            if rule.breach(kept) is not None:
+                kept = None
+            elif (forgotten := rule.forgotten(kept)) is not None:
+                return Stop(step=step, reason=forgotten + share)
+        best = rule.best_step
+        if best not in (-1, step):
+            self.best.load(what_learns(self._model))
+            if kept is None or rule.remaining(self._with_answers(self._whole(best))) < rule.remaining(kept):
+                return Stop(step=best, reason=f"{ended}; went back to step {best}, the best within the guards")
+        if kept is None:
+            return Stop(step=step, reason=f"{ended}; no state passed the guards", within_guards=False)
+        line.go(alpha)
+        return Stop(step=step, reason=ended + share)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold to go on as if never interrupted; the best state lies beside it."""
+        return {
+            "rule": self.rule.state(),
+            "holding": self.holding,
+            "next_probe": self.next_probe,
+            "probes": [vars(probe) for probe in self.probes],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.rule = StopRule(**state["rule"])
+        self.holding, self.next_probe = state["holding"], state["next_probe"]
+        self.probes = [Probe(**probe) for probe in state["probes"]]
+
+    def _whole(self, step: int) -> Probe:
+        return self.prober.whole(self._model, step)
+
+    def _with_answers(self, probe: Probe) -> Probe:
+        # Generation does not go through the forward that accelerate has put under autocast. Nor should all of this
+        # be: autocast remembers the weights that it has cast, and would not see that they are moved.
+        with self._autocast():
+            return self.prober.with_answers(self._model, probe)
+
+    def _record(self, probe: Probe) -> None:
+        self.probes.append(probe)
+        self._log(probe)
