@@ -132,7 +132,7 @@ def test_fast_paths_end_where_the_plain_path_does(
     assert (fast._collator.prefix is not None) == (tuning != "full")
     monkeypatch.setattr(trainer_module, "can_pack", lambda model: False)
     monkeypatch.setattr(forward, "can_pack", lambda model: False)
-    monkeypatch.setattr(trainer_module, "frozen_prefix", lambda *given: None)
+    monkeypatch.setattr("letheon.train.reference.frozen_prefix", lambda *given: None)
     monkeypatch.setattr(
         trainer_module,
         "answer_states",

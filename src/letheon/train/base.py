@@ -14,8 +14,7 @@ from letheon.models import Model, Tokenizer, fast_bf16, in_eval_mode
 from letheon.records import Turn
 from letheon.store import Store
 from letheon.train.dataset import Reference
-from letheon.train.prepare import PASS_SIZE
-from letheon.train.reference import ReferenceCache
+from letheon.train.reference import PASS_SIZE, ReferenceCache
 
 ABOVE = 0.02
 """How far above the base's the old answers' probability and extraction strength may stay."""

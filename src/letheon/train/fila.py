@@ -67,14 +67,11 @@ def doubled(config: Any) -> Any:
     return config
 
 
-def check_fila(model: Model) -> None:
-    """Refuse a model whose adapters cannot start so.
-
-    Args:
-        model: With adapters of twice the rank.
+def check_fila(model: Model, old: Sequence[Any], normal: Sequence[Any]) -> None:
+    """Refuse a model, with adapters of twice the rank, that cannot start so, and data by which it could not.
 
     Raises:
-        InputError: Its weights are quantised, or an adapter is on another layer than a linear one.
+        InputError: Its weights are quantised, an adapter is on another layer than a linear one, or data are missing.
     """
     if getattr(bare_model(model), "is_quantized", False):
         raise InputError(
@@ -88,6 +85,8 @@ def check_fila(model: Model) -> None:
                 f"adapter_init='fila' is for linear layers, but {name} is {type(layer.base_layer).__name__}: leave "
                 "it out of target_modules"
             )
+    if not old or not normal:
+        raise InputError("adapter_init='fila' weighs old answers against normal ones: give datasets of both")
 
 
 def leading_part(weight: Tensor, importance: Tensor, rank: int) -> tuple[Tensor, Tensor]:

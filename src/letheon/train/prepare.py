@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from letheon.chat import Encoded, encode_reply
+from letheon.chat import Encoded
 from letheon.measure import release_memory
-from letheon.models import Model, Tokenizer
+from letheon.models import Model
 from letheon.objective import Group, Needs, Objective
-from letheon.records import Message, Turn
+from letheon.records import Turn
 from letheon.split import spread
 from letheon.train.config import UnlearnConfig
-from letheon.train.contrast import Moments, layer_directions, point_adapters
+from letheon.train.contrast import Moments, layer_directions, lora_layers, point_adapters
 from letheon.train.dataset import Reference, UnlearnDataset
+from letheon.train.directional import DirectionalAdamW, directional_layers
+from letheon.train.fila import Half, second_halves, start_adapters
+from letheon.train.reader import Reader
 from letheon.train.reference import ReferenceCache, informative
+from letheon.train.select import FixedSteps, select
 from letheon.train.sensitivity import Sensitivity, measure_sensitivity
-
-PASS_SIZE = 16
-"""Sequences in a forward pass without gradients."""
 
 SCORED: Needs = frozenset({"reference_log_prob", "reference_top"})
 """What is known from logits."""
@@ -41,6 +43,7 @@ class Prepared:
         norm: The mean length of the states of old answers, for a term that needs it.
         directions: Full tuning along directions: the (r, d) rows of each weight that learns.
         selected: Full tuning along one gradient: what of each weight that learns is taken off in a step.
+        held: Of adapters that start as a part of the weights: what of them does not learn.
         sensitivity: By the parameter whose gradient is to spare normal answers: an adapter's B, or a layer's weight.
     """
 
@@ -49,6 +52,7 @@ class Prepared:
     norm: float | None = None
     directions: dict[nn.Parameter, Tensor] = field(default_factory=dict)
     selected: dict[nn.Parameter, Tensor] = field(default_factory=dict)
+    held: list[tuple[nn.Parameter, Half]] = field(default_factory=list)
     sensitivity: dict[nn.Parameter, Sensitivity] = field(default_factory=dict)
 
     def ask(
@@ -86,10 +90,42 @@ class Prepared:
             if asked:
                 self.reference.setdefault(part, {}).update(zip(sequences, scored, strict=True))
 
+    def known_normal(self, objective: Objective) -> Mapping[int, Any] | None:
+        """What is known of normal dialogues, by number; None where nobody asks."""
+        if "reference_states" in objective.needs("normal"):
+            return self.states.setdefault("normal", {})
+        # The dual weight asks where the term does not.
+        return self.reference.setdefault("normal", {}) if objective.reads_logits else None
 
-def pass_size(args: UnlearnConfig) -> int:
-    """Sequences in a forward pass without gradients: at least a step's."""
-    return max(PASS_SIZE, int(args.per_device_train_batch_size))
+    def optimizer(self, args: UnlearnConfig) -> torch.optim.Optimizer | None:
+        """Of full tuning along what was found; None where the weights move freely."""
+        if self.directions:
+            return DirectionalAdamW(
+                self.directions,
+                args.learning_rate,  # type: ignore[arg-type]
+                (args.adam_beta1, args.adam_beta2),
+                args.adam_epsilon,
+                sensitivity=self.sensitivity,
+            )
+        return FixedSteps(self.selected, args.learning_rate) if self.selected else None  # type: ignore[arg-type]
+
+    def spare(self, *_: Any) -> None:
+        """Take what normal answers are sensitive to out of the gradients, before an optimizer's step."""
+        for parameter, sensitivity in self.sensitivity.items():
+            if parameter.grad is not None:
+                parameter.grad = sensitivity.spare(parameter.grad)
+
+
+def contrasted(
+    model: Model, args: UnlearnConfig, adapter_init: str | None, *, own_optimizer: bool = False
+) -> dict[str, nn.Module]:
+    """The layers for which a contrast is looked up: those with a new adapter, or of full tuning along directions.
+
+    `adapter_init` is None where no adapter is new; an optimizer of the user's own knows of no directions.
+    """
+    if hasattr(model, "peft_config"):
+        return lora_layers(model) if adapter_init == "contrast" else {}
+    return directional_layers(model) if args.directions and args.select is None and not own_optimizer else {}
 
 
 def prepare(
@@ -101,11 +137,11 @@ def prepare(
     *,
     objective: Objective,
     args: UnlearnConfig,
-    tokenizer: Tokenizer,
-    max_length: int | None,
+    adapter_init: str | None,
+    reader: Reader,
     base: Sequence[Reference] = (),
 ) -> Prepared:
-    """Measure all that training asks of θ₀, point new adapters, and freeze what full tuning does not move.
+    """Measure all that training asks of θ₀, start new adapters, and freeze what full tuning does not move.
 
     Args:
         model: The model, without wrappers.
@@ -115,8 +151,8 @@ def prepare(
         cache: Scores sequences.
         objective: Whose terms say what they need.
         args: Settings.
-        tokenizer: The tokenizer.
-        max_length: Longest sequence.
+        adapter_init: How the adapter starts; None where none is new.
+        reader: Has made the sequences.
         base: What the base said of each turn to forget, for a term that needs it.
     """
     found = Prepared()
@@ -144,8 +180,7 @@ def prepare(
         negative = found.reference["negative"]
         masks = {number: torch.arange(len(known.log_prob)) > 0 for number, known in negative.items()}
         if args.token_choice == "informative":
-            empty = [encode_reply(tokenizer, _without_question(t.prompt), t.answer, max_length) for t in turns]
-            blind = cache(model, empty)
+            blind = cache(model, reader.unasked(turns))
             masks = {
                 number: informative(known.log_prob, blind[number].log_prob) for number, known in negative.items()
             }
@@ -158,6 +193,21 @@ def prepare(
             number: replace(said, counts=known[number].counts) if number in known else said
             for number, said in enumerate(base)
         }
+    forget = [item.old for item in dataset.forget]
+    if adapter_init == "fila":
+        start_adapters(model, forget, normal, cache.pad_token_id, cache.prefix)
+        found.held = second_halves(model)
+    if args.select is not None:
+        found.selected = select(
+            model,
+            forget,
+            components=args.select,
+            elicit=args.elicit,
+            batch_size=int(args.per_device_train_batch_size),
+            pad_token_id=cache.pad_token_id,
+            seed=args.seed,
+            prefix=cache.prefix,
+        )
     return found
 
 
@@ -199,7 +249,3 @@ def _sensitivity(
         adapters = [adapter.weight for adapter in getattr(layer, "lora_B", {}).values()]
         by_parameter |= dict.fromkeys(adapters or [layer.weight], measured[name])
     return by_parameter
-
-
-def _without_question(prompt: Sequence[Message]) -> tuple[Message, ...]:
-    return (*prompt[:-1], Message(role=prompt[-1].role, content="")) if prompt else ()

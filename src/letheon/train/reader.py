@@ -10,7 +10,7 @@ from letheon.errors import InputError
 from letheon.expected import Target, tells
 from letheon.models import Tokenizer
 from letheon.objective import Objective
-from letheon.records import Dialogue, Turn
+from letheon.records import Dialogue, Message, Turn
 from letheon.train.dataset import Forget
 from letheon.train.robust import asked_otherwise, ways_of
 from letheon.train.rows import dialogue_of
@@ -76,6 +76,13 @@ class Reader:
             found += map(Probed, otherwise)
         return found
 
+    def unasked(self, turns: Sequence[Turn]) -> list[Encoded]:
+        """Old answers with the question left empty."""
+        return [
+            encode_reply(self.tokenizer, _without_question(turn.prompt), turn.answer, self.max_length)
+            for turn in turns
+        ]
+
     def one_answer_each(self, normal: Sequence[Encoded], forget: Sequence[Forget]) -> list[Encoded]:
         """Normal answers apart from each other; refuse them where expected ones could not stand in their place."""
         if not forget or not all(item.expected for item in forget):
@@ -110,3 +117,7 @@ class Reader:
 def _heaviest(target: Target) -> tuple[str, ...]:
     """Those of its expected answers that are drawn most often."""
     return tuple(c.text for c in sorted(target.candidates, key=lambda c: -c.weight) if c.weight > 0)[:MOST_EXPECTED]
+
+
+def _without_question(prompt: Sequence[Message]) -> tuple[Message, ...]:
+    return (*prompt[:-1], Message(role=prompt[-1].role, content="")) if prompt else ()

@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, answer_states, batch_for, batches
+from letheon.forward import answer_logits, answer_states, batch_for, batches, can_pack
 from letheon.models import Model, in_eval_mode
-from letheon.prefix import FrozenPrefix
-from letheon.store import Store, digest
+from letheon.prefix import FrozenPrefix, frozen_prefix
+from letheon.store import Store, digest, key_of
+from letheon.train.config import UnlearnConfig
 from letheon.train.contrast import Moments
 from letheon.train.dataset import Reference
+
+PASS_SIZE = 16
+"""Sequences in a forward pass without gradients."""
+
+
+def pass_size(args: UnlearnConfig) -> int:
+    """Sequences in a forward pass without gradients: at least a step's."""
+    return max(PASS_SIZE, int(args.per_device_train_batch_size))
 
 
 class ReferenceCache:
@@ -114,6 +125,18 @@ class ReferenceCache:
     def _read(self, name: str) -> Reference:
         log_prob, ids, values = (self.store[f"{name}.{what}"] for what in ("log_prob", "top_ids", "top_log_probs"))
         return Reference(log_prob, ids, values, torch.ones(len(log_prob), dtype=torch.bool))
+
+
+def open_cache(model: Model, args: UnlearnConfig, accelerator: Accelerator, pad_token_id: int) -> ReferenceCache:
+    """The cache of a training; `model` is under θ₀ and has no wrappers."""
+    # Not where several devices share the work: it is not known how they call the layers.
+    alone = args.n_gpu <= 1 and accelerator.num_processes == 1
+    key = key_of(model, args.bf16, args.fp16, args.top_k, can_pack(model)) if args.keep_cache else None
+    assert args.output_dir is not None
+    store = Store(Path(args.cache_dir or Path(args.output_dir) / "cache") if alone else None, key)
+    with accelerator.autocast():
+        prefix = frozen_prefix(model, pad_token_id, store) if alone else None
+    return ReferenceCache(store, prefix, top_k=args.top_k, pad_token_id=pad_token_id, batch_size=pass_size(args))
 
 
 def informative(with_prompt: Tensor, without_prompt: Tensor) -> Tensor:

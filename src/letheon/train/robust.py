@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -24,7 +25,7 @@ from letheon.chat import Encoded, encode_reply
 from letheon.expected import Target
 from letheon.forward import answer_logits, batch_for, batches
 from letheon.models import Model, Tokenizer, in_eval_mode
-from letheon.objective import log_odds_margin
+from letheon.objective import MASC, LogOddsHinge, Objective, log_odds_margin
 from letheon.quantise import linear_weights, round_absmax, rounded
 from letheon.records import Turn
 from letheon.rephrasing import Template, templates
@@ -109,6 +110,15 @@ def rounding_shift(model: Model, sequences: Sequence[Encoded], batch_size: int) 
         with rounded(dict.fromkeys(linear_weights(model), partial(round_absmax, bits=BITS, group=GROUP))):
             moved = margins() - plain
     return float(moved.abs().median())
+
+
+def with_wider_margin(objective: Objective, model: Model, old: Sequence[Encoded], batch_size: int) -> Objective:
+    """Let a hinge push as much further as rounding to 4 bits may take back; the arguments are as above."""
+    negative = objective.negative
+    if not isinstance(negative, LogOddsHinge | MASC):
+        return objective
+    rho = lowered(negative.rho, rounding_shift(model, old, batch_size))
+    return replace(objective, negative=replace(negative, rho=rho))
 
 
 def lowered(rho: float, shift: float) -> float:

@@ -7,7 +7,6 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from letheon.forward import answer_states, can_pack, chunked_logits
 from letheon.layers import decoder_layers
 from letheon.models import Model, Tokenizer, bare_model, context_length
 from letheon.objective import (
-    MASC,
     PARTS,
     Answers,
     Balance,
@@ -34,32 +32,28 @@ from letheon.objective import (
     CrossEntropy,
     DualWeight,
     Group,
-    LogOddsHinge,
     Objective,
     Part,
 )
-from letheon.prefix import frozen_prefix
 from letheon.records import Dialogue, Stop, Turn
-from letheon.store import Store, key_of
 from letheon.train.base import ABOVE, BaseSaid
 from letheon.train.best import BestState
 from letheon.train.config import UnlearnConfig, default_learning_rate
-from letheon.train.contrast import lora_layers
 from letheon.train.dataset import Collator, UnlearnDataset
-from letheon.train.directional import DirectionalAdamW, check_optimizer, directional_layers
-from letheon.train.fila import Half, check_fila, doubled, hold, second_halves, start_adapters, without_gradient
+from letheon.train.directional import check_optimizer
+from letheon.train.fila import check_fila, doubled, hold, without_gradient
 from letheon.train.negation import negate
 from letheon.train.parts import StepSums, answers_by_part, reads_tops
-from letheon.train.prepare import Prepared, pass_size, prepare
+from letheon.train.prepare import Prepared, contrasted, prepare
 from letheon.train.probe import Prober
 from letheon.train.pull import pull
 from letheon.train.reader import Reader
-from letheon.train.reference import ReferenceCache
-from letheon.train.robust import lowered, rounding_shift
+from letheon.train.reference import open_cache
+from letheon.train.robust import with_wider_margin
 from letheon.train.rows import target_of, turn_of
 from letheon.train.scale_back import Line
 from letheon.train.scope import check_layer, check_reach, what_learns
-from letheon.train.select import RATE, FixedSteps, check_select, select
+from letheon.train.select import RATE, check_select
 from letheon.train.sharpness import gradient_of, uphill
 from letheon.train.stop import Probe, StopRule
 from letheon.train.watch import Watch
@@ -161,19 +155,16 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
         # Before the adapter is made: its weights are drawn at random.
         set_seed(args.seed)
-        self._fresh_adapter = peft_config is not None
         self._prepared = Prepared()
-        self._held: list[tuple[torch.nn.Parameter, Half]] = []
+        self._adapter_init: str | None = None
         if peft_config is not None:
             from peft import get_peft_model
 
-            model = get_peft_model(model, doubled(peft_config) if args.adapter_init == "fila" else peft_config)
-            if self._starts_in_weights(args):
-                check_fila(model)
-                if not forget or not normal:
-                    raise InputError(
-                        "adapter_init='fila' weighs old answers against normal ones: give datasets of both"
-                    )
+            self._adapter_init = args.adapter_init
+            fila = args.adapter_init == "fila"
+            model = get_peft_model(model, doubled(peft_config) if fila else peft_config)
+            if fila:
+                check_fila(model, forget, normal)
         if args.select is not None:
             check_select(model, self.objective)
         if self.objective.layer is not None:
@@ -181,7 +172,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
             model.enable_input_require_grads()
         lora, total = hasattr(model, "peft_config"), sum(parameter.numel() for parameter in model.parameters())
-        contrast = bool(forget and normal and self._contrasted(args, model))
+        contrast = bool(forget and normal and contrasted(model, args, self._adapter_init))
         if contrast and not lora and "optimizers" not in kwargs:
             check_optimizer(args)
         if args.learning_rate is None:
@@ -396,7 +387,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         """
         model = self.accelerator.unwrap_model(self.model)
         model.to(self.args.device)
-        self._cache = self._open_cache(model)
+        self._cache = open_cache(model, self.args, self.accelerator, self._tokenizer.pad_token_id)
         # Workers of a data loader would each number the sequences for themselves.
         self._collator.prefix = None if self.args.dataloader_num_workers else self._cache.prefix
         if not self.train_dataset.forget:
@@ -410,75 +401,35 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             if self._watch.on and self._watch.begin(self.model, self._new_prober()):
                 return TrainOutput(0, 0.0, {})
             if self.args.robust:
-                self._widen_margin(model)
+                old = [item.old for item in self.train_dataset.forget]
+                self.objective = with_wider_margin(self.objective, model, old, self._cache.batch_size)
             self._prepared = prepare(
                 model,
-                self._contrasted(self.args, model),
+                contrasted(model, self.args, self._adapter_init, own_optimizer=self.optimizer is not None),
                 self.train_dataset,
                 self._turns,
                 self._cache,
                 objective=self.objective,
                 args=self.args,
-                tokenizer=self._tokenizer,
-                max_length=self._reader.max_length,
+                adapter_init=self._adapter_init,
+                reader=self._reader,
                 base=self._base.references if self._base else (),
             )
             self._collator.reference, self._collator.states = self._prepared.reference, self._prepared.states
-            if self._starts_in_weights(self.args):
-                old = [item.old for item in self.train_dataset.forget]
-                start_adapters(model, old, self.train_dataset.normal, self._cache.pad_token_id, self._cache.prefix)
-                self._held = second_halves(model)
-            if self.args.select is not None:
-                self._prepared.selected = select(
-                    model,
-                    [item.old for item in self.train_dataset.forget],
-                    components=self.args.select,
-                    elicit=self.args.elicit,
-                    batch_size=int(self.args.per_device_train_batch_size),
-                    pad_token_id=self._cache.pad_token_id,
-                    seed=self.args.seed,
-                    prefix=self._cache.prefix,
-                )
         self._line = Line(self._trainable(), self._own_folder)
         self._epochs_ahead = 0
         self.train_dataset.on_epoch = self._run_ahead
-        with without_gradient(self._held):
+        with without_gradient(self._prepared.held):
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self._finish()
         return output
-
-    def _widen_margin(self, model: Model) -> None:
-        """Let a hinge push as much further as rounding to 4 bits may take back."""
-        negative = self.objective.negative
-        if isinstance(negative, LogOddsHinge | MASC):
-            old = [item.old for item in self.train_dataset.forget]
-            shift = rounding_shift(model, old, pass_size(self.args))
-            wider = replace(negative, rho=lowered(negative.rho, shift))
-            self.objective = replace(self.objective, negative=wider)
-
-    def _open_cache(self, model: Model) -> ReferenceCache:
-        args = self.args
-        # Not where several devices share the work: it is not known how they call the layers.
-        alone = args.n_gpu <= 1 and self.accelerator.num_processes == 1
-        settings = args.bf16, args.fp16, args.top_k, can_pack(model)
-        key = key_of(model, *settings) if args.keep_cache else None
-        store = Store(Path(args.cache_dir or Path(args.output_dir) / "cache") if alone else None, key)
-        with self.accelerator.autocast():
-            prefix = frozen_prefix(model, self._tokenizer.pad_token_id, store) if alone else None
-        return ReferenceCache(
-            store,
-            prefix,
-            top_k=args.top_k,
-            pad_token_id=self._tokenizer.pad_token_id,
-            batch_size=pass_size(args),
-        )
 
     def _run_ahead(self, epoch: int) -> None:
         """What the data of an epoch ask of θ₀ for the first time, and of the layers that do not change.
 
         In the order of the epochs, also where a run resumes in a later one: then it comes out the same to the bit.
         """
-        dataset, known = self.train_dataset, self._known_normal
+        dataset, known = self.train_dataset, self._prepared.known_normal(self.objective)
         while self._epochs_ahead <= epoch:
             new = sorted(dataset.dealt(self._epochs_ahead) - known.keys()) if known is not None else []
             if new:
@@ -491,59 +442,26 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                     self._collator.prefix.run_ahead(self.model, drawn, self._cache.batch_size)
             self._epochs_ahead += 1
 
-    @property
-    def _known_normal(self) -> Mapping[int, Any] | None:
-        """What is known of normal dialogues under θ₀, by number; None where nobody asks."""
-        if "reference_states" in self.objective.needs("normal"):
-            return self._prepared.states.setdefault("normal", {})
-        # The dual weight asks where the term does not.
-        return self._prepared.reference.setdefault("normal", {}) if self.objective.reads_logits else None
-
     def _ask_normal(self, numbers: Iterable[int]) -> None:
         sequences = {number: self.train_dataset.normal[number] for number in numbers}
         score = not self.objective.reads_states("normal")
         with self.accelerator.autocast():
             self._prepared.ask(self.model, self._cache, self.objective, "normal", sequences, score=score)
 
-    def _starts_in_weights(self, args: UnlearnConfig) -> bool:
-        """Whether there are fresh adapters that start as a part of the weights."""
-        return self._fresh_adapter and args.adapter_init == "fila"
-
-    def _contrasted(self, args: UnlearnConfig, model: Model) -> dict[str, torch.nn.Module]:
-        """The layers for which a contrast is looked up: those with a fresh adapter, or of full tuning."""
-        if hasattr(model, "peft_config"):
-            return lora_layers(model) if self._fresh_adapter and args.adapter_init == "contrast" else {}
-        own_optimizer = getattr(self, "optimizer", None) is not None
-        free = own_optimizer or args.select is not None
-        return directional_layers(model) if args.directions and not free else {}
-
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """As the Trainer's, with gradients that spare normal answers; full tuning with directions has its own."""
-        given = getattr(self, "optimizer", None) is not None
-        if self._prepared.directions and not given:
-            betas = self.args.adam_beta1, self.args.adam_beta2
-            self.optimizer: Any = DirectionalAdamW(
-                self._prepared.directions,
-                self.args.learning_rate,
-                betas,
-                self.args.adam_epsilon,
-                sensitivity=self._prepared.sensitivity,
-            )
-        elif self._prepared.selected and not given:
-            self.optimizer = FixedSteps(self._prepared.selected, self.args.learning_rate)
+        given = self.optimizer is not None
+        own = None if given else self._prepared.optimizer(self.args)
+        if own is not None:
+            self.optimizer: Any = own
         else:
             super().create_optimizer(*args, **kwargs)
             if self._prepared.sensitivity and not given:
-                self.optimizer.register_step_pre_hook(self._spare)
-        if self._held:
-            hold(self.optimizer, self._held)
+                self.optimizer.register_step_pre_hook(self._prepared.spare)
+        if self._prepared.held:
+            hold(self.optimizer, self._prepared.held)
         optimizer: torch.optim.Optimizer = self.optimizer
         return optimizer
-
-    def _spare(self, *_: Any) -> None:
-        for parameter, sensitivity in self._prepared.sensitivity.items():
-            if parameter.grad is not None:
-                parameter.grad = sensitivity.spare(parameter.grad)
 
     def _new_prober(self) -> Prober:
         return Prober(
@@ -554,7 +472,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             tokenizer=self._tokenizer,
             rho=self.args.stop_rho,
             size=self.args.probe_size,
-            batch_size=pass_size(self.args),
+            batch_size=self._cache.batch_size,
             prefix=self._cache.prefix,
         )
 
