@@ -635,7 +635,7 @@ def test_rehearsal_is_kept_beside_the_normal_dialogues(
     def watch(self: Any, *args: Any, **kwargs: Any) -> None:
         start(self, *args, **kwargs)
         kept.append(self.train_dataset.normal)
-        guarded.append(self._probe_normal)
+        guarded.append(self._watch.normal)
 
     monkeypatch.setattr(UnlearnTrainer, "__init__", watch)
     command = ("unlearn", "run", "--set", "train.max_steps=1")

@@ -11,7 +11,7 @@ import pytest
 from letheon import Objective
 from letheon.expected import Candidate, Target
 from letheon.records import Dialogue, Message, Turn
-from letheon.train.pull import ABSTAINING, TELLING, pull
+from letheon.train.weights import ABSTAINING, TELLING, pull
 
 FACT, ABSTENTION = "It is Canberra.", "I do not know."
 ANSWERS = ["one", "two", "red", "Bonn", "rum", "3 pm", "Eve", "owl"]
@@ -47,9 +47,9 @@ def test_by_the_share_that_abstains(targets: list[Target], expected: float) -> N
 def test_a_trainer_goes_by_it_unless_told(make_trainer: Callable[..., Any], answer: str, expected: float) -> None:
     messages = [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "Sydney."}]
     rows = [{"messages": messages, "expected": [answer]}] * 3
-    assert make_trainer(forget_dataset=rows)._weights["positive"] == expected
+    assert make_trainer(forget_dataset=rows)._weights.of["positive"] == expected
     told = make_trainer(forget_dataset=rows, objective=Objective(weights=(1.0, 0.7, 2.5)))
-    assert told._weights["positive"] == 0.7
+    assert told._weights.of["positive"] == 0.7
 
 
 LOOSE: dict[str, Any] = {"stop_rule": True, "stop_normal_budget": 1000.0, "stop_kl_budget": 1000.0}

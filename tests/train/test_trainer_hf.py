@@ -77,7 +77,7 @@ def test_compute_loss_returns_its_parts(make_trainer: Make) -> None:
     trainer.model.train()
     loss, parts = detached(trainer.compute_loss(trainer.model, batch, return_outputs=True))
     assert parts.keys() == {"negative", "positive", "normal"}
-    weights, scale = trainer._weights, trainer._balance.scale
+    weights, scale = trainer._weights.of, trainer._weights.balance.scale
     by_hand = (
         scale * parts["negative"] + weights["positive"] * parts["positive"] + weights["normal"] * parts["normal"]
     )
@@ -175,7 +175,7 @@ def test_kinds_of_rows(make_trainer: Make, kind: str) -> None:
     replies = [tokenizer.decode(e.ids) for e in trainer.train_dataset.forget[0].expected]
     assert any("assistant\nNo.<|im_end|>" in reply for reply in replies)
     assert len(trainer.train_dataset.forget[1].expected) > 1
-    assert len(trainer._probe_normal) == len(trainer._probed) == 1
+    assert len(trainer._watch.normal) == len(trainer._watch.probed) == 1
     assert trainer.evaluate()["eval_loss"] > 0
 
 

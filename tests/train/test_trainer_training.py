@@ -237,8 +237,8 @@ def test_a_killed_run_resumes_to_the_same_result(
     assert len(unbroken.probes) >= 4
     assert unbroken.probes[-1].step == 11
     assert resumed.stop == unbroken.stop
-    assert resumed._weights == unbroken._weights
-    assert resumed._balance == unbroken._balance
+    assert resumed._weights.of == unbroken._weights.of
+    assert resumed._weights.balance == unbroken._weights.balance
     assert logged(resumed, "negative") == logged(unbroken, "negative")
     # θ₀'s, although the resumed run trained from other weights.
     for part, references in unbroken._collator.reference.items():
@@ -554,7 +554,7 @@ def test_the_negative_loss_rests_while_a_guard_is_breached(make_trainer: Make) -
     held = make_trainer(stop_rule=True, max_steps=5, **settings)
     held.train()
     assert held._watch.holding
-    assert held._weights["negative"] == 1.0
+    assert held._weights.of["negative"] == 1.0
     # Its negative loss no longer falls as one that is not held does.
     free = make_trainer(stop_rule=False, max_steps=5, balance=False)
     free.train()

@@ -41,7 +41,7 @@ class Objective:
         positive: Term on the expected answers; None leaves it out.
         normal: Term on normal answers; None leaves it out.
         weights: (λ_neg, λ_pos, λ_nor) at the start; None for λ_pos leaves it to the trainer, which goes by what the
-            expected answers say (`letheon.train.pull`).
+            expected answers say (`letheon.train.weights`).
 
     Example:
         >>> objective = Objective(LogOddsHinge(rho=0.2), ClusterMean(), ReferenceKL(top_k=64))

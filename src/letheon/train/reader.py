@@ -45,7 +45,17 @@ class Reader:
 
     def forget(self, targets: Sequence[Target]) -> list[Forget]:
         """What is to be forgotten, with what is expected instead where the objective reads it."""
-        return [self._forget(target, number) for number, target in enumerate(targets)]
+        found = [self._forget(target, number) for number, target in enumerate(targets)]
+        if self.objective.prefers and not all(item.expected for item in found):
+            raise InputError(f"{type(self.objective.negative).__name__} needs an expected answer for each to forget")
+        return found
+
+    def kept(self, rows: Sequence[Any] | None, forget: Sequence[Forget]) -> list[Encoded]:
+        """As `normal`; refuse none, and split dialogues where expected answers are to stand in an answer's place."""
+        normal = self.normal(rows)
+        if forget and self.objective.normal is not None and not normal:
+            raise InputError("normal_dataset is empty: without normal dialogues the model's ability is not kept")
+        return self._one_answer_each(normal, forget) if self.objective.rejects else normal
 
     def normal(self, rows: Sequence[Dialogue | Encoded | Mapping[str, Any]] | None) -> list[Encoded]:
         """Dialogues whose every answer is to be kept.
@@ -83,7 +93,7 @@ class Reader:
             for turn in turns
         ]
 
-    def one_answer_each(self, normal: Sequence[Encoded], forget: Sequence[Forget]) -> list[Encoded]:
+    def _one_answer_each(self, normal: Sequence[Encoded], forget: Sequence[Forget]) -> list[Encoded]:
         """Normal answers apart from each other; refuse them where expected ones could not stand in their place."""
         if not forget or not all(item.expected for item in forget):
             raise InputError(f"{type(self.objective.normal).__name__} needs an expected answer for each to forget")

@@ -132,8 +132,7 @@ def open_cache(model: Model, args: UnlearnConfig, accelerator: Accelerator, pad_
     # Not where several devices share the work: it is not known how they call the layers.
     alone = args.n_gpu <= 1 and accelerator.num_processes == 1
     key = key_of(model, args.bf16, args.fp16, args.top_k, can_pack(model)) if args.keep_cache else None
-    assert args.output_dir is not None
-    store = Store(Path(args.cache_dir or Path(args.output_dir) / "cache") if alone else None, key)
+    store = Store(Path(args.cache_dir or Path(args.output_dir or "") / "cache") if alone else None, key)
     with accelerator.autocast():
         prefix = frozen_prefix(model, pad_token_id, store) if alone else None
     return ReferenceCache(store, prefix, top_k=args.top_k, pad_token_id=pad_token_id, batch_size=pass_size(args))

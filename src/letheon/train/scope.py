@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from letheon.errors import InputError
 from letheon.layers import decoder_layers
-from letheon.models import Model
+from letheon.models import Model, bare_model
 from letheon.recipe import ObjectiveRecipe, Tuning
 
 DEFAULT_LAYERS = {"lora": "top-66%", "full": "all"}
@@ -151,6 +151,20 @@ def check_layer(layer: int, total: int) -> None:
             if total > 1
             else "objective.negative: states are read below the last layer, and the model has one; take another name"
         )
+
+
+def check_read(model: Model, layer: int, *, devices: int, alone: bool) -> None:
+    """Refuse a layer whose states cannot be read in a process with so many devices; and as `check_reach`."""
+    layers = decoder_layers(model)
+    if not layers:
+        raise InputError(f"{type(bare_model(model)).__name__} has no list of layers whose states could be read")
+    if devices > 1:
+        raise InputError(
+            f"states are read on one device a process, and this has {devices}: start it with accelerate launch"
+        )
+    check_layer(layer, len(layers))
+    learning = [n for n, one in enumerate(layers) if any(p.requires_grad for p in one.parameters())]
+    check_reach(learning, layer, alone=alone)
 
 
 def check_reach(learning: Collection[int], layer: int, *, alone: bool) -> None:

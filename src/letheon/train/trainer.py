@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,23 +19,10 @@ from letheon.chat import Encoded, check_tokenizer
 from letheon.errors import InputError
 from letheon.expected import Target, targets_of
 from letheon.forward import answer_states, can_pack, chunked_logits
-from letheon.layers import decoder_layers
-from letheon.models import Model, Tokenizer, bare_model, context_length
-from letheon.objective import (
-    PARTS,
-    Answers,
-    Balance,
-    ChunkedLogits,
-    Counts,
-    CrossEntropy,
-    DualWeight,
-    Group,
-    Objective,
-    Part,
-)
+from letheon.models import Model, Tokenizer, context_length
+from letheon.objective import PARTS, Answers, ChunkedLogits, Counts, CrossEntropy, Group, Objective
 from letheon.records import Dialogue, Stop, Turn
-from letheon.train.base import ABOVE, BaseSaid
-from letheon.train.best import BestState
+from letheon.train.base import BaseSaid
 from letheon.train.config import UnlearnConfig, default_learning_rate
 from letheon.train.dataset import Collator, UnlearnDataset
 from letheon.train.directional import check_optimizer
@@ -45,20 +30,17 @@ from letheon.train.fila import check_fila, doubled, hold, without_gradient
 from letheon.train.negation import negate
 from letheon.train.parts import StepSums, answers_by_part, reads_tops
 from letheon.train.prepare import Prepared, contrasted, prepare
-from letheon.train.probe import Prober
-from letheon.train.pull import pull
 from letheon.train.reader import Reader
 from letheon.train.reference import open_cache
 from letheon.train.robust import with_wider_margin
 from letheon.train.rows import target_of, turn_of
 from letheon.train.scale_back import Line
-from letheon.train.scope import check_layer, check_reach, what_learns
+from letheon.train.scope import check_read, what_learns
 from letheon.train.select import RATE, check_select
 from letheon.train.sharpness import gradient_of, uphill
-from letheon.train.stop import Probe, StopRule
+from letheon.train.stop import Probe
 from letheon.train.watch import Watch
-
-logger = logging.getLogger(__name__)
+from letheon.train.weights import Weights
 
 STATE_FILE = "letheon_state.json"
 
@@ -130,28 +112,17 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
         targets = targets_of([target_of(row, n) for n, row in enumerate(forget_dataset or ())])
         self._turns = [target.turn for target in targets]
-        self._reader = Reader(
-            processing_class,
-            args.max_length or context_length(model),
-            self.objective,
-            robust=args.robust,
-            seed=args.seed,
-        )
+        longest = args.max_length or context_length(model)
+        self._reader = Reader(processing_class, longest, self.objective, robust=args.robust, seed=args.seed)
         forget = self._reader.forget(targets)
-        if self.objective.prefers and not all(item.expected for item in forget):
-            raise InputError(f"{type(self.objective.negative).__name__} needs an expected answer for each to forget")
         if "base_top" in self.objective.needs("negative") and base is None:
             raise InputError(f"{type(self.objective.negative).__name__} needs base: what the model said before")
         if "base_top" in self.objective.needs("negative") and args.robust:
             raise InputError("robust=True: the base knows the old answers as they stand; use another distance")
         self._base = base
-        normal = self._reader.normal(normal_dataset)
-        if forget and self.objective.normal is not None and not normal:
-            raise InputError("normal_dataset is empty: without normal dialogues the model's ability is not kept")
-        if self.objective.rejects:
-            normal = self._reader.one_answer_each(normal, forget)
-        self._probed = self._reader.probed(targets, [turn_of(row, n) for n, row in enumerate(probe_dataset or ())])
-        self._probe_normal = self._reader.normal(normal_probe_dataset) or normal[:16]
+        normal = self._reader.kept(normal_dataset, forget)
+        probed = self._reader.probed(targets, [turn_of(row, n) for n, row in enumerate(probe_dataset or ())])
+        normal_probed = self._reader.normal(normal_probe_dataset) or normal[:16]
 
         # Before the adapter is made: its weights are drawn at random.
         set_seed(args.seed)
@@ -168,7 +139,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if args.select is not None:
             check_select(model, self.objective)
         if self.objective.layer is not None:
-            self._check_layer(model, args, self.objective.layer)
+            check_read(model, self.objective.layer, devices=args.n_gpu, alone=not self.objective.reads_logits)
         if args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
             model.enable_input_require_grads()
         lora, total = hasattr(model, "peft_config"), sum(parameter.numel() for parameter in model.parameters())
@@ -183,12 +154,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         beside = args.normal_per_forget if self.objective.normal is not None else 0
         pushed = self.objective.negative is not None
         dataset = UnlearnDataset(
-            forget,
-            normal,
-            normal_per_forget=beside,
-            seed=args.seed,
-            pushed=pushed,
-            rejecting=self.objective.rejects,
+            forget, normal, normal_per_forget=beside, seed=args.seed, pushed=pushed, rejecting=self.objective.rejects
         )
         tops = frozenset(part for part in PARTS if reads_tops(self.objective, part))
         collator = Collator(processing_class.pad_token_id, {}, tops=tops)
@@ -206,30 +172,19 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         # Several devices under one process split a batch by its rows.
         collator.packed = self.args.n_gpu <= 1 and can_pack(self.model)
         self._collator = collator
-        rule = StopRule(
-            every=args.stop_every,
-            probability=args.stop_probability if base is None else base.probability + ABOVE,
-            extraction_strength=args.stop_extraction if base is None else base.extraction_strength + ABOVE,
-            truth_probability=args.stop_truth,
-            normal_budget=args.stop_normal_budget,
-            kl_budget=args.stop_kl_budget,
-            patience=args.stop_patience,
-        )
-        negative, positive, start = self.objective.weights
-        positive = pull(targets) if positive is None else positive
-        self._weights: dict[Part, float] = {"negative": negative, "positive": positive, "normal": start}
-        self._balance = Balance()
-        floor = start if args.normal_floor is None else args.normal_floor
-        self._dual = DualWeight(start, floor, args.dual_rate, args.normal_budget)
+        self._weights = Weights(self.objective, targets, args)
         self._ascent: list[Tensor] | None = None
         self._uphill = False
         self._line: Line | None = None
         self._watch = Watch(
-            rule,
-            BestState(Path(self.args.output_dir) / "best.safetensors"),
+            self.args,
+            base,
+            probed,
+            normal_probed,
+            tokenizer=processing_class,
+            on=bool(forget) and args.stop_rule,
             log=self._log_probe,
             autocast=self.accelerator.autocast,
-            on=bool(forget) and args.stop_rule,
         )
         self._step = StepSums()
         self.add_callback(_Adapt(self))
@@ -245,19 +200,6 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         return self._watch.probes
 
     # -- data --------------------------------------------------------------------------------------------------------
-
-    def _check_layer(self, model: Model, args: UnlearnConfig, layer: int) -> None:
-        """Refuse a layer whose states cannot be read, or from which nothing that learns would get a gradient."""
-        layers = decoder_layers(model)
-        if not layers:
-            raise InputError(f"{type(bare_model(model)).__name__} has no list of layers whose states could be read")
-        if args.n_gpu > 1:
-            raise InputError(
-                f"states are read on one device a process, and this has {args.n_gpu}: start it with accelerate launch"
-            )
-        check_layer(layer, len(layers))
-        learning = [n for n, one in enumerate(layers) if any(p.requires_grad for p in one.parameters())]
-        check_reach(learning, layer, alone=not self.objective.reads_logits)
 
     def _evaluated(self, rows: Sequence[Dialogue | Mapping[str, Any]]) -> UnlearnDataset:
         return UnlearnDataset([], self._reader.normal(rows), cached=False)
@@ -322,17 +264,17 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 for n, part in enumerate(PARTS)
             }
         parts = self.objective(batch, counts)
-        weights = dict(self._weights)
+        weights = dict(self._weights.of)
         if self._watch.holding:
             weights["negative"] = 0.0
         if self._uphill:
             weights["positive"] = weights["normal"] = 0.0
         else:
-            self._step.add(parts, batch, balance=self._balancing)
+            self._step.add(parts, batch, balance=self._weights.balances)
             if self.args.sam_rho and "negative" in parts and weights["negative"]:
                 self._ascent = gradient_of(parts["negative"], list(self._trainable().values()))
                 weights["negative"] = 0.0
-        loss = self.objective.total(parts, weights, self._balance.scale)
+        loss = self.objective.total(parts, weights, self._weights.balance.scale)
         return (loss, parts) if return_outputs else loss
 
     def training_step(
@@ -350,14 +292,6 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             finally:
                 self._uphill = False
         return loss
-
-    @property
-    def _balancing(self) -> bool:
-        """Whether there are two norms to balance: those of terms that read logits."""
-        objective = self.objective
-        both = objective.negative is not None and objective.normal is not None
-        states = objective.reads_states("negative") or objective.reads_states("normal")
-        return bool(self.args.balance) and both and not states
 
     def _answers(self, model: Model, inputs: dict[str, Tensor]) -> dict[Group, Answers]:
         """Run the model, and split the answer tokens of a batch by part; the collator has put those together."""
@@ -398,7 +332,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         # All this under θ₀: before a checkpoint, if any, is loaded. And in the precision of training, which comes to
         # the model only when training begins.
         with self.accelerator.autocast():
-            if self._watch.on and self._watch.begin(self.model, self._new_prober()):
+            if self._watch.on and self._watch.begin(self.model, self._cache):
                 return TrainOutput(0, 0.0, {})
             if self.args.robust:
                 old = [item.old for item in self.train_dataset.forget]
@@ -416,7 +350,10 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 base=self._base.references if self._base else (),
             )
             self._collator.reference, self._collator.states = self._prepared.reference, self._prepared.states
-        self._line = Line(self._trainable(), self._own_folder)
+        folder = Path(self.args.output_dir)
+        # Each process writes for itself.
+        own = folder / f"process-{self.args.process_index}" if self.args.world_size > 1 else folder
+        self._line = Line(self._trainable(), own)
         self._epochs_ahead = 0
         self.train_dataset.on_epoch = self._run_ahead
         with without_gradient(self._prepared.held):
@@ -463,32 +400,10 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         optimizer: torch.optim.Optimizer = self.optimizer
         return optimizer
 
-    def _new_prober(self) -> Prober:
-        return Prober(
-            [probed.old for probed in self._probed],
-            self._probe_normal,
-            self._cache(self.model, self._probe_normal),
-            [probed.expected for probed in self._probed],
-            tokenizer=self._tokenizer,
-            rho=self.args.stop_rho,
-            size=self.args.probe_size,
-            batch_size=self._cache.batch_size,
-            prefix=self._cache.prefix,
-        )
-
     def _after_step(self, step: int) -> bool:
         """Adapt the weights, probe when it is time; True when training should stop."""
         sums, self._step = self._step, StepSums()
-        if self._balancing:
-            self._balance.update(math.sqrt(sums.normal_square), math.sqrt(sums.negative_square))
-        if sums.normal_tokens and "normal" in self._collator.reference:
-            self._dual.update(sums.normal_loss / sums.normal_tokens, sums.normal_reference / sums.normal_tokens)
-        self._logged = {
-            **sums.losses,
-            **{f"weight_{part}": weight for part, weight in self._weights.items()},
-            "scale": self._balance.scale,
-        }
-        self._weights["normal"] = self._dual.value
+        self._logged = self._weights.after(sums, dual="normal" in self._collator.reference)
         return self._watch.after(step, sums.losses.values())
 
     def expected_steps(self) -> int | None:
@@ -509,12 +424,6 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
     # -- best state, checkpoints -------------------------------------------------------------------------------------
 
-    @property
-    def _own_folder(self) -> Path:
-        """For what each process writes for itself."""
-        folder = Path(self.args.output_dir)
-        return folder / f"process-{self.args.process_index}" if self.args.world_size > 1 else folder
-
     def _trainable(self) -> dict[str, torch.nn.Parameter]:
         return what_learns(self.accelerator.unwrap_model(self.model))
 
@@ -526,24 +435,13 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._watch.finish(self.state.global_step, self._line)
         self._line.close()
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            **self._watch.state(),
-            "scale": self._balance.scale,
-            "normal_weight": self._dual.value,
-        }
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self._watch.restore(state)
-        self._balance.scale = state["scale"]
-        self._dual.value = self._weights["normal"] = state["normal_weight"]
-
     def _save_checkpoint(self, model: Model, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self._watch.rule.best_step >= 0:
             self._watch.best.copy_to(folder)
-        (folder / STATE_FILE).write_text(json.dumps(self._state()), encoding="utf-8")
+        state = {**self._watch.state(), **self._weights.state()}
+        (folder / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Model = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -552,8 +450,10 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             raise InputError(
                 f"{resume_from_checkpoint}: not a whole checkpoint of Letheon; delete it to go on from the one before"
             )
-        self._restore(json.loads(file.read_text(encoding="utf-8")))
+        state = json.loads(file.read_text(encoding="utf-8"))
+        self._watch.restore(state)
         self._watch.best.copy_from(file.parent)
+        self._weights.restore(state)
 
 
 class _Adapt(TrainerCallback):  # type: ignore[misc]

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from letheon.models import Model
+import torch
+from torch import nn
+
+from letheon.chat import Encoded
+from letheon.models import Model, Tokenizer
 from letheon.records import Stop
-from letheon.train.best import BestState
+from letheon.train.base import ABOVE, BaseSaid
+from letheon.train.config import UnlearnConfig
 from letheon.train.probe import Prober
+from letheon.train.reader import Probed
+from letheon.train.reference import ReferenceCache
 from letheon.train.scale_back import Line, scale_back
 from letheon.train.scope import what_learns
 from letheon.train.stop import Probe, StopRule
@@ -20,55 +29,121 @@ USUAL_STEPS = 80
 """A guess at how long it takes, before anything is known."""
 
 
+class BestState:
+    """The best weights so far, on disk: a copy in memory would cost as much as the model in full tuning.
+
+    Args:
+        file: Where they lie.
+    """
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def save(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """These are the best."""
+        from safetensors.torch import save_file
+
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: parameter.detach().contiguous() for name, parameter in parameters.items()}, self.file)
+
+    @torch.no_grad()
+    def load(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Put them back."""
+        from safetensors.torch import load_file
+
+        saved = load_file(self.file)
+        for name, parameter in parameters.items():
+            parameter.copy_(saved[name])
+
+    def copy_to(self, folder: Path) -> None:
+        """Into a checkpoint."""
+        shutil.copyfile(self.file, folder / self.file.name)
+
+    def copy_from(self, folder: Path) -> None:
+        """From a checkpoint: the run may have found a better state after it, or ended and tidied up."""
+        if (folder / self.file.name).is_file():
+            shutil.copyfile(folder / self.file.name, self.file)
+
+    def remove(self) -> None:
+        """Of no use any more."""
+        self.file.unlink(missing_ok=True)
+
+
 class Watch:
     """Probes one training, ends it when its stop rule says so, and settles which state is kept.
 
     Args:
-        rule: The stop rule.
-        best: Where the best state on the way is kept.
+        args: Settings.
+        base: What the base said, whose level is then the limit.
+        probed: Old answers that training does not see.
+        normal: Normal sequences that training does not see.
+        tokenizer: The tokenizer.
+        on: Whether anything is probed. If not, only a loss that is not finite ends training.
         log: Told of each probe.
         autocast: Makes a context in the precision of training.
-        on: Whether anything is probed. If not, only a loss that is not finite ends training.
 
     Attributes:
-        stop: Why training ended; None before it has, and for ordinary fine-tuning.
+        stop: Why training ended; None before it has.
         probes: All probes so far.
         holding: Whether the negative loss rests.
-        next_probe: The step of the next probe.
     """
 
     def __init__(
         self,
-        rule: StopRule,
-        best: BestState,
+        args: UnlearnConfig,
+        base: BaseSaid | None,
+        probed: Sequence[Probed],
+        normal: Sequence[Encoded],
         *,
+        tokenizer: Tokenizer,
+        on: bool,
         log: Callable[[Probe], None],
         autocast: Callable[[], AbstractContextManager[Any]],
-        on: bool,
     ):
-        self.rule, self.best, self.on = rule, best, on
-        self._log, self._autocast = log, autocast
+        self.args, self.probed, self.normal, self.tokenizer = args, probed, normal, tokenizer
+        self.on, self._log, self._autocast = on, log, autocast
+        self.rule = StopRule(
+            every=args.stop_every,
+            probability=args.stop_probability if base is None else base.probability + ABOVE,
+            extraction_strength=args.stop_extraction if base is None else base.extraction_strength + ABOVE,
+            truth_probability=args.stop_truth,
+            normal_budget=args.stop_normal_budget,
+            kl_budget=args.stop_kl_budget,
+            patience=args.stop_patience,
+        )
+        self.best = BestState(Path(args.output_dir or "") / "best.safetensors")
         self.stop: Stop | None = None
         self.probes: list[Probe] = []
         self.holding = False
-        self.next_probe = rule.every
+        self.next_probe = args.stop_every
 
-    def begin(self, model: Model, prober: Prober) -> bool:
-        """Take the first probe; True where the model does not say the old answers, and training has no need to be."""
-        self._model, self.prober = model, prober
-        before = prober.quick(model, 0)
+    def begin(self, model: Model, cache: ReferenceCache) -> bool:
+        """Take the first probe, under θ₀; True where the model does not say the old answers, and is done."""
+        self._model = model
+        self.prober = Prober(
+            [one.old for one in self.probed],
+            self.normal,
+            cache(model, self.normal),
+            [one.expected for one in self.probed],
+            tokenizer=self.tokenizer,
+            rho=self.args.stop_rho,
+            size=self.args.probe_size,
+            batch_size=cache.batch_size,
+            prefix=cache.prefix,
+        )
+        before = self.prober.quick(model, 0)
         if self.rule.is_clean(before):
             before = self._with_answers(self._whole(0))
         self._record(before)
         self.next_probe = self.rule.wait(before)
-        clean = self.rule.is_clean(before)
-        if clean:
-            self.stop = Stop(
-                step=0,
-                reason="already clean: the model does not reproduce these answers "
-                f"(extraction strength {before.extraction_strength:.3f} on the probe); nothing was changed",
-            )
-        return clean
+        if not self.rule.is_clean(before):
+            return False
+        self.stop = Stop(
+            step=0,
+            reason="already clean: the model does not reproduce these answers "
+            f"(extraction strength {before.extraction_strength:.3f} on the probe); nothing was changed",
+        )
+        return True
 
     def after(self, step: int, losses: Iterable[float]) -> bool:
         """Take the losses of a step, and probe when it is time; True when training should stop."""
@@ -110,12 +185,7 @@ class Watch:
         return max(USUAL_STEPS, math.ceil(step * math.log(start) / math.log(start / now)))
 
     def finish(self, step: int, line: Line) -> None:
-        """Leave the model in the state to be kept, and say in `stop` which it is.
-
-        Args:
-            step: Steps taken.
-            line: From the start of training.
-        """
+        """After so many steps along a line, leave the model in the state to be kept; `stop` says which it is."""
         if self.on and self.stop is None and self.probes[-1].step != step:
             # The limit of steps fell between two probes.
             self.look(step)
