@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,14 +13,12 @@ from letheon.chat import Encoded
 from letheon.measure import release_memory
 from letheon.models import Model
 from letheon.objective import Group, Needs, Objective
-from letheon.records import Turn
 from letheon.split import spread
 from letheon.train.config import UnlearnConfig
 from letheon.train.contrast import Moments, layer_directions, lora_layers, point_adapters
 from letheon.train.dataset import Reference, UnlearnDataset
 from letheon.train.directional import DirectionalAdamW, directional_layers
 from letheon.train.fila import Half, second_halves, start_adapters
-from letheon.train.reader import Reader
 from letheon.train.reference import ReferenceCache, informative
 from letheon.train.select import FixedSteps, select
 from letheon.train.sensitivity import Sensitivity, measure_sensitivity
@@ -119,10 +117,7 @@ class Prepared:
 def contrasted(
     model: Model, args: UnlearnConfig, adapter_init: str | None, *, own_optimizer: bool = False
 ) -> dict[str, nn.Module]:
-    """The layers for which a contrast is looked up: those with a new adapter, or of full tuning along directions.
-
-    `adapter_init` is None where no adapter is new; an optimizer of the user's own knows of no directions.
-    """
+    """The layers for which a contrast is looked up: those with a new adapter, or of full tuning along directions."""
     if hasattr(model, "peft_config"):
         return lora_layers(model) if adapter_init == "contrast" else {}
     return directional_layers(model) if args.directions and args.select is None and not own_optimizer else {}
@@ -132,13 +127,12 @@ def prepare(
     model: Model,
     layers: Mapping[str, nn.Module],
     dataset: UnlearnDataset,
-    turns: Sequence[Turn],
     cache: ReferenceCache,
     *,
     objective: Objective,
     args: UnlearnConfig,
     adapter_init: str | None,
-    reader: Reader,
+    unasked: Callable[[], Sequence[Encoded]],
     base: Sequence[Reference] = (),
 ) -> Prepared:
     """Measure all that training asks of θ₀, start new adapters, and freeze what full tuning does not move.
@@ -147,12 +141,11 @@ def prepare(
         model: The model, without wrappers.
         layers: Those that are to look where forget inputs differ, by name; may be none.
         dataset: The data.
-        turns: The turns to forget, in the dataset's order.
         cache: Scores sequences.
         objective: Whose terms say what they need.
         args: Settings.
         adapter_init: How the adapter starts; None where none is new.
-        reader: Has made the sequences.
+        unasked: The old answers with the question left empty.
         base: What the base said of each turn to forget, for a term that needs it.
     """
     found = Prepared()
@@ -180,7 +173,7 @@ def prepare(
         negative = found.reference["negative"]
         masks = {number: torch.arange(len(known.log_prob)) > 0 for number, known in negative.items()}
         if args.token_choice == "informative":
-            blind = cache(model, reader.unasked(turns))
+            blind = cache(model, unasked())
             masks = {
                 number: informative(known.log_prob, blind[number].log_prob) for number, known in negative.items()
             }

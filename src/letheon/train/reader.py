@@ -88,10 +88,7 @@ class Reader:
 
     def unasked(self, turns: Sequence[Turn]) -> list[Encoded]:
         """Old answers with the question left empty."""
-        return [
-            encode_reply(self.tokenizer, _without_question(turn.prompt), turn.answer, self.max_length)
-            for turn in turns
-        ]
+        return [encode_reply(self.tokenizer, _without_question(t.prompt), t.answer, self.max_length) for t in turns]
 
     def _one_answer_each(self, normal: Sequence[Encoded], forget: Sequence[Forget]) -> list[Encoded]:
         """Normal answers apart from each other; refuse them where expected ones could not stand in their place."""

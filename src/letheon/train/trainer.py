@@ -127,6 +127,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         # Before the adapter is made: its weights are drawn at random.
         set_seed(args.seed)
         self._prepared = Prepared()
+        # None where no adapter is new.
         self._adapter_init: str | None = None
         if peft_config is not None:
             from peft import get_peft_model
@@ -157,7 +158,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             forget, normal, normal_per_forget=beside, seed=args.seed, pushed=pushed, rejecting=self.objective.rejects
         )
         tops = frozenset(part for part in PARTS if reads_tops(self.objective, part))
-        collator = Collator(processing_class.pad_token_id, {}, tops=tops)
+        collator = Collator(processing_class.pad_token_id, self._prepared.reference, self._prepared.states, tops)
         super().__init__(
             model=model,
             args=args,
@@ -259,10 +260,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         batch = self._answers(model, inputs)
         counts = None
         if num_items_in_batch is not None:
-            counts = {
-                part: Counts(float(num_items_in_batch[n, 0]), float(num_items_in_batch[n, 1]))
-                for n, part in enumerate(PARTS)
-            }
+            counts = {part: Counts(*num_items_in_batch[n].tolist()) for n, part in enumerate(PARTS)}
         parts = self.objective(batch, counts)
         weights = dict(self._weights.of)
         if self._watch.holding:
@@ -327,7 +325,6 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if not self.train_dataset.forget:
             if self.objective.needs("normal"):
                 self._ask_normal(range(len(self.train_dataset.normal)))
-                self._collator.reference, self._collator.states = self._prepared.reference, self._prepared.states
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         # All this under θ₀: before a checkpoint, if any, is loaded. And in the precision of training, which comes to
         # the model only when training begins.
@@ -341,19 +338,17 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 model,
                 contrasted(model, self.args, self._adapter_init, own_optimizer=self.optimizer is not None),
                 self.train_dataset,
-                self._turns,
                 self._cache,
                 objective=self.objective,
                 args=self.args,
                 adapter_init=self._adapter_init,
-                reader=self._reader,
+                unasked=lambda: self._reader.unasked(self._turns),
                 base=self._base.references if self._base else (),
             )
             self._collator.reference, self._collator.states = self._prepared.reference, self._prepared.states
-        folder = Path(self.args.output_dir)
         # Each process writes for itself.
-        own = folder / f"process-{self.args.process_index}" if self.args.world_size > 1 else folder
-        self._line = Line(self._trainable(), own)
+        own = f"process-{self.args.process_index}" if self.args.world_size > 1 else ""
+        self._line = Line(self._trainable(), Path(self.args.output_dir) / own)
         self._epochs_ahead = 0
         self.train_dataset.on_epoch = self._run_ahead
         with without_gradient(self._prepared.held):
@@ -422,7 +417,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             logs = {**logs, **self._logged}
         super().log(logs, start_time)
 
-    # -- best state, checkpoints -------------------------------------------------------------------------------------
+    # -- ending, checkpoints -----------------------------------------------------------------------------------------
 
     def _trainable(self) -> dict[str, torch.nn.Parameter]:
         return what_learns(self.accelerator.unwrap_model(self.model))

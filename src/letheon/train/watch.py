@@ -30,11 +30,7 @@ USUAL_STEPS = 80
 
 
 class BestState:
-    """The best weights so far, on disk: a copy in memory would cost as much as the model in full tuning.
-
-    Args:
-        file: Where they lie.
-    """
+    """The best weights so far, in a file: a copy in memory would cost as much as the model in full tuning."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -210,11 +206,10 @@ class Watch:
             line.end()
             end = last if last.repetition is not None else self._whole(step)
             alpha, kept = scale_back(line, rule, before, end, lambda: self._whole(step))
-            share = ""
+            share = f"; {alpha:.0%} of the change was kept" if alpha < 1 else ""
             if alpha < 1 or kept.repetition is None:
                 kept = self._with_answers(kept)
             if alpha < 1:
-                share = f"; {alpha:.0%} of the change was kept"
                 self._record(replace(kept, alpha=alpha))
             if rule.breach(kept) is not None:
                 kept = None

@@ -27,7 +27,7 @@ def pull(targets: Sequence[Target]) -> float:
 
 
 class Weights:
-    """λ of each part, and the scale of the negative one.
+    """λ of each part, and the scale s of the negative one.
 
     Args:
         objective: Where they start.
@@ -36,8 +36,8 @@ class Weights:
 
     Attributes:
         of: λ by part.
-        balance: Holds the scale.
-        balances: Whether there are two norms to balance: those of terms that read logits.
+        balance: Holds s.
+        balances: Whether there may be two norms to balance: those of terms that read logits.
     """
 
     def __init__(self, objective: Objective, targets: Sequence[Target], args: UnlearnConfig):
@@ -45,9 +45,8 @@ class Weights:
         positive = pull(targets) if positive is None else positive
         self.of: dict[Part, float] = {"negative": negative, "positive": positive, "normal": normal}
         self.balance = Balance()
-        both = objective.negative is not None and objective.normal is not None
         states = objective.reads_states("negative") or objective.reads_states("normal")
-        self.balances = bool(args.balance) and both and not states
+        self.balances = bool(args.balance) and not states
         floor = normal if args.normal_floor is None else args.normal_floor
         self._dual = DualWeight(normal, floor, args.dual_rate, args.normal_budget)
 
