@@ -19,7 +19,7 @@ from letheon.objective import (
     WGA,
     AnswerPreservation,
     Answers,
-    BaseKL,
+    BaseOdds,
     ClusterMean,
     CrossEntropy,
     FlatTV,
@@ -207,6 +207,13 @@ def naive_satimp(a: Answers, t: int, beta1: float, beta2: float) -> Tensor:
     return p.item() ** beta1 * (1 - p.item()) ** beta2 * p.log()
 
 
+def naive_base_odds(a: Answers, t: int) -> Tensor:
+    assert a.reference_log_prob is not None
+    p, base = own_probability(a, t), a.reference_log_prob[t].double().exp()
+    apart = (p / (1 - p)).log() - 1.25 * (base / (1 - base)).log()
+    return apart.square() / 2 if apart.abs() <= 1 else apart.abs() - 0.5
+
+
 def by_token(loss: Callable[[Answers, int], Tensor]) -> Callable[[Answers], list[Tensor]]:
     return lambda a: [loss(a, t) for t in range(len(a.targets))]
 
@@ -246,7 +253,7 @@ TERMS: dict[str, tuple[Any, Callable[[Answers], list[Tensor]]]] = {
     "gradient ascent": (GradientAscent(), by_token(lambda a, t: own_probability(a, t).log())),
     "cross-entropy": (CrossEntropy(), by_token(lambda a, t: -own_probability(a, t).log())),
     "cluster mean": (ClusterMean(), by_token(lambda a, t: -own_probability(a, t).log())),
-    "base": (BaseKL(), by_token(naive_kl)),
+    "base": (BaseOdds(), by_token(naive_base_odds)),
     "kl": (ReferenceKL(cross_entropy=False), by_token(naive_kl)),
     "kl and cross-entropy": (ReferenceKL(), by_token(lambda a, t: naive_kl(a, t) - own_probability(a, t).log())),
 }

@@ -16,7 +16,7 @@ from letheon.objective import (
     UNDIAL,
     WGA,
     Answers,
-    BaseKL,
+    BaseOdds,
     ChunkedLogits,
     ClusterMean,
     CrossEntropy,
@@ -46,7 +46,7 @@ TERMS = [
     ClusterMean(),
     CrossEntropy(),
     ReferenceKL(top_k=4),
-    BaseKL(),
+    BaseOdds(),
     ReferenceJS(top_k=4),
 ]
 N, D, V = 11, 6, 17

@@ -20,6 +20,7 @@ from letheon.objective import (
     AnswerPreservation,
     Answers,
     Balance,
+    BaseOdds,
     ClusterMean,
     Counts,
     CrossEntropy,
@@ -57,6 +58,37 @@ def answers(logits: Tensor, targets: list[int], **changes: Any) -> Answers:
         "counts": torch.ones(n, dtype=torch.bool),
     }
     return Answers(**{**fields, **changes})
+
+
+BASES = [
+    (0.9, 0.1, 2.25 * math.log(9) - 0.5, 1.0),
+    (0.5, 0.5, 0.0, 0.0),
+    (1 / (1 + 3**1.25), 0.25, 0.0, 0.0),
+    (0.6, 0.5, math.log(1.5) ** 2 / 2, math.log(1.5)),
+    (0.1, 0.9, 2.25 * math.log(9) - 0.5, -1.0),
+]
+"""p, the base's p, the loss, and its gradient in the token's logit."""
+
+
+@pytest.mark.parametrize(("p", "base", "loss", "slope"), BASES)
+def test_base_odds_is_zero_at_the_base_s_level_and_comes_back_to_it_from_below(
+    p: float, base: float, loss: float, slope: float
+) -> None:
+    logits = with_probability(p).requires_grad_()
+    found = BaseOdds()(answers(logits, [0], reference_log_prob=torch.tensor([math.log(base)])))
+    assert float(found.detach()) == pytest.approx(loss, abs=1e-4)
+    (gradient,) = torch.autograd.grad(found.sum(), logits)
+    assert float(gradient[0, 0]) == pytest.approx(slope, abs=1e-4)
+    assert float(gradient.sum()) == pytest.approx(0, abs=1e-5)
+
+
+def test_base_odds_pushes_what_is_certain_as_hard_and_bears_a_base_that_is_certain() -> None:
+    """In float32 the probability of the first is 1, and that of the second, under the base, too."""
+    logits = torch.tensor([[40.0, 0.0, 0.0], [0.0, 0.0, 0.0]]).requires_grad_()
+    found = BaseOdds()(answers(logits, [0, 0], reference_log_prob=torch.tensor([math.log(0.01), 0.0])))
+    assert bool(found.isfinite().all())
+    (gradient,) = torch.autograd.grad(found.sum(), logits)
+    assert gradient[:, 0].tolist() == pytest.approx([1.0, -1.0], abs=1e-4)
 
 
 @pytest.mark.parametrize("p", [1e-4, 0.01, 0.2, 0.5, 0.9, 0.9999])

@@ -18,7 +18,7 @@ from letheon.objective import (
     WGA,
     AnswerPreservation,
     Answers,
-    BaseKL,
+    BaseOdds,
     ClusterMean,
     Counts,
     CrossEntropy,
@@ -58,10 +58,10 @@ TERMS: list[Any] = [
     ReferenceJS(top_k=3),
     ClusterMean(),
     ReferenceKL(top_k=3),
-    BaseKL(),
+    BaseOdds(),
     ReferenceKL(top_k=3, cross_entropy=False),
 ]
-OF_PLACES = (MaxEntropy, LogitFlattening, JensUn, ReferenceJS, BaseKL)
+OF_PLACES = (MaxEntropy, LogitFlattening, JensUn, ReferenceJS)
 """They read where an answer's tokens are, not which they are."""
 LABELLED = [term for term in TERMS if not isinstance(term, OF_PLACES) and getattr(term, "cross_entropy", True)]
 names = [f"{type(term).__name__}-{number}" for number, term in enumerate(TERMS)]

@@ -12,7 +12,8 @@ import torch
 from letheon.chat import encode_turn
 from letheon.errors import InputError
 from letheon.expected import Target
-from letheon.objective import BaseKL, Objective
+from letheon.objective import BaseOdds, Objective
+from letheon.objective.negative.base import SURER
 from letheon.train import UnlearnTrainer
 from letheon.train.base import ABOVE, BaseSaid, ask_base
 
@@ -52,15 +53,16 @@ def test_old_answers_go_back_to_the_base_and_stay(
     make_trainer: Make, tiny_model: Callable[..., Any], tiny_tokenizer: Any, targets: list[Target], said: BaseSaid
 ) -> None:
     """Not below it, where a hinge or gradient ascent would take them with as many steps."""
-    objective = Objective(BaseKL(), None, None, weights=(1.0, 0.0, 0.0))
+    objective = Objective(BaseOdds(), None, None, weights=(1.0, 0.0, 0.0))
     trainer = make_trainer(
         objective=objective, base=said, learning_rate=1e-2, max_steps=80, directions=0, normal_per_forget=0
     )
     encoded = [encode_turn(tiny_tokenizer, target.turn) for target in targets]
     base, before = tiny_model().eval(), trainer.model.eval()
-    levels, known = (
+    of_base, known = (
         torch.cat([log_probs(model, one.ids, one.answer_mask) for one in encoded]) for model in (base, before)
     )
+    levels = torch.nn.functional.logsigmoid(SURER * of_base.exp().logit())
     trainer.train()
     model = trainer.model.eval()
     now = torch.cat([log_probs(model, one.ids, one.answer_mask) for one in encoded])
@@ -78,7 +80,7 @@ def test_the_limits_are_the_base_s_level(make_trainer: Make, said: BaseSaid) -> 
 
 
 def test_tokens_that_do_not_count_stay_out(make_trainer: Make, said: BaseSaid) -> None:
-    trainer = make_trainer(objective=Objective(BaseKL()), base=said, token_choice="without-first", max_steps=1)
+    trainer = make_trainer(objective=Objective(BaseOdds()), base=said, token_choice="without-first", max_steps=1)
     trainer.train()
     found = trainer._prepared.reference["negative"]
     assert all(not known.counts[0] and bool(known.counts[1:].all()) for known in found.values())
@@ -86,5 +88,5 @@ def test_tokens_that_do_not_count_stay_out(make_trainer: Make, said: BaseSaid) -
 
 
 def test_without_a_base_there_is_no_going_back(make_trainer: Make) -> None:
-    with pytest.raises(InputError, match="BaseKL needs base"):
-        make_trainer(objective=Objective(BaseKL()))
+    with pytest.raises(InputError, match="BaseOdds needs base"):
+        make_trainer(objective=Objective(BaseOdds()))

@@ -25,8 +25,8 @@ class Answers:
         targets: (N,) the tokens themselves.
         sequence: (N,) index in [0, S) of the sequence each token belongs to.
         counts: (N,) bool, whether a token takes part in the loss (the token choice).
-        reference_log_prob: (N,) log p_θ₀ of the targets, where a term declares that it needs it.
-        reference_top_ids: (N, k) the likeliest tokens under θ₀, or under the base where a term says so.
+        reference_log_prob: (N,) log p_θ₀ of the targets, or the base's, where a term declares that it needs it.
+        reference_top_ids: (N, k) the likeliest tokens under θ₀.
         reference_top_log_probs: (N, k) and their log-probabilities.
         states: (N, d) the hidden states that leave a layer where each token is predicted; for terms that read them.
         reference_states: (N, d) the same under θ₀.

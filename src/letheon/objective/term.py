@@ -12,15 +12,15 @@ Unit = Literal["token", "sequence"]
 Need = Literal[
     "reference_log_prob",
     "reference_top",
-    "base_top",
+    "base_log_prob",
     "preferred",
     "rejected",
     "states",
     "reference_states",
     "reference_norm",
 ]
-"""With "base_top" the likeliest tokens are those of the base, not of θ₀. A term that needs "states" reads hidden
-states in place of logits, and has a `layer`: see `StateTerm`."""
+"""With "base_log_prob" the reference log-probabilities are the base's, not those of θ₀. A term that needs "states"
+reads hidden states in place of logits, and has a `layer`: see `StateTerm`."""
 Needs = frozenset[Need]
 
 

@@ -49,7 +49,7 @@ class Negative(Section):
     """The distance loss that drives the model away from its old answers."""
 
     name: NegativeName = "hinge"
-    """hinge: log-odds margin (default); base: divergence from the recipe's `base`; none; or a published distance."""
+    """hinge: log-odds margin (default); base: back to the recipe's `base`; none; or a published distance."""
     weight: float = Field(1.0, ge=0)
     """λ_neg."""
     rho: float | None = Field(None, gt=0, lt=1)

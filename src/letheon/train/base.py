@@ -41,7 +41,6 @@ def ask_base(
     turns: Sequence[Turn],
     probe: Sequence[Turn] = (),
     *,
-    top_k: int = 64,
     max_length: int | None = None,
 ) -> BaseSaid:
     """Ask the base about old answers.
@@ -51,12 +50,11 @@ def ask_base(
         tokenizer: The tokenizer of the model that unlearns.
         turns: What is to be forgotten.
         probe: What the stop rule looks at; none: `turns`.
-        top_k: Tokens kept of each distribution.
         max_length: Most tokens of a sequence.
     """
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     old, probed = ([encode_turn(tokenizer, turn, max_length) for turn in which] for which in (turns, probe or turns))
-    cache = ReferenceCache(Store(), None, top_k=top_k, pad_token_id=pad, batch_size=PASS_SIZE)
+    cache = ReferenceCache(Store(), None, top_k=1, pad_token_id=pad, batch_size=PASS_SIZE)
     with in_eval_mode(base), torch.autocast(base.device.type, torch.bfloat16, enabled=fast_bf16()):
         references, scores = cache(base, old), score_sequences(base, probed)
     return BaseSaid(

@@ -57,8 +57,8 @@ def answers_by_part(
 
 
 def reads_tops(objective: Objective, part: Group) -> bool:
-    """Whether the term of a part reads the likeliest tokens of θ₀ or of the base."""
-    return bool(objective.needs(part) & {"reference_top", "base_top"})
+    """Whether the term of a part reads the likeliest tokens of θ₀."""
+    return "reference_top" in objective.needs(part)
 
 
 def _split(values: Tensor | ChunkedLogits | None, sizes: list[int]) -> Sequence[Any]:

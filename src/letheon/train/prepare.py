@@ -180,7 +180,7 @@ def prepare(
         found.reference["negative"] = {
             number: replace(known, counts=masks[number]) for number, known in negative.items()
         }
-    if "base_top" in objective.needs("negative"):
+    if "base_log_prob" in objective.needs("negative"):
         known = found.reference.get("negative", {})
         found.reference["negative"] = {
             number: replace(said, counts=known[number].counts) if number in known else said

@@ -26,7 +26,7 @@ from letheon.objective import (
     WGA,
     AdaptiveRMU,
     AnswerPreservation,
-    BaseKL,
+    BaseOdds,
     ClusterMean,
     CrossEntropy,
     FlatTV,
@@ -87,7 +87,7 @@ DISTANCES: dict[NegativeName, Callable[..., Term]] = {
     "adaptive-rmu": AdaptiveRMU,
     "gradient-ascent": GradientAscent,
     "reinforce": CrossEntropy,
-    "base": BaseKL,
+    "base": BaseOdds,
 }
 """The negative terms by their names in a recipe."""
 
@@ -102,8 +102,8 @@ def base_of(recipe: Recipe, tokenizer: Tokenizer, data: Split) -> BaseSaid | Non
         return None
     if load_tokenizer(recipe.base).get_vocab() != tokenizer.get_vocab():
         raise InputError(f"base: {recipe.base} has other tokens than the model: name what it was fine-tuned from")
-    top_k, longest = recipe.objective.normal.top_k, recipe.train.get("max_length")
-    return ask_base(load_model(recipe.base), tokenizer, data.forget, data.probe, top_k=top_k, max_length=longest)
+    longest = recipe.train.get("max_length")
+    return ask_base(load_model(recipe.base), tokenizer, data.forget, data.probe, max_length=longest)
 
 
 def training_data(

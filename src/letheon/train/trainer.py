@@ -115,9 +115,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         longest = args.max_length or context_length(model)
         self._reader = Reader(processing_class, longest, self.objective, robust=args.robust, seed=args.seed)
         forget = self._reader.forget(targets)
-        if "base_top" in self.objective.needs("negative") and base is None:
+        if "base_log_prob" in self.objective.needs("negative") and base is None:
             raise InputError(f"{type(self.objective.negative).__name__} needs base: what the model said before")
-        if "base_top" in self.objective.needs("negative") and args.robust:
+        if "base_log_prob" in self.objective.needs("negative") and args.robust:
             raise InputError("robust=True: the base knows the old answers as they stand; use another distance")
         self._base = base
         normal = self._reader.kept(normal_dataset, forget)

@@ -17,13 +17,13 @@ mean. m, p and π are always those of the old answer's tokens, π⁺ and p⁺ th
 | WGA | sg(p^β) log p | fades where p → 1 | fades |
 | SatImp | sg(p^β₁ (1 − p)^β₂) log p | fades where p → 1 | fades |
 | UNDIAL | CE(softmax(z₀ − β onehot), p_θ) | strong where β outweighs m | fades at m₀ − β |
-| BaseKL | KL(p_base ‖ p_θ) | strong | fades at the base, and turns round below it |
+| BaseOdds | H(logit p − c · logit p_base) | 1 | fades at the base, and turns round below it |
 | MaxEntropy | KL(uniform ‖ p_θ) | strong | strong, until all is flat |
 | LogitFlattening | (max z − mean z)² | strong | strong, until all is flat |
 | JensUn | JSD(p_θ, onehot of a refusal) | nearly none | nearly none, until the refusal is likely |
 """
 
-from letheon.objective.negative.base import BaseKL
+from letheon.objective.negative.base import BaseOdds
 from letheon.objective.negative.flattening import LogitFlattening, MaxEntropy
 from letheon.objective.negative.hinge import MASC, LogOddsHinge, log_odds_margin, share_preferred
 from letheon.objective.negative.inverted_hinge import InvertedHinge
@@ -39,7 +39,7 @@ __all__ = [
     "NPO",
     "UNDIAL",
     "WGA",
-    "BaseKL",
+    "BaseOdds",
     "FlatTV",
     "GradientAscent",
     "InvertedHinge",
