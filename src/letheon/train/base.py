@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from letheon.chat import encode_turn
 from letheon.evaluate.memorisation import extraction_strength, probability
 from letheon.evaluate.teacher_forced import score_sequences
 from letheon.models import Model, Tokenizer, fast_bf16, in_eval_mode
 from letheon.records import Turn
-from letheon.store import Store
-from letheon.train.dataset import Reference
-from letheon.train.reference import PASS_SIZE, ReferenceCache
 
 ABOVE = 0.02
 """How far above the base's the old answers' probability and extraction strength may stay."""
@@ -25,12 +23,12 @@ class BaseSaid:
     """What the base said of old answers that it never saw.
 
     Attributes:
-        references: Of each turn to forget, in their order.
+        log_probs: Of the tokens (n,) of each turn to forget, in their order.
         probability: Mean over the probe of the old answers' exp(mean log p).
         extraction_strength: Mean over the probe.
     """
 
-    references: tuple[Reference, ...]
+    log_probs: tuple[Tensor, ...]
     probability: float
     extraction_strength: float
 
@@ -52,13 +50,11 @@ def ask_base(
         probe: What the stop rule looks at; none: `turns`.
         max_length: Most tokens of a sequence.
     """
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     old, probed = ([encode_turn(tokenizer, turn, max_length) for turn in which] for which in (turns, probe or turns))
-    cache = ReferenceCache(Store(), None, top_k=1, pad_token_id=pad, batch_size=PASS_SIZE)
     with in_eval_mode(base), torch.autocast(base.device.type, torch.bfloat16, enabled=fast_bf16()):
-        references, scores = cache(base, old), score_sequences(base, probed)
+        known, scores = score_sequences(base, old), score_sequences(base, probed)
     return BaseSaid(
-        tuple(references),
+        tuple(one.log_probs for one in known),
         sum(probability(one.log_probs) for one in scores) / len(scores),
         sum(extraction_strength(one.content) for one in scores) / len(scores),
     )

@@ -23,8 +23,8 @@ from letheon.train.reference import ReferenceCache, informative
 from letheon.train.select import FixedSteps, select
 from letheon.train.sensitivity import Sensitivity, measure_sensitivity
 
-SCORED: Needs = frozenset({"reference_log_prob", "reference_top"})
-"""What is known from logits."""
+SCORED: Needs = frozenset({"reference_log_prob", "reference_top", "base_log_prob"})
+"""What is known from logits; the base's takes the place of θ₀'s."""
 
 LOOKED_AT = 512
 """Normal dialogues that tell what normal inputs are like; of more, so many are taken."""
@@ -133,7 +133,7 @@ def prepare(
     args: UnlearnConfig,
     adapter_init: str | None,
     unasked: Callable[[], Sequence[Encoded]],
-    base: Sequence[Reference] = (),
+    base: Sequence[Tensor] = (),
 ) -> Prepared:
     """Measure all that training asks of θ₀, start new adapters, and freeze what full tuning does not move.
 
@@ -181,11 +181,8 @@ def prepare(
             number: replace(known, counts=masks[number]) for number, known in negative.items()
         }
     if "base_log_prob" in objective.needs("negative"):
-        known = found.reference.get("negative", {})
-        found.reference["negative"] = {
-            number: replace(said, counts=known[number].counts) if number in known else said
-            for number, said in enumerate(base)
-        }
+        known = found.reference["negative"]
+        found.reference["negative"] = {n: replace(known[n], log_prob=said) for n, said in enumerate(base)}
     forget = [item.old for item in dataset.forget]
     if adapter_init == "fila":
         start_adapters(model, forget, normal, cache.pad_token_id, cache.prefix)

@@ -343,7 +343,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 args=self.args,
                 adapter_init=self._adapter_init,
                 unasked=lambda: self._reader.unasked(self._turns),
-                base=self._base.references if self._base else (),
+                base=self._base.log_probs if self._base else (),
             )
             self._collator.reference, self._collator.states = self._prepared.reference, self._prepared.states
         # Each process writes for itself.

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from letheon.objective.answers import Answers
+from letheon.objective.answers import Answers, log_prob
+from letheon.objective.negative.likelihood import log_unlikelihood
 from letheon.objective.term import Needs, Unit
 
 SURER = 1.25
@@ -45,11 +46,5 @@ class BaseOdds:
     def _loss(logits: Tensor, targets: Tensor, base: Tensor) -> Tensor:
         sure = base.float().clamp(max=SUREST)
         level = SURER * (sure - torch.log(-torch.expm1(sure)))
-        return torch.nn.functional.huber_loss(log_odds(logits, targets), level, reduction="none")
-
-
-def log_odds(logits: Tensor, targets: Tensor) -> Tensor:
-    """(N,) logit p = log p/(1 − p) of (N, V) logits at (N,) targets, in float32; exact where p is near 1."""
-    logits = logits.float()
-    others = logits.scatter(1, targets[:, None], float("-inf"))
-    return logits.gather(1, targets[:, None])[:, 0] - others.logsumexp(dim=1)
+        odds = log_prob(logits, targets) + log_unlikelihood(logits, targets)
+        return torch.nn.functional.huber_loss(odds, level, reduction="none")
