@@ -166,6 +166,7 @@ def test_what_does_not_go_together() -> None:
     least: dict[str, Any] = {"model": "m", "data": {"dialogues": "d.jsonl"}}
     for objective, tuning, said in (
         ({"robust": True, "negative": {"tokens": "informative"}}, {}, "robust does not go with negative.tokens"),
+        ({"robust": True, "negative": {"sam_rho": 0.3}}, {}, "sam_rho=0.3 each say where"),
         ({"robust": True, "negative": {"name": "none"}}, {}, "robust does not go with negative.name 'none'"),
         ({"robust": True}, {"lora": {"quantize": "nf4"}}, "leave one of them out"),
     ):
@@ -173,16 +174,15 @@ def test_what_does_not_go_together() -> None:
             check_recipe({**least, "objective": objective, "tuning": tuning})
     with pytest.raises(ValueError, match="take another token_choice"):
         UnlearnConfig(robust=True, token_choice="informative")
+    with pytest.raises(ValueError, match=r"sam_rho=0.3: each says where"):
+        UnlearnConfig(robust=True, sam_rho=0.3)
 
 
-def test_a_recipe_sets_it_with_sam() -> None:
+def test_a_recipe_sets_it() -> None:
     least: dict[str, Any] = {"model": "m", "data": {"dialogues": "d.jsonl"}}
     plain = training_settings(check_recipe(least), "out")
     robust = training_settings(check_recipe({**least, "objective": {"robust": True}}), "out")
-    own = training_settings(
-        check_recipe({**least, "objective": {"robust": True, "negative": {"sam_rho": 0.3}}}), "out"
-    )
-    assert [(s.robust, s.sam_rho) for s in (plain, robust, own)] == [(False, 0.0), (True, 0.01), (True, 0.3)]
+    assert [(s.robust, s.sam_rho) for s in (plain, robust)] == [(False, 0.0), (True, 0.0)]
 
 
 @pytest.mark.slow
@@ -199,7 +199,7 @@ def test_a_whole_run_is_another_one(talk: Path, letheon: Callable[..., tuple[int
 
 @pytest.mark.slow
 def test_it_resumes_as_if_unbroken(make_trainer: Make, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"robust": True, "save_strategy": "steps", "save_steps": 2, "sam_rho": 0.01}
+    settings: dict[str, Any] = {"robust": True, "save_strategy": "steps", "save_steps": 2}
     whole = make_trainer("whole", **settings)
     whole.train()
     make_trainer("broken", **settings, max_steps=2).train()

@@ -147,7 +147,7 @@ class ObjectiveRecipe(Section):
     """Scale the negative loss to the normal loss's gradient norm (s in the docs); rmu and states are not scaled."""
 
     robust: bool = False
-    """Train against what letheon stress does, too: other prompts, relearning (SAM), 4 bits; docs/robustness.md."""
+    """Train against what letheon stress does, too: other prompts, relearning, 4 bits; docs/robustness.md."""
 
     @model_validator(mode="after")
     def _robust_goes_with_the_rest(self) -> ObjectiveRecipe:
@@ -155,6 +155,11 @@ class ObjectiveRecipe(Section):
             raise ValueError(
                 "robust does not go with negative.tokens 'informative', which is known of a prompt as it stands: "
                 "set tokens to all or without-first"
+            )
+        if self.robust and self.negative.sam_rho:
+            raise ValueError(
+                f"robust and negative.sam_rho={self.negative.sam_rho:g} each say where the distance's gradient is "
+                "taken: leave one of them out"
             )
         if self.robust and self.negative.name in ("none", "reinforce", "base"):
             raise ValueError(f"robust does not go with negative.name {self.negative.name!r}: name another distance")

@@ -68,7 +68,7 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     )
     robust: bool = field(
         default=False,
-        metadata={"help": "Train against other prompts, answers that are begun, and rounding to 4 bits, as well."},
+        metadata={"help": "Train against other prompts, begun answers, relearning and rounding to 4 bits, too."},
     )
     select: int | None = field(
         default=None,
@@ -124,6 +124,10 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
             raise ValueError(f"damping={self.damping}: it must be above 0, or None to take nothing out")
         if self.sam_rho < 0:
             raise ValueError(f"sam_rho={self.sam_rho}: it must be above 0, or 0 for no SAM")
+        if self.robust and self.sam_rho:
+            raise ValueError(
+                f"robust=True, sam_rho={self.sam_rho}: each says where the negative gradient is taken; use one"
+            )
         if self.robust and self.token_choice == "informative":
             raise ValueError(
                 "robust=True, token_choice='informative': which tokens are informative is known of an item as it is, "

@@ -52,7 +52,6 @@ from letheon.train.base import BaseSaid, ask_base
 from letheon.train.config import UnlearnConfig
 from letheon.train.depth import check_alone, choose_layers
 from letheon.train.progress import quiet
-from letheon.train.robust import SAM_RHO
 from letheon.train.scope import adapter_for, check_reach, freeze_others, layer_read, learning_layers
 from letheon.train.trainer import STATE_FILE, UnlearnTrainer
 
@@ -293,7 +292,7 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
         "adapter_init": recipe.tuning.lora.init,
         "directions": recipe.tuning.full.directions,
         "damping": recipe.tuning.damping,
-        "sam_rho": objective.negative.sam_rho or (SAM_RHO if objective.robust else 0.0),
+        "sam_rho": objective.negative.sam_rho,
         "robust": objective.robust,
         "token_choice": objective.negative.tokens,
         "balance": objective.balance,

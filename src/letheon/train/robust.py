@@ -2,13 +2,13 @@
 
 - *Other prompts.* Half of the time an item is asked in another way: by a template of each kind (`rephrasings.yaml`,
   `train`), or after a random beginning of its old answer, from where the expected answer is to follow.
-- *Relearning.* The distance's gradient is taken uphill (`sam_rho`).
+- *Relearning.* The distance's gradient is taken where relearning others would lead (`letheon.train.relearning`).
 - *Quantisation.* Rounding weights to 4 bits moves the margins of the old tokens by some δ, the median of |m_q − m|
   under θ₀; the hinge pushes as much further: its ρ becomes σ(logit ρ − δ). The stop rule's limits stay: they are what
   a model has that never saw the answers. But its probe is asked in other ways, too.
 
-Sources: random answer beginnings, JensUn++ (arXiv 2607.09236); SAM, arXiv 2502.05374; a margin of rounding steps,
-QUAIL (arXiv 2601.15538); that the margin is measured, and the templates, are ours.
+Sources: random answer beginnings, JensUn++ (arXiv 2607.09236); a margin of rounding steps, QUAIL
+(arXiv 2601.15538); that the margin is measured, and the templates, are ours.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ from letheon.records import Turn
 from letheon.rephrasing import Template, templates
 from letheon.train.dataset import Forget
 
-SAM_RHO = 0.01
-"""The radius of robust mode where none is set: that of the authors (OPTML-Group/Unlearn-Smooth)."""
 BEGINNINGS = 2
 """Random beginnings of each old answer."""
 BITS, GROUP, RIVALS = 4, 64, 10

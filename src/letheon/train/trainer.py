@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from letheon.train.parts import StepSums, answers_by_part, reads_tops
 from letheon.train.prepare import Prepared, contrasted, prepare
 from letheon.train.reader import Reader
 from letheon.train.reference import open_cache
+from letheon.train.relearning import Relearning
 from letheon.train.robust import with_wider_margin
 from letheon.train.rows import target_of, turn_of
 from letheon.train.scale_back import Line
@@ -102,8 +104,11 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 "dataloader_persistent_workers=True: such workers would not see what is scored at the start of an "
                 "epoch; leave it off"
             )
-        if args.sam_rho and args.world_size > 1:
-            raise InputError(f"sam_rho={args.sam_rho}: SAM works in one process; set it to 0 to use several")
+        if (args.sam_rho or args.robust) and args.world_size > 1:
+            raise InputError(
+                f"sam_rho={args.sam_rho}, robust={args.robust}: weights are moved to and fro in one process; leave "
+                "both out to use several"
+            )
         if forget_dataset is not None and len(forget_dataset) == 0:
             raise InputError("forget_dataset is empty: there is no dialogue to forget")
         self._tokenizer = processing_class
@@ -174,8 +179,10 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         collator.packed = self.args.n_gpu <= 1 and can_pack(self.model)
         self._collator = collator
         self._weights = Weights(self.objective, targets, args)
-        self._ascent: list[Tensor] | None = None
-        self._uphill = False
+        # Where the negative gradient of the micro-batch is still to be taken, and whether the model is there.
+        self._elsewhere: AbstractContextManager[None] | None = None
+        self._is_elsewhere = False
+        self._relearning: Relearning | None = None
         self._line: Line | None = None
         self._watch = Watch(
             self.args,
@@ -265,31 +272,38 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         weights = dict(self._weights.of)
         if self._watch.holding:
             weights["negative"] = 0.0
-        if self._uphill:
+        if self._is_elsewhere:
             weights["positive"] = weights["normal"] = 0.0
         else:
             self._step.add(parts, batch, balance=self._weights.balances)
-            if self.args.sam_rho and "negative" in parts and weights["negative"]:
-                self._ascent = gradient_of(parts["negative"], list(self._trainable().values()))
-                weights["negative"] = 0.0
+            if "negative" in parts and weights["negative"]:
+                self._elsewhere = self._leads(parts["negative"])
+                weights["negative"] *= self._elsewhere is None
         loss = self.objective.total(parts, weights, self._weights.balance.scale)
         return (loss, parts) if return_outputs else loss
 
     def training_step(
         self, model: Model, inputs: dict[str, Tensor], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
-        """As the Trainer's; with SAM, the negative term once more, uphill of the weights."""
+        """As the Trainer's; with SAM or in robust mode, the negative term once more, with the weights elsewhere."""
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-        ascent, self._ascent = self._ascent, None
-        if ascent is None:
+        elsewhere, self._elsewhere = self._elsewhere, None
+        if elsewhere is None:
             return loss
-        with uphill(list(self._trainable().values()), ascent, self.args.sam_rho):
-            self._uphill = True
+        with elsewhere:
+            self._is_elsewhere = True
             try:
                 loss = loss + super().training_step(model, inputs, num_items_in_batch)
             finally:
-                self._uphill = False
+                self._is_elsewhere = False
         return loss
+
+    def _leads(self, negative: Tensor) -> AbstractContextManager[None] | None:
+        """To where the negative gradient is taken; None where that is here."""
+        if self.args.sam_rho:
+            parameters = list(self._trainable().values())
+            return uphill(parameters, gradient_of(negative, parameters), self.args.sam_rho)
+        return self._relearning.taught(self.state.global_step) if self._relearning else None
 
     def _answers(self, model: Model, inputs: dict[str, Tensor]) -> dict[Group, Answers]:
         """Run the model, and split the answer tokens of a batch by part; the collator has put those together."""
@@ -334,6 +348,14 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             if self.args.robust:
                 old = [item.old for item in self.train_dataset.forget]
                 self.objective = with_wider_margin(self.objective, model, old, self._cache.batch_size)
+                self._relearning = Relearning(
+                    model,
+                    old,
+                    seed=self.args.seed,
+                    pad_token_id=self._tokenizer.pad_token_id,
+                    prefix=self._collator.prefix,
+                    autocast=self.accelerator.autocast,
+                )
             self._prepared = prepare(
                 model,
                 contrasted(model, self.args, self._adapter_init, own_optimizer=self.optimizer is not None),
