@@ -3,8 +3,8 @@
     python benchmarks/contrastive.py --data ../shared/data
 
 Forms are chosen on the half of each set whose prompts have an even hash: the mean of 3 folds, then the mean AUROC of
-the sets ("best": of each kind, by the rows of --chosen-by). The other half reports them once: draws, 2000 labels and
-1000 test dialogues as in `screening.py`. What is there is not measured again, so a call that was cut off goes on
+the sets (the best of each kind, by the rows of --chosen-by). The other half reports them once: draws, 2000 labels
+and 1000 test dialogues as in `screening.py`. What is there is not measured again, so a call that was cut off goes on
 where it was, and --parts, --sets, --forms, --methods, --draws and --csv split the work. No text is printed or kept.
 
 Contrastive: the encoder of `fine_tune.py` with another loss, on h̄ of question and answer read together; then a head
@@ -426,16 +426,16 @@ def form_of(method: str) -> Form:
     return replace(form, encoder=type("Tuned", (form.encoder,), {"head": head_of(method)}))
 
 
-def best(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The method of each kind with the highest mean AUROC, averaged with the kernel ridge, of those on all sets."""
-    found: dict[str, list[tuple[float, str]]] = {}
+def best(kind: str, rows: Sequence[dict[str, Any]]) -> str | None:
+    """The method of a kind with the highest mean AUROC, averaged with the kernel ridge, of those on all sets."""
+    found: list[tuple[float, str]] = []
     for name, form in FORMS.items():
-        for method in methods_of(name) if form.kind else ():
+        for method in methods_of(name) if form.kind == kind else ():
             scored = f"{method} + kernel ridge" if form.encoder else method
             own = {r["set"]: float(r["auroc"]) for r in rows if (r["dialogues"], r["method"]) == (EVEN, scored)}
             if set(own) >= set(USUAL):
-                found.setdefault(form.kind, []).append((float(np.mean([own[one] for one in USUAL])), method))
-    return [max(own)[1] for own in found.values()]
+                found.append((float(np.mean([own[one] for one in USUAL])), method))
+    return max(found)[1] if found else None
 
 
 def main() -> None:
@@ -445,8 +445,9 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", choices=USUAL, default=USUAL)
     parser.add_argument("--forms", nargs="*", choices=FORMS, default=list(FORMS), help="of the even half")
     every = [method for name in FORMS for method in methods_of(name)]
-    usual = ["kernel ridge", "tuned", "best"]
-    parser.add_argument("--methods", nargs="*", choices=[*every, "best"], default=usual, help="of the odd half")
+    kinds = {f"best {form.kind}": form.kind for form in FORMS.values() if form.kind}
+    usual = ["kernel ridge", "tuned", *kinds]
+    parser.add_argument("--methods", nargs="*", choices=[*every, *kinds], default=usual, help="of the odd half")
     parser.add_argument("--chosen-by", type=Path, nargs="*", help="files of rows of the even half, if not --csv")
     parser.add_argument("--draws", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--labels", type=int, help="at most so many, for a trial")
@@ -484,10 +485,10 @@ def main() -> None:
                 measure(EVEN, name, form, partial(bench.even, name, form))
     if "odd" in given.parts:
         known = [row for file in given.chosen_by for row in read_rows(file)] if given.chosen_by else rows
-        chosen = best(known)
-        if "best" in given.methods and not chosen:
-            parser.error(f"--methods best: no form has rows of {EVEN!r} for {', '.join(USUAL)}; measure --parts even")
-        methods = [one for method in given.methods for one in (chosen if method == "best" else [method])]
+        methods = [best(kinds[one], known) if one in kinds else one for one in given.methods]
+        if None in methods:
+            missing = given.methods[methods.index(None)]
+            parser.error(f"--methods {missing!r}: nothing of it is measured on all sets; begin with --parts even")
         for draw in given.draws:
             for name in given.sets:
                 for method in methods:
