@@ -90,10 +90,8 @@ class TunedEncoder:
             )
             tuned._network.train()
             for step, batch in enumerate(_batches(pairs, seed), start=1):
-                scores = tuned._forward([pairs[n] for n in batch])
-                wanted = torch.as_tensor(targets[batch], dtype=torch.long, device=scores.device)
-                loss: Any = torch.nn.functional.cross_entropy(scores, wanted)
-                loss.backward()
+                wanted = torch.as_tensor(targets[batch], dtype=torch.long, device=device)
+                tuned.loss(tuned.states([pairs[n] for n in batch]), wanted).backward()
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
@@ -102,6 +100,13 @@ class TunedEncoder:
                 stepped()
             mean._network.eval()
         return mean
+
+    def loss(self, states: Any, targets: Any) -> Any:
+        """What a step lowers, of a batch's h̄ (B, width) and categories (B,): −log softmax(f) of the category."""
+        import torch
+
+        dropped = torch.nn.functional.dropout(states, self._network.config.hidden_dropout_prob)
+        return torch.nn.functional.cross_entropy(self._head(dropped), targets)
 
     def towards(self, other: TunedEncoder, share: float) -> None:
         """Move every weight that learns: w ← w + share · (w′ − w). With 1/n for the n-th, it becomes their mean."""
@@ -116,17 +121,22 @@ class TunedEncoder:
 
     def scores(self, pairs: Sequence[Pair]) -> Matrix:
         """F of each pair, (n, categories)."""
+        return self._read(pairs, self._head, self._head.out_features)
+
+    def _read(self, pairs: Sequence[Pair], make: Callable[[Any], Any], width: int) -> Matrix:
+        """What `make` makes of h̄ of each pair, (n, width)."""
         import torch
 
         order = sorted(range(len(pairs)), key=lambda n: _length(pairs[n]))
-        scores = np.zeros((len(pairs), self._head.out_features))
+        made = np.zeros((len(pairs), width))
         with torch.no_grad():
             for start in range(0, len(order), BATCH):
                 chosen = order[start : start + BATCH]
-                scores[chosen] = self._forward([pairs[n] for n in chosen]).cpu().numpy()
-        return scores
+                made[chosen] = make(self.states([pairs[n] for n in chosen])).cpu().numpy()
+        return made
 
-    def _forward(self, pairs: Sequence[Pair]) -> Any:
+    def states(self, pairs: Sequence[Pair]) -> Any:
+        """The mean h̄ over tokens, (B, width)."""
         import torch
 
         from letheon.models import fast_bf16
@@ -138,9 +148,7 @@ class TunedEncoder:
         with torch.autocast(self._network.device.type, torch.bfloat16, enabled=fast_bf16()):
             states = self._network(**batch).last_hidden_state.float()  # (B, T, width)
         mask = batch["attention_mask"][..., None].float()
-        mean = (states * mask).sum(1) / mask.sum(1)
-        dropout = self._network.config.hidden_dropout_prob
-        return self._head(torch.nn.functional.dropout(mean, dropout, self._network.training))
+        return (states * mask).sum(1) / mask.sum(1)
 
 
 @dataclass(frozen=True)
