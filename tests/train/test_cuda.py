@@ -11,6 +11,7 @@ import torch
 
 from letheon.errors import missing_modules
 from letheon.models import load_model, save_model
+from letheon.objective import Objective
 from letheon.train import UnlearnTrainer
 
 Make = Callable[..., UnlearnTrainer]
@@ -72,7 +73,9 @@ def on_four_bits(
         pytest.skip("needs bitsandbytes")
     save_model(tiny_model(hidden_size=64, intermediate_size=128), tiny_tokenizer, tmp_path / "base")
     base = load_model(str(tmp_path / "base"), quantize="nf4")
-    trainer = make_trainer(model=base, peft_config=lora(), max_steps=30, learning_rate=1e-2, use_cpu=False, bf16=True)
+    # A random base has nothing to be forgotten, whose directions an adapter could take.
+    settings = {"adapter_init": "random", "objective": Objective(weights=(1.0, 1.0, 1.0)), "learning_rate": 1e-2}
+    trainer = make_trainer(model=base, peft_config=lora(), max_steps=30, use_cpu=False, bf16=True, **settings)
     trainer.train()
     return trainer
 
@@ -82,9 +85,6 @@ def test_an_adapter_learns_on_a_base_in_4_bits(on_four_bits: UnlearnTrainer) -> 
     assert logged(on_four_bits, "positive")[-1] < logged(on_four_bits, "positive")[0] / 2
 
 
-@pytest.mark.xfail(
-    reason="on the whole base it gained 14% where half is asked: so small a model loses much in 4 bits", strict=True
-)
 def test_it_fits_the_base_as_it_is(on_four_bits: UnlearnTrainer, tiny_tokenizer: Any, tmp_path: Path) -> None:
     save_model(on_four_bits.model, tiny_tokenizer, tmp_path / "adapter")
     merged = load_model(str(tmp_path / "adapter"))
