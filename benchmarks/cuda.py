@@ -122,6 +122,8 @@ def variants_of(methods: Sequence[str], tunings: Sequence[str], extras: Sequence
     plain = [("plain", tuning, method, "") for tuning, method in pairs if method != "default"]
     ours = [("letheon", tuning, method, "") for tuning, method in pairs if method != "fine-tune"]
     more = [(tuning, extra) for tuning in tunings for extra in extras if tuning != "full" or extra != QUANTISED]
+    # Liger replaces functions of transformers' modules, for whatever runs in the process after it.
+    more.sort(key=lambda one: one[1] == "liger")
     return [*plain, *ours, *(("letheon", tuning, "npo", extra) for tuning, extra in more)]
 
 
