@@ -117,6 +117,21 @@ def make_trainer(
 
 
 @pytest.fixture
+def one_descent() -> dict[str, Any]:
+    """Settings of one step of plain gradient descent on eight items, by which θ₀ − θ is the gradient."""
+    return {
+        "balance": False,
+        "directions": 0,
+        "optim": "sgd",
+        "max_grad_norm": 0.0,
+        "learning_rate": 1.0,
+        "max_steps": 1,
+        "per_device_train_batch_size": 8,
+        "lr_scheduler_type": "constant",
+    }
+
+
+@pytest.fixture
 def lora() -> Callable[[], Any]:
     from peft import LoraConfig
 

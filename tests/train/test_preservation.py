@@ -57,14 +57,12 @@ def test_each_normal_answer_has_the_drawn_abstention_in_its_place(
     assert len(said) == 2
 
 
-def test_a_step_is_that_of_the_formula(make_trainer: Make, normal: list[Dialogue]) -> None:
+def test_a_step_is_that_of_the_formula(
+    make_trainer: Make, one_descent: dict[str, Any], normal: list[Dialogue]
+) -> None:
     """Against passes by hand, one sequence at a time: prompts and padding have no loss."""
-    settings: dict[str, Any] = {
-        "objective": IDK_AP, "balance": False, "dual_rate": 0.0, "directions": 0, "optim": "sgd",
-        "max_grad_norm": 0.0, "learning_rate": 1.0, "max_steps": 1, "per_device_train_batch_size": 8,
-        "lr_scheduler_type": "constant", "normal_dataset": [LONG, *normal],
-    }  # fmt: skip
-    trainer = make_trainer(**settings)
+    own = {"objective": IDK_AP, "dual_rate": 0.0, "normal_dataset": [LONG, *normal]}
+    trainer = make_trainer(**one_descent, **own)
     model = copy.deepcopy(trainer.model)
     sequences = [s for number in range(8) for s in trainer.train_dataset[number]]
 

@@ -46,14 +46,12 @@ def test_gradient_of_sam_on_a_parabola() -> None:
 
 
 @pytest.mark.parametrize("kept", [CrossEntropy(), None], ids=["with normal", "alone"])
-def test_a_step_has_the_negative_gradient_of_uphill_and_the_others_of_here(make_trainer: Make, kept: Any) -> None:
+def test_a_step_has_the_negative_gradient_of_uphill_and_the_others_of_here(
+    make_trainer: Make, one_descent: dict[str, Any], kept: Any
+) -> None:
     """Against passes by hand through copies of the model."""
     rho, objective = 0.05, Objective(GradientAscent(), None, kept, weights=(0.5, 0.0, 1.0))
-    settings: dict[str, Any] = {
-        "objective": objective, "balance": False, "directions": 0, "optim": "sgd", "max_grad_norm": 0.0,
-        "learning_rate": 1.0, "max_steps": 1, "per_device_train_batch_size": 8, "lr_scheduler_type": "constant",
-    }  # fmt: skip
-    trainer = make_trainer(**settings, sam_rho=rho)
+    trainer = make_trainer(objective=objective, sam_rho=rho, **one_descent)
     model = copy.deepcopy(trainer.model)
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
 
