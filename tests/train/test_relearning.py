@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from letheon.chat import Encoded
+from letheon.errors import InputError
 from letheon.models import Model
 from letheon.objective import CrossEntropy, GradientAscent, Objective
 from letheon.prefix import frozen_prefix
@@ -83,6 +85,16 @@ def test_under_an_adapter_the_base_goes_and_the_adapter_stays(
     assert all(name.endswith("base_layer.weight") for name in moved)
     assert {name for name, p in model.named_parameters() if p.requires_grad} == learning
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_gpt2_holds_its_weights_the_other_way_round() -> None:
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=32, n_embd=16, n_layer=2, n_head=2))
+    taught = what_is_taught(model)
+    names = {name for name, p in model.named_parameters() if any(p is one for one in taught)}
+    layer = {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}
+    assert names == {f"transformer.h.{n}.{one}.weight" for n in (0, 1) for one in layer}
+    with pytest.raises(InputError, match="no linear layer learns"):
+        what_is_taught(model.requires_grad_(False))
 
 
 def test_it_starts_from_the_frozen_prefix(make_trainer: Make, lora: Callable[[], Any], old: list[Encoded]) -> None:

@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from transformers.pytorch_utils import Conv1D
 
 from letheon.chat import Encoded
+from letheon.errors import InputError
 from letheon.forward import answer_logits, batch_for
 from letheon.models import Model, as_before, in_eval_mode
 from letheon.prefix import FrozenPrefix
-from letheon.quantise import linear_weights
 from letheon.stress.relearn import BATCH, usual_rate
 
 STEPS = 10
@@ -92,6 +93,15 @@ class Relearning:
 
 
 def what_is_taught(model: Model) -> list[nn.Parameter]:
-    """The linear weights of what learns: its own, or those beneath an adapter."""
-    beneath = [module.base_layer.weight for module in model.modules() if hasattr(module, "base_layer")]
-    return beneath or [weight for weight in linear_weights(model) if weight.requires_grad]
+    """The weights of the linear layers that learn, or that lie beneath an adapter; not the head's.
+
+    Raises:
+        InputError: There are none.
+    """
+    layers: list[Any] = [module.base_layer for module in model.modules() if hasattr(module, "base_layer")]
+    if not layers:
+        head, linear = model.get_output_embeddings(), (nn.Linear, Conv1D)
+        layers = [m for m in model.modules() if isinstance(m, linear) and m is not head and m.weight.requires_grad]
+    if not layers:
+        raise InputError("robust=True: no linear layer learns, by which relearning could be tried; leave it out")
+    return [layer.weight for layer in layers]
