@@ -120,6 +120,18 @@ def test_weights_come_back_after_an_error(memorised: Callable[[], Any], old: lis
     assert all(torch.equal(p, value) for p, value in zip(model.parameters(), before, strict=True))
 
 
+def test_micro_batches_of_a_step_share_one_gradient(
+    memorised: Callable[[], Any], old: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way, asked = relearning(memorised(), old), []
+    gradient = way._gradient
+    monkeypatch.setattr(way, "_gradient", lambda sequences: asked.append(1) or gradient(sequences))
+    for step in (0, 0, 1, 1, 1):
+        with way.taught(step):
+            pass
+    assert len(asked) == 2
+
+
 def test_what_is_taught_depends_on_step_and_seed_alone(make_trainer: Make, memorised: Callable[[], Any]) -> None:
     every = [item.old for item in make_trainer("every").train_dataset.forget]
     model = memorised()

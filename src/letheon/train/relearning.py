@@ -62,6 +62,7 @@ class Relearning:
         if prefix is not None:
             # At the same time in every run, so that a resumed one comes out the same to the bit.
             prefix.run_ahead(model, old, BATCH)
+        self._step, self._signs = -1, list[Tensor]()
         self._rate = STEPS * usual_rate(sum(parameter.numel() for parameter in model.parameters()))
 
     @contextmanager
@@ -71,13 +72,16 @@ class Relearning:
         Args:
             step: What is drawn depends on it alone, so that micro-batches of a step are led to the same place.
         """
-        draw = random.Random(f"{self._seed}-relearning-{step}")
-        gradient = self._gradient(draw.sample(self._old, min(BATCH, len(self._old))))
+        if step != self._step:
+            draw = random.Random(f"{self._seed}-relearning-{step}")
+            gradient = self._gradient(draw.sample(self._old, min(BATCH, len(self._old))))
+            # A byte a weight, for the micro-batches that follow.
+            self._step, self._signs = step, [g.sign().to(torch.int8) for g in gradient]
+            del gradient
         with as_before(self._weights):
             with torch.no_grad():
-                for weight, g in zip(self._weights, gradient, strict=True):
-                    weight.sub_(g.sign(), alpha=self._rate)
-            del gradient
+                for weight, sign in zip(self._weights, self._signs, strict=True):
+                    weight.sub_(sign, alpha=self._rate)
             yield
 
     def _gradient(self, sequences: Sequence[Encoded]) -> list[Tensor]:
