@@ -9,10 +9,11 @@
 
 The first makes a run on the demo of each method and seed that has none yet (`robust` is Letheon's own with
 `objective.robust`; a baseline has the settings of its first trial in `letheon bench`, and `npo+stop` is one under our
-stop rule), and attacks each that has not been attacked; the second does so on TOFU's forget01, with the victims and
-controls of `letheon bench leak`. What attacks find of the model before and of the control is kept for the other
-methods of the seed; `--methods` without a name makes that alone. So processes may share cache and output folder, if
-each has a CSV of its own. `--merge` puts those together: rows of a run that is there are replaced, others stay.
+stop rule), and makes the attacks on each that have not been made; the second does so on TOFU's forget01, with the
+victims and controls of `letheon bench leak`. What attacks find of the model before and of the control is kept for the
+other methods of the seed; `--methods` without a name makes that alone. So processes may share cache and output
+folder, if each has a CSV of its own.
+`--merge` puts those together: rows of a run that is there are replaced, others stay.
 `--table` prints a task's rows as the table of the docs: mean ± sd over the seeds. `--runs` attacks run folders of any
 data. On a CPU a run's attacks take longer than the run.
 """
@@ -180,9 +181,11 @@ def attack_shared(shared: Run, stress: Sequence[str], attacks: Sequence[str], co
 
 
 def attack_run(folder: Path, stress: Sequence[str], attacks: Sequence[str], console: Console) -> None:
-    """Attack a run that has not been attacked."""
-    if not (folder / "stress.json").is_file():
-        stress_stage(Run.open(folder, stress), console, attacks)
+    """Make those of the attacks that have not been made on a run."""
+    known = read_stress(folder / "stress.json")
+    made = {one.attack for one in [*known.rows, *known.not_run]} if known else set()
+    if lacking := [name for name in chosen_attacks(attacks) if name not in made]:
+        stress_stage(Run.open(folder, stress), console, lacking)
 
 
 def rows(folder: Path, task: str, method: str, seed: int) -> Iterator[dict[str, Any]]:
