@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from letheon.objective import CrossEntropy, GradientAscent, Objective
+from letheon.objective import DPO, CrossEntropy, GradientAscent, Objective
 from letheon.train import UnlearnConfig, UnlearnTrainer
 from letheon.train.sharpness import gradient_of, uphill
 
@@ -78,6 +78,24 @@ def test_a_step_has_the_negative_gradient_of_uphill_and_the_others_of_here(
     for name, p in trainer.model.named_parameters():
         wanted = start[name] - there[name] - here.get(name, torch.zeros(()))
         torch.testing.assert_close(p.detach(), wanted, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize(("distance", "again"), [(GradientAscent(), ["negative"]), (DPO(), ["negative", "positive"])])
+def test_only_what_the_negative_term_reads_goes_through_again(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch, distance: Any, again: list[str]
+) -> None:
+    trainer = make_trainer(objective=Objective(distance), sam_rho=0.05, max_steps=1, stop_rule=False)
+    seen: list[list[str]] = []
+    answers = trainer._answers
+
+    def noted(*given: Any) -> Any:
+        found = answers(*given)
+        seen.append([*found])
+        return found
+
+    monkeypatch.setattr(trainer, "_answers", noted)
+    trainer.train()
+    assert seen == [["negative", "positive", "normal"], again]
 
 
 def test_it_leads_elsewhere_and_logs_what_it_would(make_trainer: Make, lora: Callable[[], Any]) -> None:

@@ -147,6 +147,20 @@ def test_collator_sorts_by_part_and_keeps_each_token_beside_its_reference() -> N
     assert found[:, 0].tolist() == [-2, -2, -1, -3, -5, -5, -5]
     collator.tops = frozenset()
     assert "reference_top_ids" not in collator(items)
+    assert "again" not in collator(items)
+
+
+def test_collator_puts_what_is_passed_through_again_beside() -> None:
+    negative, normal = Sequence_("negative", encoded(5, 6, 7, answer=2), 0), Sequence_("normal", encoded(8, 9), 0)
+    collator = Collator(0, {"negative": {0: reference(2, -2)}}, again=frozenset({"negative"}))
+    batch, alone = collator([[negative, normal]]), collator([[negative]])
+    assert batch["part"].tolist() == [0, 2]
+    again = alone.pop("again")
+    assert batch["again"].keys() == again.keys() == alone.keys()
+    for key, value in alone.items():
+        assert torch.equal(batch["again"][key], value)
+    # An evaluation has normal answers alone.
+    assert "again" not in collator([[normal]])
 
 
 def test_lengths_are_those_of_what_an_item_is_about() -> None:

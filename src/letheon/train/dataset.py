@@ -201,6 +201,7 @@ class Collator:
         tops: The parts whose likeliest tokens under θ₀ are read.
         packed: Whether to pack, as of `letheon.forward.collate`.
         prefix: As of there.
+        again: The parts that go through the model once more: a batch of theirs is put beside, as "again".
     """
 
     pad_token_id: int
@@ -209,10 +210,17 @@ class Collator:
     tops: frozenset[Group] = frozenset()
     packed: bool = False
     prefix: FrozenPrefix | None = None
+    again: frozenset[Group] = frozenset()
 
     def __call__(self, items: Sequence[list[Sequence_]]) -> dict[str, Any]:
         """Flatten, group by part (negative, positive, normal, rejected)."""
         sequences = sorted((s for item in items for s in item), key=lambda s: GROUPS.index(s.part))
+        batch = self._batch(sequences)
+        if again := [s for s in sequences if s.part in self.again]:
+            batch["again"] = self._batch(again)
+        return batch
+
+    def _batch(self, sequences: Sequence[Sequence_]) -> dict[str, Any]:
         batch: dict[str, Any] = collate(
             [s.encoded for s in sequences], self.pad_token_id, packed=self.packed, prefix=self.prefix
         )

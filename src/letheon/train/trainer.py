@@ -164,6 +164,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         )
         tops = frozenset(part for part in PARTS if reads_tops(self.objective, part))
         collator = Collator(processing_class.pad_token_id, self._prepared.reference, self._prepared.states, tops)
+        if args.sam_rho or args.robust:
+            # The negative term is taken once more elsewhere, with what it reads.
+            collator.again = frozenset({"negative", "positive"} if self.objective.prefers else {"negative"})
         super().__init__(
             model=model,
             args=args,
@@ -282,10 +285,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         loss = self.objective.total(parts, weights, self._weights.balance.scale)
         return (loss, parts) if return_outputs else loss
 
-    def training_step(
-        self, model: Model, inputs: dict[str, Tensor], num_items_in_batch: Tensor | None = None
-    ) -> Tensor:
+    def training_step(self, model: Model, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None) -> Tensor:
         """As the Trainer's; with SAM or in robust mode, the negative term once more, with the weights elsewhere."""
+        again = inputs.pop("again", None)
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         elsewhere, self._elsewhere = self._elsewhere, None
         if elsewhere is None:
@@ -293,7 +295,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         with elsewhere:
             self._is_elsewhere = True
             try:
-                loss = loss + super().training_step(model, inputs, num_items_in_batch)
+                loss = loss + super().training_step(model, again, num_items_in_batch)
             finally:
                 self._is_elsewhere = False
         return loss
