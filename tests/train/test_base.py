@@ -90,3 +90,14 @@ def test_tokens_that_do_not_count_stay_out(make_trainer: Make, said: BaseSaid) -
 def test_without_a_base_there_is_no_going_back(make_trainer: Make) -> None:
     with pytest.raises(InputError, match="BaseOdds needs base"):
         make_trainer(objective=Objective(BaseOdds()))
+
+
+def test_all_that_does_not_go_together_is_told_at_once(make_trainer: Make) -> None:
+    with pytest.raises(InputError) as refused:
+        make_trainer(
+            objective=Objective(BaseOdds()), robust=True, dataloader_persistent_workers=True, dataloader_num_workers=1
+        )
+    workers, base, robust = refused.value.faults
+    assert workers.startswith("dataloader_persistent_workers=True: ")
+    assert base == "BaseOdds needs base: what the model said before"
+    assert robust.startswith("robust=True: the base knows the old answers")

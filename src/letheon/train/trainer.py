@@ -24,6 +24,7 @@ from letheon.models import Model, Tokenizer, context_length
 from letheon.objective import PARTS, Answers, ChunkedLogits, Counts, CrossEntropy, Group, Objective
 from letheon.records import Dialogue, Stop, Turn
 from letheon.train.base import BaseSaid
+from letheon.train.check import check_asked
 from letheon.train.config import UnlearnConfig, default_learning_rate
 from letheon.train.dataset import Collator, UnlearnDataset
 from letheon.train.directional import check_optimizer
@@ -97,33 +98,16 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         check_tokenizer(processing_class)
         if processing_class.pad_token_id is None:
             processing_class.pad_token = processing_class.eos_token
-        if not forget_dataset and not normal_dataset:
-            raise InputError("nothing to train on: forget_dataset and normal_dataset are both empty")
-        if args.dataloader_persistent_workers:
-            raise InputError(
-                "dataloader_persistent_workers=True: such workers would not see what is scored at the start of an "
-                "epoch; leave it off"
-            )
-        if (args.sam_rho or args.robust) and args.world_size > 1:
-            raise InputError(
-                f"sam_rho={args.sam_rho}, robust={args.robust}: weights are moved to and fro in one process; leave "
-                "both out to use several"
-            )
-        if forget_dataset is not None and len(forget_dataset) == 0:
-            raise InputError("forget_dataset is empty: there is no dialogue to forget")
         self._tokenizer = processing_class
         fine_tuning = forget_dataset is None
         self.objective = objective or (Objective(None, None, CrossEntropy()) if fine_tuning else Objective())
+        check_asked(args, self.objective, forget=forget_dataset, normal=normal_dataset, base=base)
 
         targets = targets_of([target_of(row, n) for n, row in enumerate(forget_dataset or ())])
         self._turns = [target.turn for target in targets]
         longest = args.max_length or context_length(model)
         self._reader = Reader(processing_class, longest, self.objective, robust=args.robust, seed=args.seed)
         forget = self._reader.forget(targets)
-        if "base_log_prob" in self.objective.needs("negative") and base is None:
-            raise InputError(f"{type(self.objective.negative).__name__} needs base: what the model said before")
-        if "base_log_prob" in self.objective.needs("negative") and args.robust:
-            raise InputError("robust=True: the base knows the old answers as they stand; use another distance")
         self._base = base
         normal = self._reader.kept(normal_dataset, forget)
         probed = self._reader.probed(targets, [turn_of(row, n) for n, row in enumerate(probe_dataset or ())])
