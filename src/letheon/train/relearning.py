@@ -4,7 +4,8 @@
 `STEPS` times the rate at which `letheon stress` relearns: so many of Adam's first steps at once. What forgets there
 was not turned away from all the answers by something that they share, which a few of them would undo for all. The
 step itself is taken as fixed (as in first-order MAML, arXiv 1703.03400); the other terms keep their gradient at θ.
-Costs two more forward and backward passes, and the memory of a gradient and a copy of the weights that are moved.
+Costs two more forward and backward passes, of these few and of the old answers of the step, and the memory of a
+gradient and a copy of the weights that are moved.
 
 It is a step of SAM (`letheon.train.sharpness`) that leads along the attack, in the weights that the attack moves.
 Source: simulated tampering, TAR (arXiv 2408.00761), whose inner loop takes many steps; one step of signs is ours.

@@ -2,8 +2,8 @@
 
 g(θ + ρ g(θ)/‖g(θ)‖), g being the negative loss's gradient over all that learns: uphill of it is where a few steps of
 relearning would lead, and what forgets there forgets around it. The other terms keep their gradient at θ. Costs a
-second forward pass and two more backward ones. Source: arXiv 2502.05374; OPTML-Group/Unlearn-Smooth (ρ 0.01). Each
-micro-batch climbs by its own gradient, as there.
+backward pass more, and one forward and backward of what the negative term reads. Source: arXiv 2502.05374;
+OPTML-Group/Unlearn-Smooth (ρ 0.01). Each micro-batch climbs by its own gradient, as there.
 """
 
 from __future__ import annotations
