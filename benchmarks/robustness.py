@@ -12,10 +12,9 @@ The first makes a run on the demo of each method and seed that has none yet (`ro
 stop rule), and makes the attacks on each that have not been made; the second does so on TOFU's forget01, with the
 victims and controls of `letheon bench leak`. What attacks find of the model before and of the control is kept for the
 other methods of the seed; `--methods` without a name makes that alone. So processes may share cache and output
-folder, if each has a CSV of its own.
-`--merge` puts those together: rows of a run that is there are replaced, others stay.
-`--table` prints a task's rows as the table of the docs: mean ± sd over the seeds. `--runs` attacks run folders of any
-data. On a CPU a run's attacks take longer than the run.
+folder, if each has a CSV of its own. `--merge` puts those together: rows of a run that is there are replaced, others
+stay. `--table` prints a task's rows as the table of the docs: mean ± sd over the seeds. `--runs` attacks run folders
+of any data. On a CPU a run's attacks take longer than the run.
 """
 
 from __future__ import annotations

@@ -260,7 +260,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if self._watch.holding:
             weights["negative"] = 0.0
         if self._is_elsewhere:
-            weights["positive"] = weights["normal"] = 0.0
+            # Answers of this part may be there for the negative term to read.
+            weights["positive"] = 0.0
         else:
             self._step.add(parts, batch, balance=self._weights.balances)
             if "negative" in parts and weights["negative"]:
