@@ -1,19 +1,25 @@
-"""What a trainer is asked and cannot do: refused before anything is tokenised or moved, all of it at once."""
+"""What a trainer is asked and cannot do: refused before anything is asked of the model, or moved."""
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
+from typing import Any
 
 from letheon.errors import InputError
+from letheon.models import Model
 from letheon.objective import Objective
 from letheon.train.base import BaseSaid
 from letheon.train.config import UnlearnConfig
+from letheon.train.directional import check_optimizer
+from letheon.train.fila import check_fila
+from letheon.train.scope import check_read
+from letheon.train.select import check_select
 
 
 def check_asked(
     args: UnlearnConfig, objective: Objective, *, forget: Sized | None, normal: Sized | None, base: BaseSaid | None
 ) -> None:
-    """Check that there is something to do, and that settings, objective and data go together.
+    """Check that there is something to do, and that settings, objective and data go together: all faults at once.
 
     Args:
         args: Settings.
@@ -47,3 +53,37 @@ def check_asked(
             faults.append("robust=True: the base knows the old answers as they stand; use another distance")
     if faults:
         raise InputError(faults)
+
+
+def check_model(
+    model: Model,
+    args: UnlearnConfig,
+    objective: Objective,
+    *,
+    adapter_init: str | None,
+    directed: bool,
+    forget: Sequence[Any],
+    normal: Sequence[Any],
+) -> None:
+    """Check that it can be done with a model.
+
+    Args:
+        model: With its adapter, if it has one.
+        args: Settings.
+        objective: The loss.
+        adapter_init: How the adapter starts; None where none is new.
+        directed: Whether weights are to move along directions, with the optimizer for that.
+        forget: What to forget, as sequences.
+        normal: What to keep, as sequences.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if adapter_init == "fila":
+        check_fila(model, forget, normal)
+    if args.select is not None:
+        check_select(model, objective)
+    if objective.layer is not None:
+        check_read(model, objective.layer, devices=args.n_gpu, alone=not objective.reads_logits)
+    if directed and not hasattr(model, "peft_config"):
+        check_optimizer(args)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from transformers import TrainingArguments
 
-from letheon.models import fast_bf16
+from letheon.models import Model, fast_bf16
 
 
 @dataclass
@@ -155,20 +155,20 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         super().__post_init__()
 
 
-def default_learning_rate(parameters: int, *, lora: bool, contrast: bool = False) -> float:
+def default_learning_rate(model: Model, *, contrast: bool) -> float:
     """Learning rate by kind of tuning and model size.
 
     Measured for 135M only; larger sizes are scaled as the literature scales them (see docs/3-unlearn.md).
 
     Args:
-        parameters: Number of parameters of the model.
-        lora: Whether an adapter is trained.
-        contrast: Whether its A is pointed and fixed, or full tuning has directions: what is learned for a few
-            directions takes larger steps.
+        model: The model, with the adapter if one is trained.
+        contrast: Whether the adapter's A is pointed and fixed, or full tuning has directions: what is learned for a
+            few directions takes larger steps.
     """
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     if contrast:
         return 2e-2 if parameters < 5e8 else 4e-3
-    if lora:
+    if hasattr(model, "peft_config"):
         return 5e-4 if parameters < 5e8 else 1e-4
     if parameters < 5e8:
         return 3e-5

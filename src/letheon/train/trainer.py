@@ -24,11 +24,10 @@ from letheon.models import Model, Tokenizer, context_length
 from letheon.objective import PARTS, Answers, ChunkedLogits, Counts, CrossEntropy, Group, Objective
 from letheon.records import Dialogue, Stop, Turn
 from letheon.train.base import BaseSaid
-from letheon.train.check import check_asked
+from letheon.train.check import check_asked, check_model
 from letheon.train.config import UnlearnConfig, default_learning_rate
 from letheon.train.dataset import Collator, UnlearnDataset
-from letheon.train.directional import check_optimizer
-from letheon.train.fila import check_fila, doubled, hold, without_gradient
+from letheon.train.fila import doubled, hold, without_gradient
 from letheon.train.negation import negate
 from letheon.train.parts import StepSums, answers_by_part, reads_tops
 from letheon.train.prepare import Prepared, contrasted, prepare
@@ -38,8 +37,8 @@ from letheon.train.relearning import Relearning
 from letheon.train.robust import with_wider_margin
 from letheon.train.rows import target_of, turn_of
 from letheon.train.scale_back import Line
-from letheon.train.scope import check_read, what_learns
-from letheon.train.select import RATE, check_select
+from letheon.train.scope import what_learns
+from letheon.train.select import RATE
 from letheon.train.sharpness import gradient_of, uphill
 from letheon.train.stop import Probe
 from letheon.train.watch import Watch
@@ -117,28 +116,25 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         set_seed(args.seed)
         self._prepared = Prepared()
         # None where no adapter is new.
-        self._adapter_init: str | None = None
+        self._adapter_init = args.adapter_init if peft_config is not None else None
         if peft_config is not None:
             from peft import get_peft_model
 
-            self._adapter_init = args.adapter_init
-            fila = args.adapter_init == "fila"
-            model = get_peft_model(model, doubled(peft_config) if fila else peft_config)
-            if fila:
-                check_fila(model, forget, normal)
-        if args.select is not None:
-            check_select(model, self.objective)
-        if self.objective.layer is not None:
-            check_read(model, self.objective.layer, devices=args.n_gpu, alone=not self.objective.reads_logits)
+            model = get_peft_model(model, doubled(peft_config) if self._adapter_init == "fila" else peft_config)
+        contrast = bool(forget and normal and contrasted(model, args, self._adapter_init))
+        check_model(
+            model,
+            args,
+            self.objective,
+            adapter_init=self._adapter_init,
+            forget=forget,
+            normal=normal,
+            directed=contrast and "optimizers" not in kwargs,
+        )
         if args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
             model.enable_input_require_grads()
-        lora, total = hasattr(model, "peft_config"), sum(parameter.numel() for parameter in model.parameters())
-        contrast = bool(forget and normal and contrasted(model, args, self._adapter_init))
-        if contrast and not lora and "optimizers" not in kwargs:
-            check_optimizer(args)
         if args.learning_rate is None:
-            usual = default_learning_rate(total, lora=lora, contrast=contrast)
-            args.learning_rate = usual if args.select is None else RATE
+            args.learning_rate = RATE if args.select is not None else default_learning_rate(model, contrast=contrast)
 
         # What no term reads is not run.
         beside = args.normal_per_forget if self.objective.normal is not None else 0
