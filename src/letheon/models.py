@@ -199,6 +199,23 @@ def bare_model(model: Model) -> Model:
 
 
 @contextmanager
+def plain_generation(model: Model) -> Iterator[None]:
+    """In the block, `generate` goes by the config that it is given alone.
+
+    Whatever that one leaves open it would take from the model's own, which may cut unlikely tokens off (`top_p`,
+    `min_p`), punish repetition or suppress tokens: the answers would not be the model's distribution any more.
+    """
+    from transformers import GenerationConfig
+
+    bare = bare_model(model)
+    own, bare.generation_config = bare.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        bare.generation_config = own
+
+
+@contextmanager
 def in_eval_mode(model: Model) -> Iterator[None]:
     """In the block, dropout is off; after it, the model is in the mode that it was in."""
     training = model.training

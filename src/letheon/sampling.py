@@ -7,48 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from letheon.chat import encode_prompt, end_of_turn_ids
+from letheon.evaluate.generation import drawing, generate
 from letheon.evaluate.undesired import JudgeTurns, judge_answers
 from letheon.models import Model, Tokenizer, in_eval_mode
-from letheon.records import Message, Turn
-
-
-@torch.no_grad()
-def draw(
-    model: Model,
-    tokenizer: Tokenizer,
-    prompt: Sequence[Message],
-    *,
-    samples: int,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-) -> list[list[int]]:
-    """Draw answers to a prompt from the model's own distribution; the global random state decides.
-
-    Args:
-        model: A causal language model in eval mode.
-        tokenizer: Its tokenizer, with a chat template.
-        prompt: The messages to answer.
-        samples: Answers drawn.
-        max_new_tokens: An answer is cut after so many tokens.
-        temperature: Of the softmax; below 1 likely tokens become likelier.
-
-    Returns:
-        Token ids of each answer, with the token that ends its turn if it came to that (and padding behind it).
-    """
-    ids = torch.tensor([encode_prompt(tokenizer, prompt)], device=model.device)
-    output = model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=True,
-        temperature=temperature,
-        top_k=0,
-        num_return_sequences=samples,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=end_of_turn_ids(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    answers: list[list[int]] = output[:, ids.size(1) :].tolist()
-    return answers
+from letheon.records import Turn
 
 
 def sample_passing(
@@ -80,7 +42,8 @@ def sample_passing(
     found = []
     with in_eval_mode(model):
         for turn in turns:
-            rows = draw(model, tokenizer, turn.prompt, samples=samples, max_new_tokens=max_new_tokens)
+            prompts = [encode_prompt(tokenizer, turn.prompt)] * samples
+            rows = generate(model, tokenizer, prompts, drawing(), batch_size=samples, max_new_tokens=max_new_tokens)
             finished = [row for row in rows if any(token in ends for token in row)]
             answers = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in finished]
             answers = [answer for answer in dict.fromkeys(answers) if answer]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import GenerationConfig
 
 from letheon.chat import encode_prompt
 from letheon.evaluate.generation import greedy_answers, sampled_answers
@@ -33,14 +34,31 @@ def naive(model: Any, tokenizer: Any, prompt: list[Message], steps: int) -> str:
     return str(tokenizer.decode(ids[start:], skip_special_tokens=True)).strip()
 
 
+def settled(model: Any) -> GenerationConfig:
+    """Give a model a generation config that leaves little of its distribution."""
+    model.generation_config = GenerationConfig(
+        repetition_penalty=5.0,
+        no_repeat_ngram_size=1,
+        suppress_tokens=list(range(60, 120)),
+        do_sample=True,
+        temperature=0.01,
+        top_k=1,
+        top_p=0.01,
+        min_p=0.99,
+        typical_p=0.01,
+    )
+    return model.generation_config
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_agrees_with_a_naive_loop(tiny_model: Callable[..., Any], tiny_tokenizer: Any, batch_size: int) -> None:
     model = tiny_model()
-    # Penalties of the model's own must not matter.
-    model.generation_config.repetition_penalty = 5.0
+    # Settings of the model's own must not matter.
+    own = settled(model)
     answers = greedy_answers(model, tiny_tokenizer, QUESTIONS, batch_size=batch_size, max_new_tokens=12)
     assert answers == [naive(model, tiny_tokenizer, prompt, 12) for prompt in QUESTIONS]
     assert len(set(answers)) > 1
+    assert model.generation_config is own
 
 
 # What transformers calls the cache is its own to change, and none of the user's business.
@@ -103,18 +121,20 @@ def test_what_is_known_is_not_generated_again(tiny_model: Callable[..., Any], ti
 def test_works_with_an_adapter_and_counts(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     adapted = get_peft_model(tiny_model(), config).eval()
+    own = settled(adapted.get_base_model())
     asked = [[Message(role="system", content="You are brief."), *prompt] for prompt in QUESTIONS]
     steps: list[int] = []
     answers = greedy_answers(adapted, tiny_tokenizer, asked, batch_size=3, max_new_tokens=4, progress=steps.append)
     assert answers == [naive(adapted, tiny_tokenizer, prompt, 4) for prompt in asked]
     assert steps == [3, 1]
+    assert adapted.generation_config is own
     assert greedy_answers(adapted, tiny_tokenizer, []) == []
 
 
 def test_drawn_answers(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     model = tiny_model()
     # What the model's own settings cut off would be no draw from its distribution.
-    model.generation_config.top_k = 1
+    settled(model)
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     options: dict[str, Any] = {"samples": 3, "max_new_tokens": 10}
@@ -128,6 +148,7 @@ def test_drawn_answers(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> N
 
 def test_draws_follow_the_models_probabilities(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     model, size = tiny_model(), 600
+    settled(model)
     ids = encode_prompt(tiny_tokenizer, QUESTIONS[0])
     with torch.no_grad():
         p = model(torch.tensor([ids])).logits[0, -1].double().softmax(dim=0)

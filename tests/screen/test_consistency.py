@@ -12,7 +12,6 @@ from turns import make_turn
 from letheon.embed import Embedder
 from letheon.errors import InputError
 from letheon.recipe import Consistency, Screen
-from letheon.records import Message
 from letheon.screen import build_judges, check_judges
 from letheon.screen.consistency import ConsistencyJudge
 from letheon.screen.contradiction import lexical_evidence, rouge_l
@@ -27,11 +26,11 @@ def says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let the model say these answers."""
 
     def set_answers(answers: Sequence[str]) -> None:
-        def draw(model: Any, tokenizer: Any, prompt: Any, **options: Any) -> list[list[int]]:
-            assert options["samples"] == len(answers)
+        def generate(model: Any, tokenizer: Any, prompts: Any, *args: Any, **options: Any) -> list[list[int]]:
+            assert len(prompts) == len(answers)
             return [tokenizer(answer).input_ids for answer in answers]
 
-        monkeypatch.setattr("letheon.sampling.draw", draw)
+        monkeypatch.setattr("letheon.evaluate.generation.generate", generate)
 
     return set_answers
 
@@ -107,13 +106,13 @@ def test_a_turn_is_judged_alike_whatever_else_is_there(tiny_model_dir: Path, has
 def test_a_prompt_is_answered_once(
     tiny_model_dir: Path, hashed_embeddings: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[Message, ...]] = []
+    asked: list[Any] = []
 
-    def draw(model: Any, tokenizer: Any, prompt: tuple[Message, ...], **options: Any) -> list[list[int]]:
-        asked.append(prompt)
+    def generate(model: Any, tokenizer: Any, prompts: Any, *args: Any, **options: Any) -> list[list[int]]:
+        asked.append(prompts)
         return [tokenizer(text).input_ids for text in ("one", "two", "three")]
 
-    monkeypatch.setattr("letheon.sampling.draw", draw)
+    monkeypatch.setattr("letheon.evaluate.generation.generate", generate)
     found = judge(tiny_model_dir, Embedder()).judge([make_turn("same", "a"), make_turn("same", "b")])
     assert len(asked) == 1
     assert all(found)

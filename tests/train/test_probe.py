@@ -16,6 +16,7 @@ from letheon.chat import Encoded
 from letheon.store import Store
 from letheon.train.probe import Prober
 from letheon.train.reference import ReferenceCache
+from letheon.train.stop import Probe
 
 
 def drawn(count: int) -> list[Encoded]:
@@ -63,6 +64,22 @@ def test_guards_are_means_over_all_normal_tokens(tiny_model: Callable[..., Any],
     for parameter in after.parameters():
         parameter.data.fill_(math.nan)
     assert not math.isfinite(prober.whole(after, 3).kl)
+
+
+def test_repetition_is_that_of_unpunished_answers(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    model, (sequence,) = tiny_model(), drawn(1)
+    a, space = tiny_tokenizer("a ", add_special_tokens=False).input_ids
+
+    def say_a_after_a(module: Any, args: Any, given: dict[str, Any], output: Any) -> None:
+        likely = torch.where(given["input_ids"][:, -output.logits.size(1) :] == a, space, a)
+        output.logits += 100 * torch.nn.functional.one_hot(likely, output.logits.size(-1))
+
+    model.register_forward_hook(say_a_after_a, with_kwargs=True)
+    prober = Prober([sequence], [], [], tokenizer=tiny_tokenizer, rho=0.2, size=1, batch_size=1)
+    # A model's own settings would hide it.
+    model.generation_config.no_repeat_ngram_size = 2
+    # Ten times "a a a", all of them alike.
+    assert prober.with_answers(model, Probe(0, 0.5, 0.5, 0.5, 1.0, 0.0)).repetition == pytest.approx(0.9)
 
 
 def mean_loss(model: Any, sequence: Encoded) -> float:

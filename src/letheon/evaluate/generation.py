@@ -13,7 +13,7 @@ from torch import Tensor
 
 from letheon.chat import Encoded, encode_prompt, end_of_turn_ids
 from letheon.forward import can_pack, collate
-from letheon.models import Model, Tokenizer
+from letheon.models import Model, Tokenizer, plain_generation
 from letheon.records import Message
 
 Prompt = str | Sequence[Message]
@@ -21,6 +21,8 @@ Prompt = str | Sequence[Message]
 
 SHORTEST = 8
 """Tokens that prompts have to share for that to be used."""
+GREEDY: Mapping[str, Any] = {"do_sample": False}
+"""How each token is chosen: the likeliest."""
 
 
 def greedy_answers(model: Model, tokenizer: Tokenizer, prompts: Sequence[Prompt], **options: Any) -> list[str]:
@@ -45,36 +47,50 @@ def sampled_answers(
         prompts: P prompts.
         samples: Answers to each; 0 leaves every list empty.
         seed: Of the draws; with another batch size they are other ones. The global random state is left alone.
-        options: As of `greedy_tokens`, but for what is known.
+        options: As of `generate`, but for what is known.
 
     Returns:
         P lists of answers, as of `greedy_answers`.
     """
-    repeated = [prompt for prompt in prompts for _ in range(samples)]
+    repeated = [encode_either(tokenizer, prompt) for prompt in prompts for _ in range(samples)]
     devices = [model.device] if model.device.type != "cpu" else []
     with torch.random.fork_rng(devices=devices, device_type=devices[0].type if devices else "cuda"):
         torch.manual_seed(seed)
-        rows = _generate(model, tokenizer, repeated, {"do_sample": True, "temperature": 1.0, "top_k": 0}, **options)
+        rows = generate(model, tokenizer, repeated, drawing(), **options)
     texts = [str(tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in rows]
     return [texts[number * samples : (number + 1) * samples] for number in range(len(prompts))]
 
 
-def greedy_tokens(
+def greedy_tokens(model: Model, tokenizer: Tokenizer, prompts: Sequence[Prompt], **options: Any) -> list[list[int]]:
+    """Answer every prompt, with the likeliest token at each step; `options` are those of `generate`."""
+    return generate(model, tokenizer, [encode_either(tokenizer, prompt) for prompt in prompts], GREEDY, **options)
+
+
+def drawing(temperature: float = 1.0) -> Mapping[str, Any]:
+    """How each token is chosen: drawn from the model's own distribution, at a temperature."""
+    return {"do_sample": True, "temperature": temperature, "top_k": 0}
+
+
+@torch.inference_mode()
+def generate(
     model: Model,
     tokenizer: Tokenizer,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Sequence[int]],
+    choice: Mapping[str, Any],
     *,
     known: Sequence[Sequence[int]] | None = None,
     batch_size: int = 16,
     max_new_tokens: int = 48,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
-    """Answer every prompt, with the likeliest token at each step.
+    """Go on after token ids, prompts of like length together, with a cache.
 
     Args:
-        model: A causal language model in eval mode, plain or with an adapter.
-        tokenizer: Its tokenizer, with a chat template if there are messages to answer.
-        prompts: P prompts.
+        model: A causal language model in eval mode, plain or with an adapter. Settings of its own generation config
+            have no part in it.
+        tokenizer: Its tokenizer, which tells what ends a turn.
+        prompts: P prompts in token ids.
+        choice: How each token is chosen: `GREEDY`, or `drawing()`, by the global random state.
         known: P beginnings of the answers in token ids, each token the model's own likeliest as a pass over a given
             answer has shown; they need not be generated again, and an answer known to its end costs nothing.
         batch_size: Prompts answered at once.
@@ -84,49 +100,15 @@ def greedy_tokens(
     Returns:
         P answers in the order of the prompts, each with the token that ends its turn, if it came to that.
     """
-    return _generate(
-        model,
-        tokenizer,
-        prompts,
-        {"do_sample": False},
-        known=known,
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        progress=progress,
-    )
-
-
-@torch.inference_mode()
-def _generate(
-    model: Model,
-    tokenizer: Tokenizer,
-    prompts: Sequence[Prompt],
-    choice: Mapping[str, Any],
-    *,
-    known: Sequence[Sequence[int]] | None = None,
-    batch_size: int = 16,
-    max_new_tokens: int = 48,
-    progress: Callable[[int], None] | None = None,
-) -> list[list[int]]:
-    """Answers by prompts of like length together, with a cache; `choice` says how each token is chosen."""
     from transformers import GenerationConfig
 
     ends = end_of_turn_ids(tokenizer)
-    # The model's own generation config may penalise repetition, which would hide it.
-    config = GenerationConfig(
-        num_beams=1,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        eos_token_id=ends,
-        pad_token_id=ends[0],
-        use_cache=True,
-        **choice,
-    )
+    config = GenerationConfig(eos_token_id=ends, pad_token_id=ends[0], use_cache=True, **choice)
     answers = [list(tokens[:max_new_tokens]) for tokens in known] if known is not None else [[] for _ in prompts]
     open_ = [n for n, ids in enumerate(answers) if len(ids) < max_new_tokens and not (ids and ids[-1] in ends)]
     if progress is not None and len(open_) < len(prompts):
         progress(len(prompts) - len(open_))
-    begun = {number: encode_either(tokenizer, prompts[number]) + answers[number] for number in open_}
+    begun = {number: [*prompts[number], *answers[number]] for number in open_}
     order = sorted(open_, key=lambda number: -len(begun[number]))
     beginning = _Beginning(model, list(begun.values()))
     for start in range(0, len(order), batch_size):
@@ -135,9 +117,10 @@ def _generate(
         batch = collate([Encoded(own, [False] * len(own)) for own in ends_of], pad_token_id=ends[0])
         ids, attention, cache = beginning.before(batch["input_ids"], batch["attention_mask"])
         config.max_new_tokens = max_new_tokens - min(len(answers[number]) for number in numbers)
-        output = model.generate(
-            input_ids=ids, attention_mask=attention, generation_config=config, **{_cache_name(): cache}
-        )
+        with plain_generation(model):
+            output = model.generate(
+                input_ids=ids, attention_mask=attention, generation_config=config, **{_cache_name(): cache}
+            )
         for number, tokens in zip(numbers, output[:, ids.size(1) :].tolist(), strict=True):
             answers[number] = (answers[number] + tokens)[:max_new_tokens]
         if progress is not None:

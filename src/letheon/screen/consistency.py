@@ -74,19 +74,20 @@ class ConsistencyJudge:
         """The answers that are not empty."""
         import torch
 
-        from letheon.sampling import draw
+        from letheon.chat import encode_prompt
+        from letheon.evaluate.generation import drawing, generate
 
         words = json.dumps([self._seed, *([message.role, message.content] for message in prompt)])
         with torch.random.fork_rng():
             # By the prompt, so that a turn is judged alike whatever else is in the log.
             torch.manual_seed(int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") % 2**63)
-            rows = draw(
+            rows = generate(
                 model,
                 tokenizer,
-                prompt,
-                samples=self._settings.samples,
+                [encode_prompt(tokenizer, prompt)] * self._settings.samples,
+                drawing(self._settings.temperature),
+                batch_size=self._settings.samples,
                 max_new_tokens=self._settings.max_new_tokens,
-                temperature=self._settings.temperature,
             )
         answers = [str(tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows]
         return [answer for answer in answers if answer]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from letheon import recipe
 from letheon.errors import InputError
-from letheon.models import Model, Tokenizer, load_tokenizer
+from letheon.models import Model, Tokenizer, load_tokenizer, plain_generation
 from letheon.records import Turn
 from letheon.screen.guard_presets import MAIN, PRESETS, Preset
 from letheon.screen.judge import Opinion
@@ -235,7 +235,7 @@ def continued(model: Model, tokenizer: Tokenizer, begun: Sequence[Encoded], most
     unmarked = [Encoded(one.ids, [False] * len(one.ids)) for one in begun]
     batch = collate(unmarked, tokenizer.pad_token_id)
     ids, attention = (batch[name].to(model.device) for name in ("input_ids", "attention_mask"))
-    with torch.inference_mode():
+    with torch.inference_mode(), plain_generation(model):
         output = model.generate(input_ids=ids, attention_mask=attention, generation_config=config)
     return [str(text) for text in tokenizer.batch_decode(output[:, ids.size(1) :], skip_special_tokens=True)]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from letheon.chat import Encoded
+from letheon.evaluate.generation import GREEDY, generate
 from letheon.evaluate.memorisation import extraction_strength, probability
 from letheon.evaluate.text import repetition
 from letheon.evaluate.truth_ratio import truth_probability, truth_ratio
@@ -132,17 +133,11 @@ class Prober:
             batch = batch_for(model, [sequences[n] for n in chosen], self.tokenizer.pad_token_id, self.prefix)
             yield chosen, *answer_logits(model, batch, self.prefix)
 
-    @torch.no_grad()
     def _repetition(self, model: Model) -> float:
         prompts = [s.ids[: s.answer_mask.index(True)] for s in spread(self.old, GENERATED)]
-        device = next(model.parameters()).device
-        batch = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(device)
         with in_eval_mode(model):
-            output = model.generate(
-                **batch, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
-            )
-        answers = self.tokenizer.batch_decode(output[:, batch["input_ids"].size(1) :], skip_special_tokens=True)
-        return sum(repetition(answer) for answer in answers) / len(answers)
+            rows = generate(model, self.tokenizer, prompts, GREEDY, max_new_tokens=NEW_TOKENS)
+        return sum(repetition(self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows) / len(rows)
 
 
 def mean_loss(log_probs: Tensor) -> float:
