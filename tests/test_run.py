@@ -104,6 +104,14 @@ def test_no_run_folder(tmp_path: Path) -> None:
         Run.open(tmp_path / "none.yaml")
 
 
+def test_a_paragraph_in_which_nothing_can_be_predicted(talk: Path) -> None:
+    (talk / "general.txt").write_text("Rain falls.\n\nH\n\nHi\n")
+    run = Run.open(talk / "recipe.yaml", ["data.general=general.txt"])
+    with pytest.raises(InputError, match="paragraph 2: a text of 1 token") as caught:
+        run.check(whole=True)
+    assert len(caught.value.faults) == 1
+
+
 def test_general_text(talk: Path) -> None:
     (talk / "general.txt").write_text("One\ntwo.\n\n\n  Three. \n")
     assert Run.open(talk / "recipe.yaml", ["data.general=general.txt"]).general() == ["One\ntwo.", "Three."]

@@ -206,7 +206,7 @@ class Run:
 
     def _check_training(self) -> None:
         """Check the training's settings, and that every dialogue fits into the model's context."""
-        from letheon.chat import check_tokenizer, encode_dialogue, encode_reply
+        from letheon.chat import check_tokenizer, encode_dialogue, encode_reply, encode_text
         from letheon.train.recipe_run import check_layers, training_settings
 
         recipe = self.recipe
@@ -231,6 +231,13 @@ class Run:
                     encode_reply(tokenizer, dialogue.last_turn.prompt, answer, longest, name=name)
             except InputError as error:
                 faults.append(f"{path}: {error}")
+        for number, text in enumerate(self.general(), start=1):
+            try:
+                encode_text(tokenizer, text, longest)
+            except InputError as error:
+                faults.append(
+                    f"{recipe.data.general}: paragraph {number}: {error}; join it to another, or leave it out"
+                )
         if faults:
             more = len(faults) - SHOWN_FAULTS
             raise InputError([*faults[:SHOWN_FAULTS], *([f"… and {more} more"] if more > 0 else [])])

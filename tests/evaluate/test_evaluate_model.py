@@ -23,7 +23,8 @@ SETS = EvalSets(
     paraphrase=[talk("p1", "Who was it?", "Ada Lovelace did.")],
     normal_trained=[talk(f"n{i}", f"{i} + 1?", f"{i + 1}.") for i in range(5)],
     normal_held_out=[talk(f"h{i}", f"{i} + 2?", f"{i + 2}.") for i in range(3)],
-    general=["Rain falls.", "The sun shines on the hill."],
+    # The shortest text: one token to predict from another.
+    general=["Hi", "The sun shines on the hill."],
 )
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GenerationConfig
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from letheon.chat import encode_prompt
-from letheon.evaluate.generation import greedy_answers, sampled_answers
+from letheon.errors import InputError
+from letheon.evaluate.generation import greedy_answers, greedy_tokens, sampled_answers
 from letheon.forward import can_pack
 from letheon.records import Message
 
@@ -79,6 +80,35 @@ def test_a_shared_beginning_is_read_once(
     assert lengths[0] > len(system.content)
     assert max(lengths[1:]) == longest - lengths[0]
     assert answers == [naive(model, tiny_tokenizer, prompt, 6) for prompt in asked]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_an_answer_ends_where_the_context_does(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any, batch_size: int
+) -> None:
+    asked = [*QUESTIONS, *prompts("What is the largest moon of Mars?")]
+    lengths = [len(encode_prompt(tiny_tokenizer, prompt)) for prompt in asked]
+    context = max(lengths) + 3
+    # Its positions are learned: beyond the last one there is nothing to look up.
+    model = tiny_gpt2(tiny_tokenizer, n_positions=context)
+    answers = greedy_tokens(model, tiny_tokenizer, asked, batch_size=batch_size, max_new_tokens=12)
+    room = [min(12, context - length) for length in lengths]
+    assert set(room) == {3, 6, 12}
+    wanted = [naive(model, tiny_tokenizer, prompt, most) for prompt, most in zip(asked, room, strict=True)]
+    assert [tiny_tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in answers] == wanted
+    longest = asked[lengths.index(max(lengths))]
+    full = tiny_gpt2(tiny_tokenizer, n_positions=max(lengths))
+    with pytest.raises(InputError, match=f"prompt 2 has {max(lengths)} tokens, and the model's context no room"):
+        greedy_tokens(full, tiny_tokenizer, [QUESTIONS[0], longest])
+    # What is known up to the end of the context is an answer.
+    assert greedy_tokens(model, tiny_tokenizer, [longest], known=[[5, 6, 7]]) == [[5, 6, 7]]
+    assert len(greedy_tokens(model, tiny_tokenizer, [longest], known=[[5]])[0]) == 3
+
+
+def tiny_gpt2(tokenizer: Any, n_positions: int) -> Any:
+    torch.manual_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": n_positions}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes)).eval()
 
 
 def test_stops_at_the_end_of_the_turn(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:

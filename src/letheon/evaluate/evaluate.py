@@ -265,7 +265,9 @@ def given_scores(tokens: TokenScores) -> dict[str, float]:
 
 def text_scores(tokens: TokenScores) -> dict[str, float]:
     """Scores of plain text: its loss; and KL where there is a reference."""
-    return {name: score for name, score in given_scores(tokens).items() if name in ("loss", "kl")}
+    return (
+        {"loss": tokens.loss} if tokens.kl is None else {"loss": tokens.loss, "kl": float(tokens.kl.double().mean())}
+    )
 
 
 def written_scores(answer: str, reference: str) -> dict[str, float]:

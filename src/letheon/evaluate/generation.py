@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from letheon.chat import Encoded, encode_prompt, end_of_turn_ids
+from letheon.errors import InputError
 from letheon.forward import can_pack, collate
-from letheon.models import Model, Tokenizer, plain_generation
+from letheon.models import Model, Tokenizer, context_length, plain_generation
 from letheon.records import Message
 
 Prompt = str | Sequence[Message]
@@ -94,29 +96,38 @@ def generate(
         known: P beginnings of the answers in token ids, each token the model's own likeliest as a pass over a given
             answer has shown; they need not be generated again, and an answer known to its end costs nothing.
         batch_size: Prompts answered at once.
-        max_new_tokens: An answer is cut after so many tokens.
+        max_new_tokens: An answer is cut after so many tokens, or where the model's context ends.
         progress: Called with the number of prompts answered by each batch.
 
     Returns:
         P answers in the order of the prompts, each with the token that ends its turn, if it came to that.
+
+    Raises:
+        InputError: A prompt leaves no room for an answer.
     """
     from transformers import GenerationConfig
 
     ends = end_of_turn_ids(tokenizer)
     config = GenerationConfig(eos_token_id=ends, pad_token_id=ends[0], use_cache=True, **choice)
     answers = [list(tokens[:max_new_tokens]) for tokens in known] if known is not None else [[] for _ in prompts]
-    open_ = [n for n, ids in enumerate(answers) if len(ids) < max_new_tokens and not (ids and ids[-1] in ends)]
+    begun = [[*prompt, *ids] for prompt, ids in zip(prompts, answers, strict=True)]
+    room = _room(model, begun, max_new_tokens)
+    if full := [number for number, ids in enumerate(answers) if not (room[number] or ids)]:
+        raise InputError(
+            f"prompt {full[0] + 1} has {len(prompts[full[0]])} tokens, and the model's context no room for an answer"
+        )
+    open_ = [
+        n for n, ids in enumerate(answers) if room[n] and len(ids) < max_new_tokens and not (ids and ids[-1] in ends)
+    ]
     if progress is not None and len(open_) < len(prompts):
         progress(len(prompts) - len(open_))
-    begun = {number: [*prompts[number], *answers[number]] for number in open_}
-    order = sorted(open_, key=lambda number: -len(begun[number]))
-    beginning = _Beginning(model, list(begun.values()))
-    for start in range(0, len(order), batch_size):
-        numbers = order[start : start + batch_size]
+    beginning = _Beginning(model, [begun[number] for number in open_])
+    for numbers in _together(open_, begun, room, batch_size):
         ends_of = [begun[number][len(beginning.ids) :] for number in numbers]
         batch = collate([Encoded(own, [False] * len(own)) for own in ends_of], pad_token_id=ends[0])
         ids, attention, cache = beginning.before(batch["input_ids"], batch["attention_mask"])
-        config.max_new_tokens = max_new_tokens - min(len(answers[number]) for number in numbers)
+        most = max_new_tokens - min(len(answers[number]) for number in numbers)
+        config.max_new_tokens = min(most, room[numbers[0]])
         with plain_generation(model):
             output = model.generate(
                 input_ids=ids, attention_mask=attention, generation_config=config, **{_cache_name(): cache}
@@ -126,6 +137,22 @@ def generate(
         if progress is not None:
             progress(len(numbers))
     return [_until(tokens, ends) for tokens in answers]
+
+
+def _room(model: Model, begun: Sequence[Sequence[int]], most: int) -> list[int]:
+    """How many tokens may follow each of these in the model's context, up to the most that are wanted."""
+    context = context_length(model)
+    return [most if context is None else max(0, min(most, context - len(ids))) for ids in begun]
+
+
+def _together(
+    numbers: Sequence[int], begun: Sequence[Sequence[int]], room: Sequence[int], size: int
+) -> Iterator[list[int]]:
+    """Batches of like length, the longest first; those whose context ends early are with their like alone."""
+    order = sorted(numbers, key=lambda number: -len(begun[number]))
+    for _, alike in groupby(order, key=lambda number: room[number]):
+        listed = list(alike)
+        yield from (listed[start : start + size] for start in range(0, len(listed), size))
 
 
 def encode_either(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
