@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -276,6 +277,15 @@ def test_resumed_steps_count_once(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (run / "training.jsonl").write_text('{"step": 2, "loss": 9}\n{"step": 1, "loss": 5}\n{"step": 2, "loss": 4}\n')
     assert [(line["step"], line["loss"]) for line in read_run(run).steps] == [(1, 5), (2, 4)]
+
+
+def test_line_separators_inside_strings_do_not_split_a_sample(tmp_path: Path) -> None:
+    from letheon.report.folder import read_run
+
+    run = make_run(tmp_path / "run")
+    sample = {"model": "after", "id": "a\u2028b", "answer": "c\x85d"}
+    (run / "samples.jsonl").write_text(json.dumps(sample, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_run(run).samples == [sample]
 
 
 @pytest.mark.parametrize(

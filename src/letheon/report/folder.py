@@ -121,8 +121,8 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     """Read JSON objects, one a line; a last line cut short by a killed run is left out."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    lines = text.splitlines()
+    # Not splitlines(): it also splits at U+2028 and its like, which JSON allows inside strings.
+    lines = path.read_text(encoding="utf-8").split("\n")
     found = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -130,7 +130,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             value = json.loads(line)
         except json.JSONDecodeError:
-            if number == len(lines) and not text.endswith("\n"):
+            if number == len(lines):
                 break
             raise InputError(f"{path}, line {number}: not valid JSON") from None
         if not isinstance(value, dict):
