@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from screened_run import made
 
+from letheon.console import Console
 from letheon.records import Interval, Outlook, Results, Screening
 from letheon.review.decisions import append_decisions
+from letheon.review.serve import open_session
 from letheon.review.settle import settle
 from letheon.run import Run
 
@@ -40,3 +42,13 @@ def test_a_changed_decision_leaves_what_the_screening_promises(run: Run) -> None
     assert found is not None
     assert (found.forget, found.review, found.normal) == (2, 2, 2)
     assert found.expected == OUTLOOK
+
+
+def test_a_review_goes_by_the_thresholds_that_were_chosen(run: Run) -> None:
+    session = open_session(run, Console())
+    assert (session.normal_below, session.forget_above) == (0.45, 0.55)
+
+
+def test_a_review_goes_by_the_recipes_thresholds_where_none_were_chosen(screened: Screened) -> None:
+    session = open_session(Run.open(screened()), Console())
+    assert (session.normal_below, session.forget_above) == (0.3, 0.7)
