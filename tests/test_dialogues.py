@@ -36,6 +36,13 @@ def write(path: Path, *rows: Any) -> Path:
         ({"prompt": "q", "completion": "a"}, ["q", "a"], (), None),
         ({"prompt": [ASK], "completion": [SAY]}, ["q", "a"], (), None),
         ({"prompt": "q", "chosen": "good", "rejected": "bad"}, ["q", "bad"], ("good",), "forget"),
+        ({"prompt": "q", "chosen": "good", "rejected": "bad", "expected": None}, ["q", "bad"], ("good",), "forget"),
+        (
+            {"prompt": "q", "chosen": "good", "rejected": "bad", "expected": ["fine"]},
+            ["q", "bad"],
+            ("good", "fine"),
+            "forget",
+        ),
         (
             {
                 "prompt": [ASK],
@@ -154,6 +161,8 @@ def test_line_separators_inside_strings_do_not_split_a_row(tmp_path: Path) -> No
         ('{"prompt": "q", "chosen": "", "rejected": "b"}', "chosen: the assistant's answer is empty"),
         ('{"prompt": "q", "chosen": [], "rejected": "b"}', "chosen: no answer by the assistant"),
         ('{"chosen": "a", "rejected": "b"}', "prompt: missing"),
+        ('{"prompt": "q", "chosen": "g", "rejected": "b", "expected": "fine"}', "expected: expected a list of texts"),
+        ('{"prompt": "q", "chosen": "g", "rejected": "b", "expected": {"x": "y"}}', "expected: expected a list of"),
         ('{"conversations": [{"from": "alien", "value": "a"}]}', "conversations[0].from: expected one of"),
         ('{"conversations": [{"from": "gpt"}]}', "conversations[0].value: expected a text"),
         ('{"conversations": "a"}', "conversations: expected a list"),

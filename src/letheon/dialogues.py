@@ -212,8 +212,10 @@ def preference(row: Fields) -> Fields:
     if not chosen or not chosen[-1].strip():
         raise BadRowError("chosen: no answer by the assistant, or an empty one")
     messages = [*_turns(row, "prompt", "user"), *_turns(row, "rejected", "assistant")]
-    expected = [chosen[-1], *(row.get("expected") or ())]
-    return {**_meta(row), "messages": messages, "expected": expected, "label": "forget"}
+    others = row["expected"] if row.get("expected") is not None else []
+    if not isinstance(others, list):
+        raise BadRowError("expected: expected a list of texts")
+    return {**_meta(row), "messages": messages, "expected": [chosen[-1], *others], "label": "forget"}
 
 
 def unpaired_preference(row: Fields) -> Fields:
