@@ -149,6 +149,11 @@ def test_line_separators_inside_strings_do_not_split_a_row(tmp_path: Path) -> No
             '{"messages": [{"role": "assistant", "content": "a"}], "expected": "b"}',
             "expected: expected a list of tex",
         ),
+        ('{"question": "q", "answer": "a", "expected": [""]}', "expected[0]: the expected answer is empty"),
+        (
+            '{"messages": [{"role": "assistant", "content": "a"}], "expected": ["b", " "]}',
+            "expected[1]: the expected answer is empty; fill it in, or take it out",
+        ),
         ('{"mesages": []}', "unknown field 'mesages'; did you mean 'messages'?"),
         ('{"text": "t"}', "no known shape (its fields: text)"),
         ("{}", "no known shape (its fields: none)"),
