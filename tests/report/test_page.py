@@ -293,8 +293,10 @@ def test_line_separators_inside_strings_do_not_split_a_sample(tmp_path: Path) ->
     [
         ("training.jsonl", '{"step": 1}\n{"st\n{"step": 2}\n', "line 2"),
         ("samples.jsonl", "[1]\n", "expected an object, found list"),
-        ("manifest.json", "{", "not valid JSON"),
+        ("manifest.json", "{", "damaged; start a new run folder"),
+        ("manifest.json", '{"schema": "letheon/manifest/0"}', "letheon/manifest/0"),
         ("recipe.yaml", "a: [", "not valid YAML"),
+        ("recipe.yaml", "- a", "expected 'key: value' lines, found list"),
         ("verdicts.jsonl", '{"id": 1}\n', "letheon screen"),
         ("results.json", '{"schema": "letheon/results/1", "stop": 3}', "letheon evaluate"),
         ("results.json", '{"schema": "letheon/results/0"}', "letheon/results/0"),
