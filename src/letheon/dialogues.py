@@ -369,6 +369,11 @@ def _raise(faults: Sequence[str]) -> None:
     raise InputError([*faults[:SHOWN_FAULTS], *([f"… and {more} more"] if more > 0 else [])])
 
 
+def paragraphs_of(text: str) -> list[str]:
+    """The paragraphs of a plain text: what stands between empty lines, without space around it."""
+    return [paragraph.strip() for paragraph in text.split("\n\n") if paragraph.strip()]
+
+
 def file_rows(path: Path) -> Rows:
     """Rows of a local file, whatever is in them; see `Rows`.
 
