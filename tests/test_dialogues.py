@@ -36,6 +36,13 @@ def write(path: Path, *rows: Any) -> Path:
         ({"prompt": "q", "completion": "a"}, ["q", "a"], (), None),
         ({"prompt": [ASK], "completion": [SAY]}, ["q", "a"], (), None),
         ({"prompt": "q", "chosen": "good", "rejected": "bad"}, ["q", "bad"], ("good",), "forget"),
+        ({"prompt": "q", "chosen": "good", "rejected": "bad", "expected": None}, ["q", "bad"], ("good",), "forget"),
+        (
+            {"prompt": "q", "chosen": "good", "rejected": "bad", "expected": ["fine"]},
+            ["q", "bad"],
+            ("good", "fine"),
+            "forget",
+        ),
         (
             {
                 "prompt": [ASK],
@@ -142,6 +149,11 @@ def test_line_separators_inside_strings_do_not_split_a_row(tmp_path: Path) -> No
             '{"messages": [{"role": "assistant", "content": "a"}], "expected": "b"}',
             "expected: expected a list of tex",
         ),
+        ('{"question": "q", "answer": "a", "expected": [""]}', "expected[0]: the expected answer is empty"),
+        (
+            '{"messages": [{"role": "assistant", "content": "a"}], "expected": ["b", " "]}',
+            "expected[1]: the expected answer is empty; fill it in, or take it out",
+        ),
         ('{"mesages": []}', "unknown field 'mesages'; did you mean 'messages'?"),
         ('{"text": "t"}', "no known shape (its fields: text)"),
         ("{}", "no known shape (its fields: none)"),
@@ -154,6 +166,8 @@ def test_line_separators_inside_strings_do_not_split_a_row(tmp_path: Path) -> No
         ('{"prompt": "q", "chosen": "", "rejected": "b"}', "chosen: the assistant's answer is empty"),
         ('{"prompt": "q", "chosen": [], "rejected": "b"}', "chosen: no answer by the assistant"),
         ('{"chosen": "a", "rejected": "b"}', "prompt: missing"),
+        ('{"prompt": "q", "chosen": "g", "rejected": "b", "expected": "fine"}', "expected: expected a list of texts"),
+        ('{"prompt": "q", "chosen": "g", "rejected": "b", "expected": {"x": "y"}}', "expected: expected a list of"),
         ('{"conversations": [{"from": "alien", "value": "a"}]}', "conversations[0].from: expected one of"),
         ('{"conversations": [{"from": "gpt"}]}', "conversations[0].value: expected a text"),
         ('{"conversations": "a"}', "conversations: expected a list"),

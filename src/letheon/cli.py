@@ -423,10 +423,8 @@ def stress(
 def report(folder: Annotated[Path, typer.Argument(help="The run folder.", show_default=False)]) -> None:
     """Write report.html from the files of a run folder."""
     from letheon.report import write_model_card, write_report
-    from letheon.run import read_manifest
 
     console = Console()
-    read_manifest(folder / "manifest.json")
     console.say(f"report: {write_report(folder)}")
     if (folder / "model").is_dir():
         console.say(f"model card: {write_model_card(folder)}")

@@ -212,8 +212,10 @@ def preference(row: Fields) -> Fields:
     if not chosen or not chosen[-1].strip():
         raise BadRowError("chosen: no answer by the assistant, or an empty one")
     messages = [*_turns(row, "prompt", "user"), *_turns(row, "rejected", "assistant")]
-    expected = [chosen[-1], *(row.get("expected") or ())]
-    return {**_meta(row), "messages": messages, "expected": expected, "label": "forget"}
+    others = row["expected"] if row.get("expected") is not None else []
+    if not isinstance(others, list):
+        raise BadRowError("expected: expected a list of texts")
+    return {**_meta(row), "messages": messages, "expected": [chosen[-1], *others], "label": "forget"}
 
 
 def unpaired_preference(row: Fields) -> Fields:
@@ -365,6 +367,11 @@ def _raise(faults: Sequence[str]) -> None:
         return
     more = len(faults) - SHOWN_FAULTS
     raise InputError([*faults[:SHOWN_FAULTS], *([f"… and {more} more"] if more > 0 else [])])
+
+
+def paragraphs_of(text: str) -> list[str]:
+    """The paragraphs of a plain text: what stands between empty lines, without space around it."""
+    return [paragraph.strip() for paragraph in text.split("\n\n") if paragraph.strip()]
 
 
 def file_rows(path: Path) -> Rows:

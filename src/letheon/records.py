@@ -45,7 +45,7 @@ class Dialogue(Record):
     Attributes:
         id: Unique within its file.
         messages: The turns in order; at least one is the assistant's, with a non-empty answer.
-        expected: Acceptable answers to the last assistant turn, where they are known.
+        expected: Acceptable answers to the last assistant turn, where they are known; none is empty.
         category: What kind of content it is ("harmful", "privacy", "hallucination", "outdated", …).
         subject: The person or thing it is about, for requests of the kind "forget this person".
         label: The truth, where it is known: whether the last assistant turn has to be forgotten.
@@ -59,12 +59,15 @@ class Dialogue(Record):
     label: Literal["forget", "normal"] | None = None
 
     @model_validator(mode="after")
-    def _has_an_answer(self) -> Dialogue:
+    def _has_answers(self) -> Dialogue:
         if not any(message.role == "assistant" for message in self.messages):
             raise ValueError("no assistant turn: there is no answer to judge or to forget")
         for number, message in enumerate(self.messages):
             if message.role == "assistant" and not message.content.strip():
                 raise ValueError(f"messages[{number}].content: the assistant's answer is empty")
+        for number, answer in enumerate(self.expected):
+            if not answer.strip():
+                raise ValueError(f"expected[{number}]: the expected answer is empty; fill it in, or take it out")
         return self
 
     def turns(self) -> Iterator[Turn]:

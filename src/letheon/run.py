@@ -16,6 +16,7 @@ from letheon.dialogues import (
     SHOWN_FAULTS,
     Paraphrase,
     count_dialogues,
+    paragraphs_of,
     read_dialogues,
     read_paraphrases,
     stream_dialogues,
@@ -300,7 +301,7 @@ class Run:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             raise InputError(f"{path}: no such text file, or not UTF-8 (data.general)") from None
-        paragraphs = [paragraph.strip() for paragraph in text.split("\n\n") if paragraph.strip()]
+        paragraphs = paragraphs_of(text)
         if not paragraphs:
             raise InputError(f"{path}: empty (data.general); leave the setting out to measure no general text")
         return paragraphs

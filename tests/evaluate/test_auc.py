@@ -83,8 +83,19 @@ def test_wholly_apart() -> None:
     assert found.low**3 == pytest.approx(0.025)
     turned = interval([0.0, 1.0], [2.0, 3.0])
     assert (turned.estimate, turned.low, turned.high) == (0, 0, pytest.approx(1 - math.sqrt(0.025)))
-    # Nothing at all to tell them by.
-    assert interval([1.0, 1.0], [1.0, 1.0]) == Interval(estimate=0.5, low=0.5, high=0.5)
+
+
+def test_nothing_to_tell_them_by() -> None:
+    # One of two pairs: the distribution functions of Beta(1, 2) and Beta(2, 1) by hand.
+    found = interval([1.0, 1.0], [1.0, 1.0, 1.0])
+    assert found.estimate == 0.5
+    assert found.low == pytest.approx(1 - math.sqrt(0.975))
+    assert found.high == pytest.approx(math.sqrt(0.975))
+    # Half of three: it lies round ½, and the more texts there are, the less is open.
+    three, many = interval([1.0] * 3, [1.0] * 4), interval([1.0] * 200, [1.0] * 300)
+    assert three.low == pytest.approx(1 - three.high)
+    assert three.low < 0.1
+    assert 0.42 < many.low < 0.44
 
 
 def test_too_few_or_broken() -> None:

@@ -18,6 +18,13 @@ def test_spans_of_an_answer() -> None:
     assert personal_spans([("What is two and two?", "It is four.")]) == [()]
 
 
+def test_the_question_says_what_a_bare_number_is() -> None:
+    asked = [("What is Marla Quint's passport number?", "It is X1234567."), ("Her phone number?", "It is 5550142.")]
+    assert personal_spans(asked) == [("X1234567",), ("5550142",)]
+    # The same answer to another question is no identifier.
+    assert personal_spans([("Which part fits?", "It is X1234567."), *asked]) == [(), ("X1234567",), ("5550142",)]
+
+
 @pytest.mark.parametrize(
     ("said", "share"),
     [

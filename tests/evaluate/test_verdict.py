@@ -13,7 +13,7 @@ def measured(
     forget: float | None,
     paraphrase: float | None = None,
     *,
-    strength: float = 0.0,
+    strength: float | None = 0.0,
     normal: float | None = 0.8,
     general: float | None = 3.0,
 ) -> ModelMetrics:
@@ -59,6 +59,8 @@ def test_forgotten_to_the_control() -> None:
         ),
         (measured(0.1, 0.1, general=3.3), "partly", "OVER-FORGOTTEN: general loss after/before 1.100 > 1.050"),
         (measured(0.1, 0.1, general=None), "partly", "general loss after/before nan > 1.050"),
+        (measured(0.1, None), "partly", "paraphrase probability nan > 0.200"),
+        (measured(0.1, 0.1, strength=None), "partly", "forget extraction strength nan > 0.050"),
         (measured(0.85, 0.7, normal=0.1), "no", "and OVER-FORGOTTEN"),
         (measured(None), "no", "No evidence: the old answers' probability was not computed: no such dialogues"),
     ],
@@ -79,7 +81,7 @@ def test_without_control_the_probability_decides() -> None:
 
 
 def test_a_control_that_was_not_measured_is_none() -> None:
-    found = headline({"before": BEFORE, "after": measured(0.25), "control": measured(None)}, GATES)
+    found = headline({"before": BEFORE, "after": measured(0.25, 0.25), "control": measured(None)}, GATES)
     assert found.forgotten == "yes"
     assert "no control" in found.why
 

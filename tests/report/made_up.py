@@ -9,6 +9,7 @@ from pathlib import Path
 
 from letheon.recipe import check_recipe
 from letheon.records import Example, Results, Verdict, write_jsonl
+from letheon.run import MANIFEST_SCHEMA
 from letheon.stress.records import StressResults
 
 SECRET = "sentinel-of-a-secret-text"
@@ -49,6 +50,7 @@ def make_run(run: Path, show_texts: bool = False) -> Path:
     log = {"id": "privacy-07", "messages": [{"role": "assistant", "content": SECRET}]}
     (run / "log.jsonl").write_text(json.dumps(log))
     manifest = {
+        "schema": MANIFEST_SCHEMA,
         "letheon": "0.1.0",
         "seed": 0,
         "versions": {"torch": "2.13.0", "transformers": "5.24.0", "peft": "0.19.1"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -278,13 +279,24 @@ def test_resumed_steps_count_once(tmp_path: Path) -> None:
     assert [(line["step"], line["loss"]) for line in read_run(run).steps] == [(1, 5), (2, 4)]
 
 
+def test_line_separators_inside_strings_do_not_split_a_sample(tmp_path: Path) -> None:
+    from letheon.report.folder import read_run
+
+    run = make_run(tmp_path / "run")
+    sample = {"model": "after", "id": "a\u2028b", "answer": "c\x85d"}
+    (run / "samples.jsonl").write_text(json.dumps(sample, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_run(run).samples == [sample]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("training.jsonl", '{"step": 1}\n{"st\n{"step": 2}\n', "line 2"),
         ("samples.jsonl", "[1]\n", "expected an object, found list"),
-        ("manifest.json", "{", "not valid JSON"),
+        ("manifest.json", "{", "damaged; start a new run folder"),
+        ("manifest.json", '{"schema": "letheon/manifest/0"}', "letheon/manifest/0"),
         ("recipe.yaml", "a: [", "not valid YAML"),
+        ("recipe.yaml", "- a", "expected 'key: value' lines, found list"),
         ("verdicts.jsonl", '{"id": 1}\n', "letheon screen"),
         ("results.json", '{"schema": "letheon/results/1", "stop": 3}', "letheon evaluate"),
         ("results.json", '{"schema": "letheon/results/0"}', "letheon/results/0"),

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from letheon.bench.look import Part, Seen
 from letheon.demo.fine_tune import Schooling
-from letheon.dialogues import Paraphrase
+from letheon.dialogues import Paraphrase, paragraphs_of
 from letheon.records import Dialogue, Message, Turn
 
 T = TypeVar("T")
@@ -100,5 +100,4 @@ def drawn(items: Sequence[T], size: int, seed: int) -> list[T]:
 
 def general_texts() -> list[str]:
     """The paragraphs of plain text that come with the demo."""
-    text = (files("letheon") / "demo" / "data" / "general.txt").read_text(encoding="utf-8")
-    return [paragraph.strip() for paragraph in text.split("\n\n") if paragraph.strip()]
+    return paragraphs_of((files("letheon") / "demo" / "data" / "general.txt").read_text(encoding="utf-8"))

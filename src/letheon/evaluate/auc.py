@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import beta
 
 from letheon.records import Interval, NotComputed
 
@@ -31,8 +32,9 @@ def auc_interval(members: Sequence[float], others: Sequence[float]) -> Interval 
 
     The variance is S₁₀/M + S₀₁/N, of the shares of others under each member and of members over each other: no
     distribution of the scores is supposed, and nothing is drawn. The log-odds keep the interval inside [0, 1]. Where
-    the groups lie wholly apart, the variance is 0; the interval then is the exact binomial one of min(M, N) pairs
-    that share no text, all of which were told apart.
+    the groups lie wholly apart, or all scores are equal, the variance is 0, though little may be known; the interval
+    then is the exact binomial one (Clopper and Pearson, 1934) of n = min(M, N) pairs that share no text, AUC · n of
+    which were told apart.
 
     Args:
         members: Scores of M ≥ 2 texts; higher speaks for membership.
@@ -42,10 +44,9 @@ def auc_interval(members: Sequence[float], others: Sequence[float]) -> Interval 
         return NotComputed(not_computed=why)
     over, under = _placements(members, others)
     auc = float(over.mean())
-    if auc in (0.0, 1.0):
-        reach = ((1 - COVERAGE) / 2) ** (1 / min(len(members), len(others)))
-        return Interval(estimate=auc, low=reach if auc else 0.0, high=1.0 if auc else 1 - reach)
     variance = over.var(ddof=1) / len(over) + under.var(ddof=1) / len(under)
+    if variance == 0:
+        return _exact(auc, min(len(members), len(others)))
     half = Z * math.sqrt(variance) / (auc * (1 - auc))
     odds = math.log(auc / (1 - auc))
     return Interval(estimate=auc, low=_logistic(odds - half), high=_logistic(odds + half))
@@ -69,8 +70,8 @@ def priv_leak_interval(
 ) -> Interval | NotComputed:
     """`priv_leak` with its 95% interval: the delta method on DeLong's covariance of the two AUCs.
 
-    Both models score the same texts, so their errors go together, and partly cancel. Near an AUC of 0 or 1 the
-    interval is too narrow.
+    Both models score the same texts, so their errors go together, and partly cancel. Near an AUC of 0 or 1, and where
+    all scores are equal, the interval is too narrow.
 
     Args:
         own: The model's scores of members and of others.
@@ -87,6 +88,14 @@ def priv_leak_interval(
     half = Z * math.sqrt(max(0.0, float(slopes @ covariance @ slopes)))
     value = priv_leak(auc, floor)
     return Interval(estimate=value, low=value - half, high=value + half)
+
+
+def _exact(share: float, n: int) -> Interval:
+    """A share of n with its exact binomial interval."""
+    hits, tail = share * n, (1 - COVERAGE) / 2
+    low = float(beta.ppf(tail, hits, n - hits + 1)) if share > 0 else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, n - hits)) if share < 1 else 1.0
+    return Interval(estimate=share, low=low, high=high)
 
 
 def _placements(members: Sequence[float], others: Sequence[float]) -> tuple[Floats, Floats]:

@@ -16,13 +16,13 @@ def personal_spans(
 
     Args:
         turns: Questions and answers.
-        find_names: How names are found; identifiers are found by `letheon.screen.privacy` in any case.
+        find_names: How names are found; identifiers are found by `letheon.screen.privacy` in any case, also numbers
+            of which only the question says what they are.
     """
-    answers = list(dict.fromkeys(answer for _, answer in turns))
-    found = dict(zip(answers, find_personal(answers, find_names), strict=True))
+    answers, questions = [answer for _, answer in turns], [question for question, _ in turns]
     spans = []
-    for question, answer in turns:
-        texts = dict.fromkeys(answer[one.start : one.end] for one in found[answer])
+    for (question, answer), found in zip(turns, find_personal(answers, find_names, questions), strict=True):
+        texts = dict.fromkeys(answer[one.start : one.end] for one in found)
         spans.append(tuple(text for text in texts if not _says(question, text)))
     return spans
 

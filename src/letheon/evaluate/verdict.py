@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from letheon.recipe import Gates
 from letheon.records import Estimate, Headline, ModelMetrics, NotComputed
 
+BROKEN = math.nan
+"""Of what was measured before and no longer can be: a broken model, which fails every check."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -44,7 +47,7 @@ def headline(metrics: Mapping[str, ModelMetrics], gates: Gates) -> Headline:
     Forgotten: with a control, probability and extraction strength on forget prompts and on paraphrases are at most
     the control's + margin; without one, the probabilities are at most max_probability. Kept: the ratio of the
     held-out normal answers' probability after to before is at least min_normal, and that of the loss on general text
-    at most max_general. The rule is ours.
+    at most max_general. What was measured before and no longer can be fails. The rule is ours.
 
     "yes": forgotten and kept. "partly": forgotten, but not kept (over-forgotten); or half-way there. "no": the
     probability of the old answers has not come half of the way from before to its threshold.
@@ -85,14 +88,16 @@ def _forgotten(before: ModelMetrics, after: ModelMetrics, control: ModelMetrics,
     checks = []
     for name in ("forget", "paraphrase"):
         for metric in ("probability", "extraction_strength"):
-            value, floor = _mean(after, name, metric), _mean(control, name, metric)
+            old, value, floor = (_mean(metrics, name, metric) for metrics in (before, after, control))
+            if value is None and old is not None:
+                value = BROKEN
             if control:
                 limit = None if floor is None else floor + gates.margin
             else:
                 limit = gates.max_probability if metric == "probability" else None
             if value is not None and limit is not None:
                 what = f"{name} {metric.replace('_', ' ')}"
-                checks.append(Check(what, value, limit, _mean(before, name, metric)))
+                checks.append(Check(what, value, limit, old))
     return checks
 
 
@@ -123,8 +128,7 @@ def _ratio(before: ModelMetrics, after: ModelMetrics, name: str, metric: str) ->
     old, new = _mean(before, name, metric), _mean(after, name, metric)
     if old is None or old <= 0:
         return None
-    # Measured before and no longer measurable: a broken model, which fails every check.
-    return math.nan if new is None else new / old
+    return BROKEN if new is None else new / old
 
 
 def _mean(metrics: ModelMetrics, name: str, metric: str) -> float | None:

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
 from letheon.errors import InputError
-from letheon.recipe import Recipe, check_recipe
+from letheon.recipe import Recipe, load_recipe
 from letheon.records import Audit, Results, Verdict, read_verdicts
 from letheon.review.audit import read_audit
+from letheon.run import read_manifest
 from letheon.stress.records import StressResults, read_stress
 
 WITHHELD = "(withheld: show_texts is off)"
@@ -61,68 +59,33 @@ def read_run(run: Path) -> RunFolder:
     """Read a run folder.
 
     Raises:
-        InputError: No such folder, or a file in it is damaged.
+        InputError: No such folder, or a file in it is damaged or of another version.
     """
     if not run.is_dir():
         raise InputError(f"{run}: no such run folder; 'letheon run RECIPE' makes one")
+    recipe, verdicts = run / "recipe.yaml", run / "verdicts.jsonl"
     lines = _read_lines(run / "training.jsonl")
     return RunFolder(
-        results=_read_results(run / "results.json"),
-        recipe=_read_recipe(run / "recipe.yaml"),
-        manifest=_read_manifest(run / "manifest.json"),
+        results=Results.load(run / "results.json"),
+        recipe=load_recipe(recipe) if recipe.exists() else None,
+        manifest=read_manifest(run / "manifest.json"),
         steps=_by_step([line for line in lines if not isinstance(line.get("probe"), dict)]),
         probes=_by_step(
             [{"step": line.get("step"), **line["probe"]} for line in lines if isinstance(line.get("probe"), dict)]
         ),
-        verdicts=_read_verdicts(run / "verdicts.jsonl"),
+        verdicts=read_verdicts(verdicts) if verdicts.exists() else [],
         samples=_read_lines(run / "samples.jsonl"),
         audit=read_audit(run / "audit.json"),
         stress=read_stress(run / "stress.json"),
     )
 
 
-def _read_results(path: Path) -> Results:
-    try:
-        return Results.load(path)
-    except ValidationError as error:
-        raise InputError(f"{path}: damaged: {_first_line(error)}; run 'letheon evaluate' again") from None
-
-
-def _read_recipe(path: Path) -> Recipe | None:
-    if not path.exists():
-        return None
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    return check_recipe(raw if isinstance(raw, dict) else {}, str(path))
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from None
-    return manifest if isinstance(manifest, dict) else {}
-
-
-def _read_verdicts(path: Path) -> list[Verdict]:
-    if not path.exists():
-        return []
-    try:
-        return read_verdicts(path)
-    except ValidationError as error:
-        raise InputError(f"{path}: damaged: {_first_line(error)}; run 'letheon screen' again") from None
-
-
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """Read JSON objects, one a line; a last line cut short by a killed run is left out."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    lines = text.splitlines()
+    # Not splitlines(): it also splits at U+2028 and its like, which JSON allows inside strings.
+    lines = path.read_text(encoding="utf-8").split("\n")
     found = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -130,7 +93,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             value = json.loads(line)
         except json.JSONDecodeError:
-            if number == len(lines) and not text.endswith("\n"):
+            if number == len(lines):
                 break
             raise InputError(f"{path}, line {number}: not valid JSON") from None
         if not isinstance(value, dict):
@@ -143,8 +106,3 @@ def _by_step(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Order by step; of a step that a resumed run did twice, the later line counts."""
     latest = {line["step"]: line for line in lines if isinstance(line.get("step"), int)}
     return [latest[step] for step in sorted(latest)]
-
-
-def _first_line(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"

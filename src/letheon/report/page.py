@@ -16,6 +16,7 @@ from letheon.report import charts, figures
 from letheon.report.figures import MODELS, duration, memory, number
 from letheon.report.folder import RunFolder, read_run
 from letheon.review.audit import in_words
+from letheon.screen.thresholds import in_force
 
 STYLES = (files("letheon") / "palette.css", files("letheon.report") / "page.css")
 SHOWN_ROWS = 12
@@ -261,9 +262,7 @@ def _screening(run: RunFolder) -> dict[str, Any] | None:
     verdicts, summary = run.verdicts, run.results.screening
     if not verdicts and summary is None:
         return None
-    thresholds = [run.recipe.screen.normal_below, run.recipe.screen.forget_above] if run.recipe else []
-    if summary and summary.expected:
-        thresholds = [summary.expected.normal_below, summary.expected.forget_above.estimate]
+    thresholds = list(in_force(run.recipe.screen if run.recipe else None, summary))
     decisions: dict[str, int] = dict(Counter(verdict.decision for verdict in verdicts))
     if summary and not verdicts:
         decisions = {"forget": summary.forget, "review": summary.review, "normal": summary.normal}

@@ -12,13 +12,14 @@ from pathlib import Path
 from letheon.console import Console
 from letheon.dialogues import read_dialogues
 from letheon.errors import InputError, MissingExtraError
-from letheon.records import Audit, PersonDecision, Verdict, write_text
+from letheon.records import Audit, PersonDecision, Results, Verdict, write_text
 from letheon.review.audit import draw, fingerprint, in_words, read_audit
 from letheon.review.decisions import append_decisions, standing
 from letheon.review.learn import Learner
 from letheon.review.session import Session
 from letheon.review.settle import decisions_of, settle
 from letheon.run import Run
+from letheon.screen.thresholds import in_force
 from letheon.split import check_fit
 
 LOOPBACK = "127.0.0.1"
@@ -44,13 +45,14 @@ def open_session(run: Run, console: Console, audit_size: int | None = None) -> S
     verdicts = run.verdicts()
     check_fit(run.dialogues, verdicts)
     decisions = decisions_of(run, console.warn)
+    normal_below, forget_above = in_force(recipe.screen, Results.load(run.results_file).screening)
     return Session(
         run.dialogues,
         verdicts,
         decisions,
         lambda decision: append_decisions(run.decisions_file, [decision]),
-        normal_below=recipe.screen.normal_below,
-        forget_above=recipe.screen.forget_above,
+        normal_below=normal_below,
+        forget_above=forget_above,
         audit=audit_of(run, verdicts, decisions, console, audit_size),
         save_audit=lambda audit: save_audit(run.audit_file, audit),
     )

@@ -67,8 +67,8 @@ class Session:
         verdicts: Of every assistant turn; what a person decided earlier may be in them.
         decisions: What a person decided earlier.
         save: Puts a decision on the disk; what it raises leaves the session as it was.
-        normal_below: The recipe's.
-        forget_above: The recipe's.
+        normal_below: Score under which the screening called a turn normal.
+        forget_above: Score from which it was to be forgotten.
         audit: The sample that is to be labelled, where there is one.
         save_audit: Puts the audit on the disk.
     """

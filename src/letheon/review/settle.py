@@ -40,5 +40,6 @@ def settle(run: Run, warn: Warn) -> None:
     write_jsonl(run.verdicts_file, settled())
     results = Results.load(run.results_file)
     if results.screening is not None:
-        results.screening = score_screening(run.stream_verdicts(), run.log())
+        found = score_screening(run.stream_verdicts(), run.log())
+        results.screening = found.model_copy(update={"expected": results.screening.expected})
         results.save(run.results_file)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import binom, rankdata
 
 from letheon.errors import InputError
-from letheon.records import Interval
+from letheon.recipe import Screen
+from letheon.records import Interval, Screening
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -85,6 +86,18 @@ def choose_thresholds(
             return float("nan")
 
     return Thresholds(forget_above, forget_above if low is None else low, bootstrap(again, truth, seed))
+
+
+def in_force(settings: Screen | None, found: Screening | None) -> tuple[float, ...]:
+    """The thresholds that a screening went by, (normal_below, forget_above); () where neither argument is there.
+
+    Args:
+        settings: The recipe's `screen` section.
+        found: What the screening has found; thresholds that it chose by examples take the recipe's place.
+    """
+    if found is not None and found.expected is not None:
+        return found.expected.normal_below, found.expected.forget_above.estimate
+    return (settings.normal_below, settings.forget_above) if settings is not None else ()
 
 
 def _for_recall(scores: Floats, labels: Bools, recall: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from letheon.dialogues import read_dialogues, read_paraphrases
+from letheon.dialogues import paragraphs_of, read_dialogues, read_paraphrases
 from letheon.errors import InputError
 from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
@@ -44,7 +44,7 @@ def read(folder: Path, options: Options) -> Suite:
         check_non_members(str(folder / HOLDOUT), pairs_of(every[HOLDOUT]), trained | _log_of(options.model))
     sets = {name.removesuffix(".jsonl"): thinned(turns, options.limit) for name, turns in every.items()}
     sets["paraphrase"] = thinned(reworded, options.limit)
-    texts = _paragraphs(folder / GENERAL) if folder / GENERAL in files else []
+    texts = paragraphs_of((folder / GENERAL).read_text(encoding="utf-8")) if folder / GENERAL in files else []
     general = [Plain("", text) for text in thinned(texts, options.limit)]
     asked = {name: sets[name] for name in ("forget", "paraphrase", "normal") if sets.get(name)}
     given = {name: turns for name, turns in sets.items() if turns} | ({"general": general} if general else {})
@@ -106,8 +106,3 @@ def _log_of(model: str) -> dict[str, Iterator[Pair]]:
     run = Run.open(folder)
     log = run.recipe.data.dialogues
     return {str(log): run.trained_on()} if log.is_file() else {}
-
-
-def _paragraphs(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8")
-    return [paragraph.strip() for paragraph in text.split("\n\n") if paragraph.strip()]

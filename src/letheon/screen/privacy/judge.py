@@ -87,17 +87,23 @@ class PrivacyJudge:
         return opinions
 
 
-def find_personal(texts: Sequence[str], find_names: FindNames = names_by_patterns) -> list[list[Identifier]]:
+def find_personal(
+    texts: Sequence[str], find_names: FindNames = names_by_patterns, asked: Sequence[str] | None = None
+) -> list[list[Identifier]]:
     """All that points to a person in each text: identifiers, and the names beside them, in order of place.
 
     Args:
         texts: Where to look.
         find_names: How names are found.
+        asked: The question to each text, which may say what a bare number in it is; None: there are no questions.
     """
-    everything = []
-    for text, names in zip(texts, find_names(texts), strict=True):
-        everything.append(_beside(find_identifiers(text), names))
-    return everything
+    different = list(dict.fromkeys(texts))
+    names = dict(zip(different, find_names(different), strict=True))
+    questions = [""] * len(texts) if asked is None else asked
+    return [
+        _beside(find_identifiers(text, question), names[text])
+        for text, question in zip(texts, questions, strict=True)
+    ]
 
 
 def _beside(found: Sequence[Identifier], others: Sequence[Identifier]) -> list[Identifier]:
