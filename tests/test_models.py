@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from letheon.models import (
     load_config,
     load_model,
     load_tokenizer,
+    model_hash,
     save_model,
 )
 
@@ -106,6 +108,23 @@ def test_damaged_models_are_named_in_one_line(tiny_model_dir: Path, tmp_path: Pa
 def test_weights_are_float32_and_a_padding_token_is_there(tiny_model_dir: Path) -> None:
     assert {parameter.dtype for parameter in load_model(str(tiny_model_dir)).parameters()} == {torch.float32}
     assert load_tokenizer(str(tiny_model_dir)).pad_token_id is not None
+
+
+def test_a_models_hash_is_of_what_it_computes_with(tmp_path: Path) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    for folder in (base, adapter):
+        folder.mkdir()
+    (base / "config.json").write_text("{}")
+    (base / "model.safetensors").write_text("1")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    known = model_hash(str(base)), model_hash(str(adapter))
+    assert known[0] != known[1]
+    (base / "README.md").write_text("a card that a report writes")
+    assert (model_hash(str(base)), model_hash(str(adapter))) == known
+    (base / "model.safetensors").write_text("2")
+    assert model_hash(str(base)) != known[0]
+    assert model_hash(str(adapter)) != known[1]
+    assert model_hash("org/name") == "org/name"
 
 
 def test_fingerprint_is_of_names_and_contents(tmp_path: Path) -> None:

@@ -263,6 +263,30 @@ def test_changed_data_redoes_all(finished: Path, letheon: Letheon) -> None:
     assert (code, redone(err)) == (0, list(STAGES))
 
 
+@pytest.mark.parametrize("stage", ["screen", "unlearn", "evaluate"])
+def test_what_changes_while_a_stage_runs_it_has_not_seen(
+    finished: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    from letheon import pipeline
+
+    log, measured = finished / "log.jsonl", pipeline.Measured
+
+    def measure() -> Any:
+        log.write_text(log.read_text() + "\n")
+        return measured()
+
+    monkeypatch.setattr(pipeline, "Measured", measure)
+    assert letheon(stage, "recipe.yaml")[0] == 0
+    assert not Run.open(finished / "recipe.yaml").is_current(stage)
+
+
+def test_verdicts_of_another_screening_are_used_with_a_warning(finished: Path, letheon: Letheon) -> None:
+    says = "verdicts.jsonl is not of this log and these judges"
+    for override, warned in (("screen.forget_above=0.9", True), ("train.max_steps=2", False)):
+        code, _, err = letheon("unlearn", "recipe.yaml", "--set", override)
+        assert (code, says in err) == (0, warned)
+
+
 def test_full_tuning(finished: Path, letheon: Letheon) -> None:
     code, _, err = letheon("run", "recipe.yaml", "--set", "tuning.kind=full", "--set", "train.learning_rate=1e-3")
     assert (code, redone(err)) == (0, ["unlearn", "evaluate"])

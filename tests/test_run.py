@@ -60,11 +60,18 @@ def test_files_count_by_content(finished: Path) -> None:
     assert current(Run.open(finished / "recipe.yaml")) == []
 
 
+def test_sampled_answers_depend_on_their_length_and_judge(finished: Path) -> None:
+    sampling = ["expected.sources=[model]", "screen.judges=[labels, embedding]"]
+    plain = Run.open(finished / "recipe.yaml", sampling).key("unlearn")
+    for other in ("evaluate.max_new_tokens=5", "screen.forget_above=0.9"):
+        assert Run.open(finished / "recipe.yaml", [*sampling, other]).key("unlearn") != plain
+
+
 def test_started_stages_are_not_done(finished: Path) -> None:
     run = Run.open(finished / "run")
     run.start("unlearn", "evaluate")
     assert current(Run.open(finished / "recipe.yaml")) == ["screen"]
-    run.finish("evaluate")
+    run.finish("evaluate", run.key("evaluate"))
     manifest = json.loads((finished / "run/manifest.json").read_text())
     assert manifest["schema"] == "letheon/manifest/1"
     assert {"seed", "versions", "hardware", "hashes"} <= manifest.keys()

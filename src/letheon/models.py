@@ -6,7 +6,7 @@ import filecmp
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -272,14 +272,21 @@ _HASHES: dict[tuple[str, float], str] = {}
 
 
 def model_hash(name: str) -> str:
-    """The fingerprint of a model folder, read once as long as its files stay the same; a hub id as it is."""
+    """The fingerprint of a model folder, read once as long as its files stay the same; a hub id as it is.
+
+    An adapter's is that of its base as well. The model card is left out: a report writes it anew.
+    """
     folder = Path(name)
     if not folder.is_dir():
         return name
     known = (str(folder.resolve()), max(file.stat().st_mtime for file in folder.rglob("*")))
     if known not in _HASHES:
-        _HASHES[known] = fingerprint(folder)
-    return _HASHES[known]
+        _HASHES[known] = fingerprint(folder, without=("README.md",))
+    adapter = folder / "adapter_config.json"
+    if not adapter.is_file():
+        return _HASHES[known]
+    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    return hashlib.sha256(f"{_HASHES[known]} {model_hash(base)}".encode()).hexdigest()
 
 
 def same_weights(one: str, other: str) -> bool:
@@ -300,10 +307,10 @@ def _size(file: Path) -> int:
     return file.stat().st_size
 
 
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's files with their names; hex."""
+def fingerprint(path: Path, without: Collection[str] = ()) -> str:
+    """SHA-256 of a file, or of a folder's files with their names, but for those of some names; hex."""
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and f.name not in without)
     for file in files:
         digest.update(str(file.relative_to(path.parent if path.is_file() else path)).encode() + b"\0")
         with file.open("rb") as stream:

@@ -107,7 +107,7 @@ def screen_stage(run: Run, console: Console) -> None:
     from letheon.screen.progress import heard_by
     from letheon.screen.stream import BATCH, screen_stream
 
-    recipe, screener, duplicates = run.recipe, None, None
+    recipe, key, screener, duplicates = run.recipe, run.key("screen"), None, None
     if _on_cluster(recipe):
         require_extra("the engine 'ray'", "ray")
     decisions = decisions_of(run, console.warn)
@@ -130,7 +130,7 @@ def screen_stage(run: Run, console: Console) -> None:
 
             with heard_by(within), _at_work(recipe, screener or _eraser(recipe, decisions)) as judge:
                 update(0, total)
-                for turns, left in screen_stream(run.log(), judge, run.verdicts_file, run.key("screen"), duplicates):
+                for turns, left in screen_stream(run.log(), judge, run.verdicts_file, key, duplicates):
                     done += len({turn.dialogue.id for turn in turns})
                     kept += len(turns) if left else 0
                     update(done, total)
@@ -147,7 +147,7 @@ def screen_stage(run: Run, console: Console) -> None:
         console.say(f"{kept} of them had been judged before an earlier screening was cut off")
     if duplicates is not None and duplicates.shared:
         console.say(f"{duplicates.shared} of them say the same as others, and share their verdicts")
-    run.finish("screen")
+    run.finish("screen", key)
 
 
 def _on_cluster(recipe: Recipe) -> bool:
@@ -210,7 +210,12 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
         training_data,
     )
 
-    data = split_of(run)
+    if not run.is_current("screen"):
+        console.warn(
+            "verdicts.jsonl is not of this log and these judges, or the screening was cut off; "
+            f"'letheon run {run.folder}' screens again"
+        )
+    key, data = run.key("unlearn"), split_of(run)
     probed = f"probed on {len(data.probe)}" if data.probe else "and probed"
     console.say(
         f"to forget: {len(data.forget)} turns ({probed}); to keep: {len(data.normal)} dialogues, "
@@ -221,7 +226,7 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
             f"the log has {data.normal_unused} normal dialogues more: "
             f"{run.recipe.data.most_normal} are used, drawn at random (data.most_normal)"
         )
-    inputs, key = run.checkpoints / "inputs.txt", run.key("unlearn")
+    inputs = run.checkpoints / "inputs.txt"
     if resume and inputs.is_file() and inputs.read_text(encoding="utf-8") != key:
         console.warn("settings or data have changed since the training was cut off: it starts anew")
         resume = False
@@ -276,7 +281,7 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
         shutil.rmtree(run.cache, ignore_errors=True)
     _update(run, "unlearn", cost, layers=trial, stop=stop)
     console.say(f"stopped at step {stop.step}: {stop.reason}")
-    run.finish("unlearn")
+    run.finish("unlearn", key)
     return stop
 
 
@@ -311,6 +316,7 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
             "the model was trained with other settings, data or verdicts than those it is evaluated on now; "
             f"'letheon run {run.folder}' trains it again"
         )
+    key = run.key("evaluate")
     run.start("evaluate")
     data, most = split_of(run), recipe.evaluate.normal
     sets = EvalSets(
@@ -361,7 +367,7 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
     if same := same_judge(found["after"].judges, {verdict.judge for verdict in run.stream_verdicts()}):
         console.say(f"undesired_rate: {same}")
     console.say(f"forgotten: {verdict.forgotten}. {verdict.why}")
-    run.finish("evaluate")
+    run.finish("evaluate", key)
     return verdict
 
 

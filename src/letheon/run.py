@@ -345,6 +345,8 @@ class Run:
             parts += [model_hash(recipe.base)] if recipe.base else []
             parts += [model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
             parts += [_hash(recipe.screen.changed_facts)] if "facts" in recipe.expected.sources else []
+            # Answers of the model's own are cut at that length, and judged.
+            parts += [*self._judges(), recipe.evaluate.max_new_tokens] if "model" in recipe.expected.sources else []
             return _key(*parts, recipe.objective, recipe.tuning, recipe.train, recipe.stop, seed)
         control = recipe.evaluate.control
         if stage == "stress":
@@ -405,8 +407,13 @@ class Run:
             manifest["stages"] = {stage: key for stage, key in done.items() if stage not in stages}
             write_text(self._manifest_file, json.dumps(manifest, indent=2) + "\n")
 
-    def finish(self, stage: str) -> None:
-        """Record that a stage has run, on what, with what."""
+    def finish(self, stage: str, key: str) -> None:
+        """Record that a stage has run, on what, with what.
+
+        Args:
+            stage: Its name.
+            key: Its key from before it began: what changes meanwhile it has not seen, and it is out of date then.
+        """
         recipe, data = self.recipe, self.recipe.data
         manifest = {
             "schema": MANIFEST_SCHEMA,
@@ -418,7 +425,7 @@ class Run:
                 **{n: _hash(p) for n, p in {**vars(data), **vars(recipe.evaluate)}.items() if isinstance(p, Path)},
                 "verdicts": _hash(self.verdicts_file),
             },
-            "stages": {**self.manifest().get("stages", {}), stage: self.key(stage)},
+            "stages": {**self.manifest().get("stages", {}), stage: key},
         }
         write_text(self._manifest_file, json.dumps(manifest, indent=2) + "\n")
         self.scores_file.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from letheon.console import Console
 from letheon.measure import Measured, release_memory
-from letheon.models import cache_folder, fingerprint, load_model, load_tokenizer
+from letheon.models import cache_folder, load_model, load_tokenizer, model_hash
 from letheon.records import Dialogue
 
 
@@ -118,6 +118,6 @@ def _fine_tune(
 def _cached(name: str, base: Path, dialogues: Sequence[Dialogue], seed: int, schooling: Schooling) -> Path:
     """The cache folder of exactly this fine-tuning."""
     log = "".join(dialogue.model_dump_json() for dialogue in dialogues)
-    what = json.dumps([fingerprint(base / "config.json"), *astuple(schooling), seed])
+    what = json.dumps([model_hash(str(base)), *astuple(schooling), seed])
     key = hashlib.sha256((what + log).encode()).hexdigest()[:12]
     return cache_folder() / "demo" / f"{name}-{key}"

@@ -50,7 +50,7 @@ def stress_stage(run: Run, console: Console, attacks: Sequence[str], *, show_tex
         names["control"] = recipe.evaluate.control
     else:
         console.say("no control (evaluate.control): what an attack would bring out of any model counts")
-    given = given_of(run, split_of(run))
+    key, given = run.key("stress"), given_of(run, split_of(run))
     known = read_stress(run.stress_file) if run.is_current("stress") else None
     run.start("stress")
     models = {name: partial(load_model, source) for name, source in names.items()}
@@ -62,7 +62,7 @@ def stress_stage(run: Run, console: Console, attacks: Sequence[str], *, show_tex
         results.answers.clear()
     results.save(run.stress_file)
     _note(run, results.gates)
-    run.finish("stress")
+    run.finish("stress", key)
     return results
 
 

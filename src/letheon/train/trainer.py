@@ -22,7 +22,7 @@ from letheon.expected import Target, targets_of
 from letheon.forward import answer_states, can_pack, chunked_logits
 from letheon.models import Model, Tokenizer, context_length
 from letheon.objective import PARTS, Answers, ChunkedLogits, Counts, CrossEntropy, Group, Objective
-from letheon.records import Dialogue, Stop, Turn
+from letheon.records import Dialogue, Stop, Turn, write_text
 from letheon.train.base import BaseSaid
 from letheon.train.check import check_asked, check_model
 from letheon.train.config import UnlearnConfig, default_learning_rate
@@ -441,7 +441,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         if self._watch.rule.best_step >= 0:
             self._watch.best.copy_to(folder)
         state = {**self._watch.state(), **self._weights.state()}
-        (folder / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+        # The last file of a checkpoint, whole or not there: it tells that the rest is.
+        write_text(folder / STATE_FILE, json.dumps(state))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Model = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
