@@ -155,8 +155,8 @@ def test_line_separators_inside_strings_do_not_split_a_row(tmp_path: Path) -> No
             "expected[1]: the expected answer is empty; fill it in, or take it out",
         ),
         ('{"mesages": []}', "unknown field 'mesages'; did you mean 'messages'?"),
-        ('{"text": "t"}', "no known shape (its fields: text)"),
-        ("{}", "no known shape (its fields: none)"),
+        ('{"text": "t"}', "no known shape in its 1 fields"),
+        ("{}", "no known shape in its 0 fields"),
         ('{"question": "q", "answer": ""}', "answer: the assistant's answer is empty"),
         ('{"question": "q", "answer": null}', "answer: expected a text, found NoneType"),
         ('{"question": "q", "answer": "a", "label": "maybe"}', "label: Input should be"),
@@ -316,3 +316,11 @@ def test_a_stream_reads_no_further_than_it_is_asked(tmp_path: Path) -> None:
         next(stream)
     with pytest.raises(InputError, match="log.jsonl:2"):
         count_dialogues(path)
+
+
+def test_a_table_without_a_header_is_not_told_in_the_fault(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("Where does Ines live?,At 4 Mill Lane\nAnd Ada?,At 5 Mill Lane\n")
+    with pytest.raises(InputError, match="no known shape in its 2 fields") as caught:
+        read_dialogues(tmp_path / "log.csv")
+    assert "Mill" not in str(caught.value)
+    assert "Ines" not in str(caught.value)

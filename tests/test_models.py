@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from letheon import models
 from letheon.errors import InputError, MissingExtraError, missing_modules
@@ -80,6 +82,48 @@ def test_what_is_no_model(
         check_model(name)
     assert fault in str(caught.value)
     assert str(caught.value).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("kind", ["named otherwise", "half", "another shape"])
+def test_weights_are_never_made_up(tiny_model_dir: Path, tmp_path: Path, kind: str) -> None:
+    shutil.copytree(tiny_model_dir, tmp_path / "model")
+    file = tmp_path / "model/model.safetensors"
+    weights = load_file(file)
+    if kind == "named otherwise":
+        weights = {f"_orig_mod.{name}": weight for name, weight in weights.items()}
+    elif kind == "half":
+        weights = {name: weight for name, weight in weights.items() if ".layers.1." not in name}
+    else:
+        weights["model.norm.weight"] = torch.ones(3)
+    save_file(weights, file, metadata={"format": "pt"})
+    fault = "cannot load this model" if kind == "another shape" else "of the weights that config.json asks for"
+    with pytest.raises(InputError, match=fault):
+        load_model(str(tmp_path / "model"))
+
+
+def test_weights_of_an_adapter_are_never_made_up(tiny_model_dir: Path, tmp_path: Path) -> None:
+    add_adapter(tiny_model_dir, tmp_path / "adapter")
+    file = tmp_path / "adapter/adapter_model.safetensors"
+    save_file(dict(list(load_file(file).items())[1:]), file)
+    with pytest.raises(InputError, match="missing adapter keys"):
+        load_model(str(tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "load"),
+    [
+        ("tokenizer.json", "{}", load_tokenizer),
+        ("config.json", "[]", load_config),
+        ("config.json", "[]", load_model),
+    ],
+)
+def test_damaged_files_are_named(
+    tiny_model_dir: Path, tmp_path: Path, file: str, content: str, load: Callable[[str], object]
+) -> None:
+    shutil.copytree(tiny_model_dir, tmp_path / "model")
+    (tmp_path / "model" / file).write_text(content)
+    with pytest.raises(InputError, match="cannot load"):
+        load(str(tmp_path / "model"))
 
 
 def test_a_hub_id_is_left_to_the_hub() -> None:

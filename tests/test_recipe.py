@@ -146,3 +146,10 @@ def test_every_field_is_documented() -> None:
         return missing
 
     assert walk(Recipe) == []
+
+
+@pytest.mark.parametrize("subject", ["12e3", "5e-4", "1.5E2", "12", "yes", "e3"])
+def test_a_text_that_looks_like_a_number_comes_back_as_one(tmp_path: Path, subject: str) -> None:
+    recipe = check_recipe({"model": "org/name", "data": {"dialogues": "log.jsonl", "subject": subject}})
+    (tmp_path / "recipe.yaml").write_text(recipe.dump())
+    assert load_recipe(tmp_path / "recipe.yaml").data.subject == subject

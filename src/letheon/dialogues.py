@@ -264,10 +264,10 @@ def _shape_of(row: Fields) -> Callable[[Fields], Fields]:
     for name in has - set(SHAPE_FIELDS) - set(META):
         if near := difflib.get_close_matches(str(name), SHAPE_FIELDS, n=1, cutoff=0.75):
             raise BadRowError(f"unknown field {name!r}; did you mean {near[0]!r}?")
-    names = ", ".join(sorted(map(str, has))[:10]) or "none"
+    # Their names are not told: of a table without a header they are texts of the log.
     raise BadRowError(
-        f"no known shape (its fields: {names}); give messages, conversations, prompt and completion, "
-        "prompt and chosen and rejected, instruction and output, or question and answer"
+        f"no known shape in its {len(has)} fields; give messages, conversations, prompt and completion, prompt and "
+        "chosen and rejected, instruction and output, or question and answer (of a table, in the first line)"
     )
 
 

@@ -6,6 +6,7 @@ import filecmp
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,10 @@ def check_model(name: str) -> None:
         )
 
 
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError)
+"""What transformers raises over files that are damaged, or that do not fit each other."""
+
+
 def load_model(name: str, *, quantize: Literal["nf4"] | None = None) -> Model:
     """Load a causal language model in float32, or an adapter with its base merged in, on the accelerator if any.
 
@@ -84,15 +89,28 @@ def load_model(name: str, *, quantize: Literal["nf4"] | None = None) -> Model:
         if (Path(name) / "adapter_config.json").is_file():
             from peft import AutoPeftModelForCausalLM
 
-            merged = AutoPeftModelForCausalLM.from_pretrained(name, dtype=torch.float32).merge_and_unload()
+            with warnings.catch_warnings():
+                # What a file lacks would be drawn at random, and look as if it had been forgotten.
+                warnings.filterwarnings("error", message=".*missing adapter keys")
+                merged = AutoPeftModelForCausalLM.from_pretrained(name, dtype=torch.float32).merge_and_unload()
             setattr(merged, MERGED, name)
             return merged.to(device())
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **own
+        model, found = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **own,
         )
-        return model if own else model.to(device())
-    except (OSError, ValueError, SafetensorError) as error:
+    except (*UNREADABLE, SafetensorError, UserWarning) as error:
         raise InputError(f"{name}: cannot load this model: {in_short(error)}") from error
+    if lacking := sorted(found["missing_keys"]):
+        raise InputError(
+            f"{name}: its files lack {len(lacking)} of the weights that config.json asks for, {lacking[0]} for one: "
+            "they would be drawn at random; save the model again, with the names that transformers gives them"
+        )
+    return model if own else model.to(device())
 
 
 def check_quantizing(name: str) -> None:
@@ -135,7 +153,7 @@ def load_tokenizer(name: str) -> Tokenizer:
     check_model(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         absent = "" if Path(name).is_dir() else "no such folder here, and as a hub id: "
         raise InputError(f"{name}: {absent}cannot load its tokenizer: {in_short(error)}") from error
     if tokenizer.pad_token_id is None:
@@ -157,7 +175,7 @@ def load_config(name: str) -> Any:
         if adapter.is_file():
             name = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
         return AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{name}: cannot load its configuration: {in_short(error)}") from error
 
 

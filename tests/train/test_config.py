@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from letheon.train.config import default_learning_rate
+from letheon.train.config import UnlearnConfig, default_learning_rate
 
 
 class Adapted(nn.Linear):
@@ -33,3 +33,11 @@ def test_usual_rates_of_135_million_one_billion_and_seven(
         with torch.device("meta"):
             model: Any = kind(1000, size, bias=False)
         assert default_learning_rate(model, contrast=contrast) == rate
+
+
+def test_senseless_settings_are_refused_all_at_once() -> None:
+    with pytest.raises(ValueError, match="per_device_train_batch_size=0: at least 1; max_length=1: at least 2; max_"):
+        UnlearnConfig(per_device_train_batch_size=0, max_length=1, max_steps=0)
+    for odd in ({"gradient_accumulation_steps": 0}, {"learning_rate": -1.0}, {"max_steps": -5}, {"stop_every": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(odd))}=.*: at least"):
+            UnlearnConfig(**odd)

@@ -165,3 +165,8 @@ def test_full_tuning_of_layers_that_cannot_be_found(tiny_model: Callable[..., An
 def test_modules_are_excluded_by_any_ending_of_their_name(tiny_model: Callable[..., Any]) -> None:
     names = adapted(tiny_model(), exclude_modules=["self_attn.q_proj", "nothing"], layers="top-1")
     assert {name.rsplit(".", 1)[-1] for name in names} == (EACH | {"down_proj"}) - {"q_proj"}
+
+
+def test_a_module_that_is_not_there(tiny_model: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match="no module is called nosuch, proj; linear ones: down_proj, gate_proj, k_"):
+        adapter_for(tiny_model(), Tuning(lora=Lora(target_modules=["q_proj", "nosuch", "proj"])))

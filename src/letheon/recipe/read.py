@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from letheon.errors import InputError
 from letheon.methods import METHODS, at, merged, without
-from letheon.recipe.schema import Recipe
+from letheon.recipe.schema import EXPONENT, NUMERAL, Recipe
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -133,9 +132,7 @@ class _Loader(yaml.SafeLoader):
     """YAML with the numbers of version 1.2: 5e-4 is one, where version 1.1 sees a text."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, NUMERAL)
 
 
 def _yaml(text: str) -> Any:

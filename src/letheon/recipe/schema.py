@@ -19,6 +19,9 @@ from letheon.recipe.screen import Screen
 from letheon.recipe.section import Section
 from letheon.recipe.stress import Stress
 
+EXPONENT, NUMERAL = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+"""Numbers such as 5e-4, which YAML 1.2 knows and 1.1 takes for a text; and what they begin with."""
+
 
 class Data(Section):
     """Which dialogues."""
@@ -200,7 +203,7 @@ class Recipe(Section):
     """The run folder."""
     method: str = "letheon"
     """A published method by name: its authors' settings fill what the recipe leaves open (docs/methods.md)."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of everything random."""
     show_texts: bool = False
     """Write texts of forget dialogues into samples, results and report. Off: ids and scores only."""
@@ -311,6 +314,12 @@ class Recipe(Section):
 
     def dump(self) -> str:
         """The resolved recipe as YAML."""
-        return yaml.safe_dump(
-            self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=100
-        )
+        raw = self.model_dump(mode="json", by_alias=True)
+        return yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts marks around a text that would be read as a number."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, NUMERAL)

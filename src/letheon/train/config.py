@@ -120,6 +120,20 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     probe_size: int = field(default=16, metadata={"help": "Dialogues in a quick probe; confirmed on all of them."})
 
     def __post_init__(self) -> None:
+        least = {
+            "per_device_train_batch_size": 1,
+            "gradient_accumulation_steps": 1,
+            "normal_per_forget": 0,
+            "max_length": 2,
+            "stop_every": 1,
+            "learning_rate": 0,
+        }
+        low = {name: value for name in least if (value := getattr(self, name)) is not None and value < least[name]}
+        faults = [f"{name}={value}: at least {least[name]}" for name, value in low.items()]
+        if self.max_steps == 0 or self.max_steps < -1:
+            faults.append(f"max_steps={self.max_steps}: at least 1, or -1 for no limit")
+        if faults:
+            raise ValueError("; ".join(faults))
         if self.damping is not None and self.damping <= 0:
             raise ValueError(f"damping={self.damping}: it must be above 0, or None to take nothing out")
         if self.sam_rho < 0:

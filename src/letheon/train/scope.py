@@ -27,13 +27,20 @@ def adapter_for(model: Model, tuning: Tuning | None = None, layer: int | None = 
         layer: The layer whose states the objective reads, if it does: see `learning_layers`.
 
     Raises:
-        InputError: The layers are still to be chosen, or there are fewer.
+        InputError: The layers are still to be chosen, or there are fewer; or modules are named that are not there.
     """
     from peft import LoraConfig
 
     tuning = tuning or Tuning()
     recipe = tuning.lora
     linear = _linear_names(model)
+    wanted = recipe.target_modules if isinstance(recipe.target_modules, list) else []
+    names = [name for name, _ in model.named_modules()]
+    if unknown := [one for one in wanted if not any(f".{name}".endswith(f".{one}") for name in names)]:
+        known = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
+        raise InputError(
+            f"tuning.lora.target_modules: no module is called {', '.join(unknown)}; linear ones: {known}"
+        )
     # Of names that a model lacks PEFT would warn.
     excluded = [one for one in recipe.exclude_modules if any(f".{name}".endswith(f".{one}") for name in linear)]
     options: dict[str, Any] = {"target_modules": recipe.target_modules, "exclude_modules": excluded}
