@@ -17,7 +17,7 @@ SETTINGS: dict[str, Any] = {"most_normal": 100, "held_out": 0.25, "probe": 0.1, 
 
 
 def dialogue(name: str, turns: int = 1, answer: str = "a") -> Dialogue:
-    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}] * turns
+    messages = [{"role": "user", "content": f"q {name}"}, {"role": "assistant", "content": answer}] * turns
     return Dialogue.model_validate({"id": name, "messages": messages})
 
 
@@ -210,3 +210,26 @@ def test_what_cannot_be_divided(decisions: dict[str, str], fault: str) -> None:
     verdicts = [verdict(name, 1, decision) for name, decision in decisions.items()]
     with pytest.raises(InputError, match=re.escape(fault)):
         split([dialogue("bad"), dialogue("ok")], verdicts, [], **SETTINGS)
+
+
+def test_what_says_the_same_is_on_one_side() -> None:
+    greetings = [
+        Dialogue.model_validate(
+            {
+                "id": f"{greeting}-{n}",
+                "messages": [
+                    {"role": "user", "content": f"{greeting}!" if n % 2 else f" {greeting.upper()}"},
+                    {"role": "assistant", "content": "Hello, how can I help?"},
+                ],
+            }
+        )
+        for greeting in ("hi", "hey", "good morning", "hello", "yo", "hola", "ciao", "salut")
+        for n in range(5)
+    ]
+    dialogues, verdicts = log(3, 0)
+    verdicts += [verdict(one.id, 1) for one in greetings]
+    found = split([*dialogues, *greetings], verdicts, [], **SETTINGS)
+    parts = [found.normal, found.normal_probe, found.normal_held_out]
+    assert [len(part) for part in parts] == [25, 5, 10]
+    said = [{one.id.rpartition("-")[0] for one in part} for part in parts]
+    assert sum(map(len, said)) == len(set.union(*said)) == 8

@@ -7,7 +7,10 @@ import heapq
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
+
+import regex
 
 from letheon.dialogues import Paraphrase
 from letheon.errors import InputError
@@ -148,7 +151,8 @@ def split(
 ) -> Split:
     """Divide a screened log, of which what is to be forgotten and a bounded sample of the rest are kept in memory.
 
-    A dialogue is normal if every turn of it is; one that waits for review is used for nothing. Paraphrases with
+    A dialogue is normal if every turn of it is; one that waits for review is used for nothing. Normal dialogues of
+    the same words are divided as one, and so are never on both sides. Paraphrases with
     split "probe" drive the stop rule; where there are none, a share of the forget dialogues is kept from training.
 
     Args:
@@ -156,7 +160,7 @@ def split(
         verdicts: Of every assistant turn, best in the order of the log; gone through once.
         paraphrases: Reworded questions.
         most_normal: Normal dialogues that are divided; of more, a sample that their ids and the seed alone decide.
-        held_out: Share of the normal dialogues that only evaluation sees.
+        held_out: Share of the normal dialogues, different ones, that only evaluation sees.
         probe: Share of the forget turns for the stop rule, where no paraphrase is.
         seed: Of the division.
 
@@ -188,9 +192,14 @@ def split(
         raise InputError("no normal dialogue is left to keep the model's ability with; add some to the log")
     draw = random.Random(f"{seed}-split")
     draw.shuffle(normal)
+    # Those that say the same go together: what training has seen is not held out.
+    alike: dict[bytes, list[Dialogue]] = {}
+    for one in normal:
+        alike.setdefault(_said(one), []).append(one)
+    groups = list(alike.values())
     # Training comes first, then evaluation, then the guards: one dialogue serves training alone.
-    held = min(round(len(normal) * held_out), len(normal) - 1)
-    guard = min(max(round(len(normal) * NORMAL_PROBE), 1), len(normal) - held - 1)
+    held = min(round(len(groups) * held_out), len(groups) - 1)
+    guard = min(max(round(len(groups) * NORMAL_PROBE), 1), len(groups) - held - 1)
 
     asked = [(Turn(by_id[v.id], v.turn), v.category) for v in flagged]
     forgotten = list(dict.fromkeys(turn.dialogue.id for turn, _ in asked))
@@ -209,11 +218,19 @@ def split(
         categories=[category for _, category in turns],
         probe=probes,
         paraphrase=[p.dialogue.last_turn for p in paraphrases if p.split == "test" and p.of in by_id],
-        normal=normal[held + guard :],
-        normal_probe=normal[held : held + guard],
-        normal_held_out=normal[:held],
+        normal=list(chain.from_iterable(groups[held + guard :])),
+        normal_probe=list(chain.from_iterable(groups[held : held + guard])),
+        normal_held_out=list(chain.from_iterable(groups[:held])),
         normal_unused=sample.offered - len(normal),
     )
+
+
+def _said(dialogue: Dialogue) -> bytes:
+    """What tells dialogues of the same words apart from others, whatever their case, marks and spaces."""
+    words = [
+        (message.role, regex.findall(r"[\p{L}\p{N}]+", message.content.casefold())) for message in dialogue.messages
+    ]
+    return hashlib.blake2b(repr(words).encode(), digest_size=16).digest()
 
 
 def _reworded(paraphrase: Paraphrase, dialogue: Dialogue) -> Turn:
