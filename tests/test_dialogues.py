@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from letheon.dialogues import (
+    BadRowError,
     check_file,
     count_dialogues,
     parse_row,
@@ -324,3 +325,10 @@ def test_a_table_without_a_header_is_not_told_in_the_fault(tmp_path: Path) -> No
         read_dialogues(tmp_path / "log.csv")
     assert "Mill" not in str(caught.value)
     assert "Ines" not in str(caught.value)
+
+
+def test_a_true_or_false_label_is_that_of_one_shape_alone() -> None:
+    assert parse_row({"prompt": "x", "completion": "y", "label": True}, "1").label == "normal"
+    with pytest.raises(BadRowError) as caught:
+        parse_row({"question": "x", "answer": "y", "label": True}, "1")
+    assert any(fault.startswith("label") for fault in caught.value.faults)

@@ -272,8 +272,8 @@ def _shape_of(row: Fields) -> Callable[[Fields], Fields]:
 
 
 def _meta(row: Fields) -> Fields:
-    """The fields that mean the same in every shape (a true/false label is the unpaired preference's own)."""
-    return {key: row[key] for key in META if row.get(key) is not None and not isinstance(row[key], bool)}
+    """The fields that mean the same in every shape."""
+    return {key: row[key] for key in META if row.get(key) is not None}
 
 
 def _pair(row: Fields, question: str, answer: str, field: str) -> Fields:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from letheon.chat import Encoded
+from letheon.errors import InputError
 from letheon.forward import collate
 from letheon.train.contrast import Moments, contrast_directions
 
@@ -82,3 +83,8 @@ def test_moments_everywhere_leave_out_padding_alone(packed: bool, monkeypatch: p
     with every_second.watching(batch):
         linear(layer(batch["input_ids"]))
     torch.testing.assert_close(every_second.mean("q"), there[::2].T @ there[::2] / len(there[::2]))
+
+
+def test_more_directions_than_there_are() -> None:
+    with pytest.raises(InputError, match="5 directions of a layer that reads 4 numbers: give at most so many"):
+        contrast_directions(torch.eye(4), torch.eye(4), 5)

@@ -150,7 +150,13 @@ class _Seed:
         own = {} if method in (BEFORE, CONTROL) else plan.settings(method, trial)
         model = model_hash(str(plan.model)) if plan.model else "demo"
         log = [dialogue.model_dump(mode="json") for dialogue in (*task.victim, *task.log)]
+        reworded = [(one.of, one.split, one.dialogue.model_dump(mode="json")) for one in task.paraphrases]
+        measured = {
+            name: {kind: [(turn.question, turn.answer) for turn in turns] for kind, turns in part.given.items()}
+            for name, part in task.parts.items()
+        }
         parts = [plan.task, self.seed, own, plan.budget, model, vars(task.schooling), dict(task.recipe), log]
+        parts += [reworded, dict(task.files), measured, task.answer_tokens]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def run(self) -> None:

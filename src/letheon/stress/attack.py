@@ -36,7 +36,7 @@ class Given:
         seed: Of all that is drawn.
         batch_size: Sequences at once.
         max_new_tokens: Length of answers.
-        context: The models' longest sequence; longer prompts lose their oldest tokens.
+        context: The models' longest sequence; a turn that is longer is refused, and a template's prompt is cut.
     """
 
     tokenizer: Tokenizer

@@ -24,6 +24,7 @@ import torch
 from scipy.linalg import eigh
 from torch import Tensor, nn
 
+from letheon.errors import InputError
 from letheon.forward import real_places
 from letheon.models import Model
 
@@ -92,8 +93,16 @@ def contrast_directions(forget: Tensor, normal: Tensor, rank: int, shrinkage: fl
 
     Returns:
         (r, d) float32; each row a has aᵀ C_f a = tr(C_f)/3d, the expectation under PEFT's default A.
+
+    Raises:
+        InputError: r > d.
     """
     size = normal.size(0)
+    if rank > size:
+        raise InputError(
+            f"{rank} directions of a layer that reads {size} numbers: give at most so many (tuning.lora.r or "
+            "tuning.full.directions)"
+        )
     ridge = shrinkage * normal.diagonal().mean().clamp(min=1e-12)
     outer, inner = forget.cpu().double(), normal.cpu().double() + float(ridge) * torch.eye(size)
     # LAPACK finds just the top r, in a quarter of the time of all.

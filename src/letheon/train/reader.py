@@ -31,7 +31,7 @@ class Reader:
 
     Args:
         tokenizer: With a chat template.
-        max_length: Most tokens; longer prompts lose their oldest.
+        max_length: Most tokens of a sequence; a longer one is refused (robust mode's other ways are cut).
         objective: Says what is read of a dialogue.
         robust: Whether what is to be forgotten is asked in other ways, too.
         seed: Of those.
