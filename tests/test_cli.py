@@ -243,7 +243,25 @@ def test_permission_denied(talk: Path, letheon: Letheon, monkeypatch: pytest.Mon
         raise PermissionError(13, "Permission denied", "run/recipe.yaml")
 
     monkeypatch.setattr("letheon.run.Run.save_recipe", refuse)
-    assert refused(letheon, "run", "recipe.yaml") == ["letheon: run/recipe.yaml: permission denied"]
+    assert refused(letheon, "run", "recipe.yaml") == [
+        "letheon: run/recipe.yaml: permission denied; give another path"
+    ]
+
+
+def test_paths_that_cannot_be_written(talk: Path, letheon: Letheon) -> None:
+    (talk / "folder").mkdir()
+    for path in ("folder", "log.jsonl/recipe.yaml"):
+        (line,) = refused(letheon, "init", "log.jsonl", "model", "-o", path, "--force")
+        assert line.startswith("letheon: ")
+        assert line.endswith("; give another path")
+
+
+def test_an_impossible_date(talk: Path, letheon: Letheon) -> None:
+    (line,) = refused(letheon, "run", "recipe.yaml", "--set", "data.subject=2024-13-45")
+    assert "the value is not valid YAML; quote it" in line
+    (talk / "bad.yaml").write_text("data: {dialogues: 2024-13-45}")
+    (line,) = refused(letheon, "run", "bad.yaml")
+    assert "not valid YAML: month must be in 1..12" in line
 
 
 def test_our_own_faults_keep_their_traceback(talk: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch) -> None:

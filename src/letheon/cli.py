@@ -523,8 +523,8 @@ def main() -> None:
     except Exception as error:
         if is_full_disk(error):
             _fail("the disk is full; free some space and run again (an unlearning with --resume)", code=2)
-        if isinstance(error, PermissionError):
-            _fail(f"{error.filename}: permission denied", code=2)
+        if isinstance(error, OSError) and error.filename and not isinstance(error, BrokenPipeError):
+            _fail(f"{error.filename}: {str(error.strerror).lower()}; give another path", code=2)
         raise
 
 

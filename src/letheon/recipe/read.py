@@ -31,7 +31,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{path}: no such recipe; 'letheon init DATA MODEL' writes a starter")
     try:
         raw = _yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # An impossible date is a plain ValueError.
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: expected 'key: value' lines, found {type(raw).__name__}")
@@ -114,7 +115,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
             raise InputError(f"--set {override!r}: {parent!r} is a value, not a section")
     try:
         holder[leaf] = _yaml(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise InputError(f"--set {override!r}: the value is not valid YAML; quote it") from None
 
 

@@ -244,7 +244,7 @@ def read_changed_facts(path: Path) -> list[ChangedFact]:
 def _yaml_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, list | None):
         raise InputError(f"{path}: expected a list of facts, each '- old: …' with new")

@@ -138,7 +138,7 @@ def read_rules(path: Path) -> list[Rule]:
     """
     try:
         raw = yaml.safe_load(read_text(path, "screen.rules"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, list) or not raw:
         raise InputError(f"{path}: expected a list of rules, each '- name: …' with category and keywords or pattern")
