@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -243,7 +244,37 @@ def test_permission_denied(talk: Path, letheon: Letheon, monkeypatch: pytest.Mon
         raise PermissionError(13, "Permission denied", "run/recipe.yaml")
 
     monkeypatch.setattr("letheon.run.Run.save_recipe", refuse)
-    assert refused(letheon, "run", "recipe.yaml") == ["letheon: run/recipe.yaml: permission denied"]
+    why = "permission denied; change its permissions, or choose another path"
+    assert refused(letheon, "run", "recipe.yaml") == [f"letheon: run/recipe.yaml: {why}"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("init", "log.jsonl", "model", "-o", "run", "--force"), "run: is a directory; name a file, not a folder"),
+        (
+            ("init", "log.jsonl", "model", "-o", "log.jsonl/x.yaml"),
+            "log.jsonl: file exists; it is in the way; choose",
+        ),
+        (("export", "run", "log.jsonl/x"), "log.jsonl/x: not a directory; a part of this path is a file; choose"),
+        (("export", "run", "x" * 300), "file name too long; choose a shorter one"),
+    ],
+)
+def test_paths_that_cannot_be_written(
+    finished: Path, letheon: Letheon, arguments: tuple[str, ...], line: str
+) -> None:
+    assert line in refused(letheon, *arguments)[0]
+
+
+def test_an_error_without_a_path_keeps_its_traceback(
+    talk: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Any) -> None:
+        raise OSError(errno.EIO, "no path")
+
+    monkeypatch.setattr("letheon.run.Run.save_recipe", fail)
+    with pytest.raises(OSError, match="no path"):
+        letheon("run", "recipe.yaml")
 
 
 def test_our_own_faults_keep_their_traceback(talk: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch) -> None:
