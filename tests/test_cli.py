@@ -154,6 +154,7 @@ def test_faults_of_a_recipe_are_named_together(talk: Path, letheon: Letheon) -> 
         ("seed", "--set 'seed': expected key.path=value"),
         ("model.x=1", "--set 'model.x=1': 'model' is a value, not a section"),
         ("seed=[", "the value is not valid YAML"),
+        ("data.subject=2024-13-45", "the value is not valid YAML; quote it"),
         ("output=log.jsonl", "log.jsonl: cannot be the run folder (output): "),
         ("output=mine", "mine: holds a recipe.yaml that no run wrote"),
         ("expected.sources=[model]", "judge 'labels' cannot judge new answers"),
@@ -177,6 +178,8 @@ def test_faulty_settings(talk: Path, letheon: Letheon, override: str, fault: str
     ("text", "fault"),
     [
         ("a: [", "recipe.yaml: not valid YAML"),
+        ("[" * 5000, "recipe.yaml: not valid YAML: nested too deep"),
+        ("model: m\ndata: {dialogues: 2024-13-45}", "no such timestamp (month must be in 1..12); quote it"),
         ("- 1", "recipe.yaml: expected 'key: value' lines, found list"),
         ("model: m", "recipe.yaml: 'data' is missing"),
         ("schema: letheon/recipe/9\nmodel: model\ndata: {dialogues: log.jsonl}", "letheon/recipe/9"),

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from letheon.errors import InputError
 from letheon.methods import METHODS, at, merged, without
 from letheon.recipe.schema import Recipe
+from letheon.yaml_text import Loader, load_yaml
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -129,7 +130,7 @@ def take_method(raw: dict[str, Any], name: str) -> None:
     raw.update(merged({**kept, "objective": {}, "method": name}, METHODS.get(name, {})))
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(Loader):
     """YAML with the numbers of version 1.2: 5e-4 is one, where version 1.1 sees a text."""
 
 
@@ -139,7 +140,7 @@ _Loader.add_implicit_resolver(
 
 
 def _yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
+    return load_yaml(text, _Loader)
 
 
 def _explain(fault: Any) -> str:
