@@ -218,6 +218,16 @@ def test_run_folder_of_another_version(
     assert before == {path: path.read_bytes() for path in (finished / "run").rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("command", ["expect", "evaluate", "unlearn"])
+@pytest.mark.parametrize("name", ["verdicts.jsonl", "recipe.yaml"])
+def test_run_folder_with_a_file_that_is_not_utf8(finished: Path, letheon: Letheon, command: str, name: str) -> None:
+    file = finished / "run" / name
+    file.write_bytes(b"\xff\n" + file.read_bytes())
+    (line,) = refused(letheon, command, "run")
+    assert name in line
+    assert "not UTF-8" in line
+
+
 def test_faulty_verdicts(finished: Path, letheon: Letheon) -> None:
     file = finished / "run/verdicts.jsonl"
     lines = file.read_text().splitlines()
