@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -153,6 +154,7 @@ def test_faults_of_a_recipe_are_named_together(talk: Path, letheon: Letheon) -> 
         ("seed", "--set 'seed': expected key.path=value"),
         ("model.x=1", "--set 'model.x=1': 'model' is a value, not a section"),
         ("seed=[", "the value is not valid YAML"),
+        ("data.subject=2024-13-45", "the value is not valid YAML; quote it"),
         ("output=log.jsonl", "log.jsonl: cannot be the run folder (output): "),
         ("output=mine", "mine: holds a recipe.yaml that no run wrote"),
         ("expected.sources=[model]", "judge 'labels' cannot judge new answers"),
@@ -176,6 +178,8 @@ def test_faulty_settings(talk: Path, letheon: Letheon, override: str, fault: str
     ("text", "fault"),
     [
         ("a: [", "recipe.yaml: not valid YAML"),
+        ("[" * 5000, "recipe.yaml: not valid YAML: nested too deep"),
+        ("model: m\ndata: {dialogues: 2024-13-45}", "no such timestamp (month must be in 1..12); quote it"),
         ("- 1", "recipe.yaml: expected 'key: value' lines, found list"),
         ("model: m", "recipe.yaml: 'data' is missing"),
         ("schema: letheon/recipe/9\nmodel: model\ndata: {dialogues: log.jsonl}", "letheon/recipe/9"),
@@ -214,6 +218,16 @@ def test_run_folder_of_another_version(
     assert before == {path: path.read_bytes() for path in (finished / "run").rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("command", ["expect", "evaluate", "unlearn"])
+@pytest.mark.parametrize("name", ["verdicts.jsonl", "recipe.yaml"])
+def test_run_folder_with_a_file_that_is_not_utf8(finished: Path, letheon: Letheon, command: str, name: str) -> None:
+    file = finished / "run" / name
+    file.write_bytes(b"\xff\n" + file.read_bytes())
+    (line,) = refused(letheon, command, "run")
+    assert name in line
+    assert "not UTF-8" in line
+
+
 def test_faulty_verdicts(finished: Path, letheon: Letheon) -> None:
     file = finished / "run/verdicts.jsonl"
     lines = file.read_text().splitlines()
@@ -243,25 +257,37 @@ def test_permission_denied(talk: Path, letheon: Letheon, monkeypatch: pytest.Mon
         raise PermissionError(13, "Permission denied", "run/recipe.yaml")
 
     monkeypatch.setattr("letheon.run.Run.save_recipe", refuse)
-    assert refused(letheon, "run", "recipe.yaml") == [
-        "letheon: run/recipe.yaml: permission denied; give another path"
-    ]
+    why = "permission denied; change its permissions, or choose another path"
+    assert refused(letheon, "run", "recipe.yaml") == [f"letheon: run/recipe.yaml: {why}"]
 
 
-def test_paths_that_cannot_be_written(talk: Path, letheon: Letheon) -> None:
-    (talk / "folder").mkdir()
-    for path in ("folder", "log.jsonl/recipe.yaml"):
-        (line,) = refused(letheon, "init", "log.jsonl", "model", "-o", path, "--force")
-        assert line.startswith("letheon: ")
-        assert line.endswith("; give another path")
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("init", "log.jsonl", "model", "-o", "run", "--force"), "run: is a directory; name a file, not a folder"),
+        (
+            ("init", "log.jsonl", "model", "-o", "log.jsonl/x.yaml"),
+            "log.jsonl: file exists; it is in the way; choose",
+        ),
+        (("export", "run", "log.jsonl/x"), "log.jsonl/x: not a directory; a part of this path is a file; choose"),
+        (("export", "run", "x" * 300), "file name too long; choose a shorter one"),
+    ],
+)
+def test_paths_that_cannot_be_written(
+    finished: Path, letheon: Letheon, arguments: tuple[str, ...], line: str
+) -> None:
+    assert line in refused(letheon, *arguments)[0]
 
 
-def test_an_impossible_date(talk: Path, letheon: Letheon) -> None:
-    (line,) = refused(letheon, "run", "recipe.yaml", "--set", "data.subject=2024-13-45")
-    assert "the value is not valid YAML; quote it" in line
-    (talk / "bad.yaml").write_text("data: {dialogues: 2024-13-45}")
-    (line,) = refused(letheon, "run", "bad.yaml")
-    assert "not valid YAML: month must be in 1..12" in line
+def test_an_error_without_a_path_keeps_its_traceback(
+    talk: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Any) -> None:
+        raise OSError(errno.EIO, "no path")
+
+    monkeypatch.setattr("letheon.run.Run.save_recipe", fail)
+    with pytest.raises(OSError, match="no path"):
+        letheon("run", "recipe.yaml")
 
 
 def test_our_own_faults_keep_their_traceback(talk: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch) -> None:

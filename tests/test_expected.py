@@ -260,6 +260,10 @@ def test_own_safe_replies_that_are_none(tmp_path: Path, content: str | bytes, me
 def test_own_safe_replies_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.yaml: cannot read"):
         read_safe_replies(tmp_path / "nowhere.yaml")
+    file = tmp_path / "replies.yaml"
+    file.write_text("other: [2021-02-30]")
+    with pytest.raises(InputError, match=r"replies\.yaml: cannot read safe replies: line 1: no such timestamp"):
+        read_safe_replies(file)
 
 
 @pytest.mark.slow

@@ -30,6 +30,9 @@ def test_every_faulty_verdict_is_named(tmp_path: Path) -> None:
         read_verdicts(path)
     assert [fault.split(": ")[0].removeprefix(str(path)) for fault in caught.value.faults] == [":2", ":3", ":5"]
     assert "secret" not in str(caught.value)
+    path.write_bytes(b"\xff\n" + GOOD.model_dump_json().encode())
+    with pytest.raises(InputError, match=r"verdicts\.jsonl:1: not UTF-8; mend the line"):
+        read_verdicts(path)
 
 
 def test_results_come_back(tmp_path: Path) -> None:

@@ -523,13 +523,33 @@ def main() -> None:
     except Exception as error:
         if is_full_disk(error):
             _fail("the disk is full; free some space and run again (an unlearning with --resume)", code=2)
-        if isinstance(error, OSError) and error.filename and not isinstance(error, BrokenPipeError):
-            _fail(f"{error.filename}: {str(error.strerror).lower()}; give another path", code=2)
+        if isinstance(error, OSError) and error.filename is not None:
+            _fail(_of_path(error), code=2)
         raise
 
 
 INTERRUPT = 130
 INTERRUPTED = "interrupted; 'letheon run … --resume' goes on from its last checkpoint, a bench from its last row"
+
+
+WAYS_OUT = {
+    errno.EISDIR: "name a file, not a folder",
+    errno.EEXIST: "it is in the way; choose another path",
+    errno.ENOTDIR: "a part of this path is a file; choose another path",
+    errno.ENOENT: "check the path",
+    errno.ENAMETOOLONG: "choose a shorter one",
+    errno.EACCES: "change its permissions, or choose another path",
+    errno.EPERM: "change its permissions, or choose another path",
+    errno.EROFS: "choose a path that can be written to",
+}
+"""What to do about an error that the system has with a path."""
+
+
+def _of_path(error: OSError) -> str:
+    # Of a rename the second name is the one that the user gave.
+    path = error.filename if error.filename2 is None else error.filename2
+    why = (error.strerror or "cannot be used").lower()
+    return f"{path}: {why}; {WAYS_OUT.get(error.errno or 0, 'check the path and its disk')}"
 
 
 def _fail(*lines: str, code: int) -> NoReturn:

@@ -20,6 +20,7 @@ import yaml
 from letheon.errors import InputError, MissingExtraError
 from letheon.recipe import ExpectedSource
 from letheon.records import Turn
+from letheon.yaml_text import load_yaml
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,8 +86,8 @@ def read_safe_replies(path: Path | None = None) -> dict[str, list[str]]:
     """
     source = files("letheon").joinpath("safe_replies.yaml") if path is None else path
     try:
-        replies = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        replies = load_yaml(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot read safe replies: {' '.join(str(error).split())}") from None
     well_formed = isinstance(replies, dict) and all(
         isinstance(texts, list) and texts and all(isinstance(text, str) and text.strip() for text in texts)

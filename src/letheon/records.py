@@ -406,7 +406,9 @@ def read_versioned(path: Path, schema: str, damaged: str) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         found = raw.get("schema")
-    except (json.JSONDecodeError, AttributeError):
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8: {damaged}") from None
+    except (ValueError, RecursionError, AttributeError):
         raise InputError(f"{path}: {damaged}") from None
     if found != schema:
         raise InputError(
@@ -453,15 +455,15 @@ def stream_verdicts(path: Path) -> Iterator[Verdict]:
     faults = []
     line_of: dict[int, int] = {}
     # A line ends at "\n" alone: JSON allows U+2028 and its like inside strings.
-    with path.open(encoding="utf-8", newline="\n") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
             try:
-                verdict = Verdict.model_validate_json(line)
-            except ValidationError as error:
-                fault = f"{path}:{number}: {first_fault(error)}; mend the line, or run 'letheon screen' again"
-                faults.append(fault)
+                verdict = Verdict.model_validate_json(line.decode())
+            except (ValidationError, UnicodeDecodeError) as error:
+                fault = first_fault(error) if isinstance(error, ValidationError) else "not UTF-8"
+                faults.append(f"{path}:{number}: {fault}; mend the line, or run 'letheon screen' again")
                 continue
             first = line_of.setdefault(hash((verdict.id, verdict.turn)), number)
             if first == number:

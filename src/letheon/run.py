@@ -445,7 +445,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    return read_versioned(path, MANIFEST_SCHEMA, "damaged; start a new run folder")
+    damaged = "damaged; start a new run folder"
+    manifest = read_versioned(path, MANIFEST_SCHEMA, damaged)
+    for part in ("stages", "versions", "hardware", "hashes"):
+        if not isinstance(manifest.get(part, {}), dict):
+            raise InputError(f"{path}: {part}: expected an object: {damaged}")
+    return manifest
 
 
 def _key(*parts: Any) -> str:

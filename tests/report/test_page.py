@@ -300,11 +300,21 @@ def test_line_separators_inside_strings_do_not_split_a_sample(tmp_path: Path) ->
         ("verdicts.jsonl", '{"id": 1}\n', "letheon screen"),
         ("results.json", '{"schema": "letheon/results/1", "stop": 3}', "letheon evaluate"),
         ("results.json", '{"schema": "letheon/results/0"}', "letheon/results/0"),
+        ("manifest.json", '{"schema": "letheon/manifest/1", "stages": 5}', "stages: expected an object: damaged"),
+        ("manifest.json", "\udcff", "not UTF-8: damaged"),
+        ("manifest.json", '{"seed": ' + "1" * 5000 + "}", "damaged; start"),
+        ("manifest.json", "[" * 100_000, "damaged; start"),
+        ("results.json", "\udcff", "not UTF-8: not a results file"),
+        ("verdicts.jsonl", "\n\udcff\n", "verdicts.jsonl:2: not UTF-8; mend the line"),
+        ("training.jsonl", "\udcff\n", "line 1: not UTF-8"),
+        ("samples.jsonl", "\udcff\n", "line 1: not UTF-8"),
+        ("recipe.yaml", "\udcff", "not UTF-8; save it as UTF-8"),
+        ("audit.json", "\udcff", "not UTF-8: damaged; delete it"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     run = make_run(tmp_path / "run")
-    (run / name).write_text(text)
+    (run / name).write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         write_report(run)
     assert name in str(caught.value)

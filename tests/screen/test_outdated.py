@@ -137,6 +137,7 @@ def test_a_date_and_a_number_are_read_as_they_are_written(tmp_path: Path) -> Non
         ("f.yaml", "[]", ["no facts in it"]),
         ("f.yaml", "a: 1", ["expected a list of facts"]),
         ("f.yaml", "- [", ["not valid YAML"]),
+        ("f.yaml", "- {old: a, new: b}\n- {old: a, since: 2021-02-30}", ["not valid YAML: line 2: no such"]),
         ("f.yaml", "- {old: a}\n- {old: '', new: b, nwe: c}\n", ["1: 'new' is missing", "empty text", "'nwe'"]),
         ("f.jsonl", '{"old": "a", "new": "b"}\n{\n', [":2: bad JSON"]),
         ("f.csv", "old,new\na,b\nc,\n", [":3: 'new' is missing"]),

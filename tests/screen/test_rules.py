@@ -164,6 +164,7 @@ def test_all_faults_of_the_file_are_named_with_their_place(tmp_path: Path) -> No
         ("", "expected a list of rules"),
         ("name: a", "expected a list of rules"),
         ("- [", "not valid YAML"),
+        ("- {name: 2021-02-30}", "not valid YAML"),
         ("- 3", "rule 1: Input should be a valid dictionary"),
     ],
 )

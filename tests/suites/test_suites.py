@@ -372,3 +372,10 @@ def test_a_holdout_from_the_runs_own_log_is_refused(letheon: Command, finished: 
     code, _, err = letheon("evaluate", finished / "run" / "model", "--suite", "leak", "--data", folder)
     assert code == 2
     assert "log.jsonl as well, which was trained on" in err
+
+
+def test_general_text_in_another_encoding(letheon: Command, talk_source: Path, suite_data: Data) -> None:
+    folder = suite_data("leak")
+    (folder / "general.txt").write_bytes(b"caf\xe9")
+    code, _, err = letheon("evaluate", talk_source / "model", "--suite", "leak", "--data", folder)
+    assert (code, err) == (2, f"letheon: {folder / 'general.txt'}: not UTF-8; save it as UTF-8\n")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from letheon.errors import InputError
 from letheon.methods import METHODS, at, merged, without
 from letheon.recipe.schema import EXPONENT, NUMERAL, Recipe
+from letheon.yaml_text import Loader, load_yaml
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -31,8 +32,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{path}: no such recipe; 'letheon init DATA MODEL' writes a starter")
     try:
         raw = _yaml(path.read_text(encoding="utf-8"))
-    # An impossible date is a plain ValueError.
-    except (yaml.YAMLError, ValueError) as error:
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8; save it as UTF-8") from None
+    except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: expected 'key: value' lines, found {type(raw).__name__}")
@@ -115,7 +117,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
             raise InputError(f"--set {override!r}: {parent!r} is a value, not a section")
     try:
         holder[leaf] = _yaml(value)
-    except (yaml.YAMLError, ValueError):
+    except yaml.YAMLError:
         raise InputError(f"--set {override!r}: the value is not valid YAML; quote it") from None
 
 
@@ -129,7 +131,7 @@ def take_method(raw: dict[str, Any], name: str) -> None:
     raw.update(merged({**kept, "objective": {}, "method": name}, METHODS.get(name, {})))
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(Loader):
     """YAML with the numbers of version 1.2: 5e-4 is one, where version 1.1 sees a text."""
 
 
@@ -137,7 +139,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, NUMERAL)
 
 
 def _yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
+    return load_yaml(text, _Loader)
 
 
 def _explain(fault: Any) -> str:

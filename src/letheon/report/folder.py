@@ -85,17 +85,18 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     # Not splitlines(): it also splits at U+2028 and its like, which JSON allows inside strings.
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     found = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError:
+            value = json.loads(line.decode())
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
-            raise InputError(f"{path}, line {number}: not valid JSON") from None
+            what = "UTF-8" if isinstance(error, UnicodeDecodeError) else "valid JSON"
+            raise InputError(f"{path}, line {number}: not {what}") from None
         if not isinstance(value, dict):
             raise InputError(f"{path}, line {number}: expected an object, found {type(value).__name__}")
         found.append(value)

@@ -24,6 +24,7 @@ from letheon.records import NORMAL, Turn
 from letheon.screen.files import read_text
 from letheon.screen.judge import Opinion
 from letheon.screen.words import keyword_pattern, sentences
+from letheon.yaml_text import load_yaml
 
 CATEGORY = "outdated"
 STATED = 0.9
@@ -243,8 +244,8 @@ def read_changed_facts(path: Path) -> list[ChangedFact]:
 
 def _yaml_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     try:
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
+        raw = load_yaml(text)
+    except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, list | None):
         raise InputError(f"{path}: expected a list of facts, each '- old: …' with new")

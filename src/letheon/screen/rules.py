@@ -20,6 +20,7 @@ from letheon.screen.files import read_text
 from letheon.screen.judge import Opinion
 from letheon.screen.refusal import is_refusal
 from letheon.screen.words import keyword_pattern
+from letheon.yaml_text import load_yaml
 
 SECONDS = 1.0
 """How long a pattern may look at one text."""
@@ -137,8 +138,8 @@ def read_rules(path: Path) -> list[Rule]:
         InputError: Every fault at once, each with the rule's place in the list.
     """
     try:
-        raw = yaml.safe_load(read_text(path, "screen.rules"))
-    except (yaml.YAMLError, ValueError) as error:
+        raw = load_yaml(read_text(path, "screen.rules"))
+    except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, list) or not raw:
         raise InputError(f"{path}: expected a list of rules, each '- name: …' with category and keywords or pattern")
