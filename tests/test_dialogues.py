@@ -134,6 +134,8 @@ def test_line_separators_inside_strings_do_not_split_a_row(tmp_path: Path) -> No
     ("row", "fault"),
     [
         ('{"id": "x", ', "bad JSON at column"),
+        ('{"question": "q", "answer": "a", "n": ' + "1" * 5000 + "}", "bad JSON: a number has too many digits"),
+        ("[" * 100_000, "bad JSON: nested too deep"),
         ("3", "expected an object with fields, found int"),
         ('{"messages": [{"role": "user", "content": "q"}]}', "no assistant turn"),
         ('{"messages": []}', "no assistant turn"),
@@ -227,6 +229,9 @@ def test_twenty_faults_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
         ("d.json", '{"question": "q"}', "expected a list of rows, found dict"),
         ("d.json", '{"a": 1}\n{"a": 2}\n', "then name it .jsonl"),
         ("d.json", "[\n{,\n]", ":2: bad JSON at column 2"),
+        ("d.json", "[" + "1" * 5000 + "]", "d.json: bad JSON: a number has too many digits"),
+        ("d.json", "[" * 100_000, "d.json: bad JSON: nested too deep"),
+        ("d.csv", "messages\n" + "[" * 100_000, "messages: expected a list of"),
         ("d.csv", 'question,answer\nq,"a', "bad CSV"),
         ("d.txt", "a", "unknown format '.txt'; known: .jsonl"),
         ("d.parquet", "not parquet", "not a readable parquet file"),
