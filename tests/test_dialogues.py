@@ -173,6 +173,14 @@ def test_line_separators_inside_strings_do_not_split_a_row(tmp_path: Path) -> No
         ('{"conversations": [{"from": "alien", "value": "a"}]}', "conversations[0].from: expected one of"),
         ('{"conversations": [{"from": "gpt"}]}', "conversations[0].value: expected a text"),
         ('{"conversations": "a"}', "conversations: expected a list"),
+        (
+            '{"messages": [{"role": "assistant", "content": "a\\ud800"}]}',
+            "messages[0].content: holds half a character",
+        ),
+        ('{"messages": [{"role": "assistant", "content": "a"}], "id": "\\udc00"}', "id: holds half a character"),
+        ('{"question": "q", "answer": "a", "expected": ["b\\ud800"]}', "expected[0]: holds half a character"),
+        ('{"question": "q", "answer": "a", "subject": "\\ud800"}', "subject: holds half a character"),
+        ('{"prompt": "q\\ud800", "completion": "a"}', "prompt[0].content: holds half a character"),
         ('{"conversations": ["a"]}', "conversations[0]: expected"),
     ],
 )

@@ -298,7 +298,7 @@ def _turns(row: Fields, field: str, role: Literal["user", "assistant"]) -> list[
     if isinstance(value, str):
         if role == "assistant" and not value.strip():
             raise BadRowError(f"{field}: the assistant's answer is empty")
-        return [Message(role=role, content=value)]
+        value = [{"role": role, "content": value}]
     try:
         return _MESSAGES.validate_python(value)
     except ValidationError as error:
