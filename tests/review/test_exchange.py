@@ -51,7 +51,8 @@ def test_queue_file_and_back(screened: Screened, letheon: Letheon, tmp_path: Pat
         "d5": ("forget", "undesired"),
     }
     assert "030-" not in (tmp_path / "run/decisions.jsonl").read_text()
-    # Once more changes nothing; another queue holds what is left.
+    # Once more changes nothing, with a byte order mark neither; another queue holds what is left.
+    queue.write_text(queue.read_text(encoding="utf-8"), encoding="utf-8-sig")
     assert "0 of them new" in letheon("review", recipe, "--import", queue)[2]
     assert len(rows(tmp_path / "run/decisions.jsonl")) == 3
     letheon("review", recipe, "--queue", tmp_path / "rest.jsonl")

@@ -182,7 +182,7 @@ def _is_same(one: PersonDecision, other: PersonDecision | None) -> bool:
 def _lines(file: Path) -> list[str]:
     try:
         # Not splitlines(): it also splits at U+2028 and its like, which JSON allows inside strings.
-        return file.read_text(encoding="utf-8").split("\n")
+        return file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError):
         raise InputError(f"{file}: no such file, or not UTF-8 (--import)") from None
 
