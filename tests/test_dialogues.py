@@ -135,6 +135,8 @@ def test_line_separators_inside_strings_do_not_split_a_row(tmp_path: Path) -> No
     ("row", "fault"),
     [
         ('{"id": "x", ', "bad JSON at column"),
+        ('{"question": "q", "answer": "a", "n": ' + "1" * 5000 + "}", "bad JSON: a number has too many digits"),
+        ("[" * 100_000, "bad JSON: nested too deep"),
         ("3", "expected an object with fields, found int"),
         ('{"messages": [{"role": "user", "content": "q"}]}', "no assistant turn"),
         ('{"messages": []}', "no assistant turn"),
@@ -172,6 +174,14 @@ def test_line_separators_inside_strings_do_not_split_a_row(tmp_path: Path) -> No
         ('{"conversations": [{"from": "alien", "value": "a"}]}', "conversations[0].from: expected one of"),
         ('{"conversations": [{"from": "gpt"}]}', "conversations[0].value: expected a text"),
         ('{"conversations": "a"}', "conversations: expected a list"),
+        (
+            '{"messages": [{"role": "assistant", "content": "a\\ud800"}]}',
+            "messages[0].content: holds half a character",
+        ),
+        ('{"messages": [{"role": "assistant", "content": "a"}], "id": "\\udc00"}', "id: holds half a character"),
+        ('{"question": "q", "answer": "a", "expected": ["b\\ud800"]}', "expected[0]: holds half a character"),
+        ('{"question": "q", "answer": "a", "subject": "\\ud800"}', "subject: holds half a character"),
+        ('{"prompt": "q\\ud800", "completion": "a"}', "prompt[0].content: holds half a character"),
         ('{"conversations": ["a"]}', "conversations[0]: expected"),
     ],
 )
@@ -228,6 +238,9 @@ def test_twenty_faults_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
         ("d.json", '{"question": "q"}', "expected a list of rows, found dict"),
         ("d.json", '{"a": 1}\n{"a": 2}\n', "then name it .jsonl"),
         ("d.json", "[\n{,\n]", ":2: bad JSON at column 2"),
+        ("d.json", "[" + "1" * 5000 + "]", "d.json: bad JSON: a number has too many digits"),
+        ("d.json", "[" * 100_000, "d.json: bad JSON: nested too deep"),
+        ("d.csv", "messages\n" + "[" * 100_000, "messages: expected a list of"),
         ("d.csv", 'question,answer\nq,"a', "bad CSV"),
         ("d.txt", "a", "unknown format '.txt'; known: .jsonl"),
         ("d.parquet", "not parquet", "not a readable parquet file"),

@@ -16,6 +16,14 @@ def test_faulty_files_are_named(tmp_path: Path) -> None:
     path.write_text("[", encoding="utf-8")
     with pytest.raises(InputError, match="not valid JSON"):
         read_json_list(path, "a")
+    for text in ("[" * 100_000, "1" * 5000):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=r"rows\.json:1: not valid JSON"):
+            read_json_lines(path, "a")
+    path.write_bytes(b'[{"a": "\xff"}]')
+    for read in (read_json_lines, read_json_list):
+        with pytest.raises(InputError, match="not UTF-8; save it as UTF-8"):
+            read(path, "a")
     path.write_text('{"a": 1}\n\n{"b": 2}\n', encoding="utf-8")
     with pytest.raises(InputError, match=r"rows\.json:3: expected an object with a"):
         read_json_lines(path, "a")

@@ -146,6 +146,9 @@ def test_faults_of_the_judges_files_are_named_together(talk: Path) -> None:
     assert len(caught.value.faults) == 3
     for fault in ("rule 1 ('a'): pattern: not a regular", "none.csv: no such file", "data.aliases: whose?"):
         assert fault in str(caught.value)
+    with pytest.raises(InputError) as caught:
+        Run.open(talk / "recipe.yaml", ["screen.knowledge=none.txt", "screen.examples=none.jsonl"]).check()
+    assert caught.value.faults == ["none.txt: no such file (screen.knowledge)", "none.jsonl: no such file"]
     names = ["screen.judges=[privacy]", "screen.ner=no_such_pipeline"]
     with pytest.raises(LetheonError, match="no_such_pipeline"):
         Run.open(talk / "recipe.yaml", names).check()

@@ -73,6 +73,14 @@ def test_starter_refuses(talk: Path, letheon: Letheon, arguments: tuple[str, ...
     assert not (talk / "new.yaml").exists()
 
 
+def test_all_that_is_wrong_is_named_together(talk: Path, letheon: Letheon) -> None:
+    code, _, err = letheon("init", "gone.jsonl", "./gone", "-o", "new.yaml", "--method", "nonsense")
+    assert (code, len(err.splitlines())) == (2, 3)
+    assert all(
+        fault in err for fault in ("no method 'nonsense'", "./gone: no such model", "gone.jsonl: no such file")
+    )
+
+
 def test_force_overwrites(talk: Path, letheon: Letheon) -> None:
     assert letheon("init", "log.jsonl", "model", "--force")[0] == 0
     assert (talk / "recipe.yaml").read_text().startswith("# A Letheon recipe: letheon run recipe.yaml")

@@ -394,8 +394,8 @@ def _evaluate_run(where: Path, overrides: list[str]) -> None:
 def stress(
     where: Where,
     attacks: Annotated[
-        str, typer.Option(metavar="NAMES", help="Attacks, with commas between them.", show_default="all")
-    ] = "",
+        str | None, typer.Option(metavar="NAMES", help="Attacks, with commas between them.", show_default="all")
+    ] = None,
     show_texts: Annotated[
         bool, typer.Option("--show-texts", help="Keep what the models said under attack in stress.json.")
     ] = False,
@@ -409,7 +409,10 @@ def stress(
     from letheon.stress.show import show
     from letheon.stress.stage import check_stress_gates, stress_stage
 
-    chosen = chosen_attacks([name.strip() for name in attacks.split(",") if name.strip()])
+    names = [name.strip() for name in (attacks or "").split(",") if name.strip()]
+    if attacks is not None and not names:
+        raise InputError(f"--attacks {attacks!r}: names no attack; name some, or leave it out for all")
+    chosen = chosen_attacks(names)
     opened, console = Run.open(where, overrides or []), Console()
     pipeline.prepare(opened)
     settle(opened, console.warn)

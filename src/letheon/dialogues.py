@@ -298,7 +298,7 @@ def _turns(row: Fields, field: str, role: Literal["user", "assistant"]) -> list[
     if isinstance(value, str):
         if role == "assistant" and not value.strip():
             raise BadRowError(f"{field}: the assistant's answer is empty")
-        return [Message(role=role, content=value)]
+        value = [{"role": role, "content": value}]
     try:
         return _MESSAGES.validate_python(value)
     except ValidationError as error:
@@ -396,6 +396,17 @@ def file_rows(path: Path) -> Rows:
         raise InputError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
 
 
+BAD_JSON = (ValueError, RecursionError)
+"""What json raises: of bad JSON, of a number of more digits than Python converts, of lists in lists without end."""
+
+
+def why_bad_json(error: ValueError | RecursionError) -> str:
+    """What is wrong with a JSON text, after "bad JSON"; quotes nothing of it."""
+    if isinstance(error, json.JSONDecodeError):
+        return f" at column {error.colno}: {error.msg}"
+    return ": nested too deep" if isinstance(error, RecursionError) else ": a number has too many digits"
+
+
 def _jsonl_rows(stream: TextIO, name: str) -> Rows:
     # A line ends at "\n" alone: JSON allows U+2028 and its like inside strings.
     for number, line in enumerate(stream, start=1):
@@ -403,8 +414,8 @@ def _jsonl_rows(stream: TextIO, name: str) -> Rows:
             continue
         try:
             yield number, json.loads(line)
-        except json.JSONDecodeError as error:
-            yield number, BadRowError(f"bad JSON at column {error.colno}: {error.msg}")
+        except BAD_JSON as error:
+            yield number, BadRowError(f"bad JSON{why_bad_json(error)}")
 
 
 def _json_rows(stream: TextIO, name: str) -> Rows:
@@ -413,9 +424,10 @@ def _json_rows(stream: TextIO, name: str) -> Rows:
         return
     try:
         raw = json.loads(text)
-    except json.JSONDecodeError as error:
-        hint = "; one object a line? then name it .jsonl" if error.msg == "Extra data" else ""
-        raise InputError(f"{name}:{error.lineno}: bad JSON at column {error.colno}: {error.msg}{hint}") from None
+    except BAD_JSON as error:
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        hint = "; one object a line? then name it .jsonl" if getattr(error, "msg", "") == "Extra data" else ""
+        raise InputError(f"{name}{line}: bad JSON{why_bad_json(error)}{hint}") from None
     if not isinstance(raw, list):
         raise InputError(f"{name}: expected a list of rows, found {type(raw).__name__}; one object a line is .jsonl")
     yield from enumerate(raw, start=1)
@@ -446,7 +458,7 @@ def _cell(column: str, value: str) -> Any:
     if column in ("messages", "conversations", "prompt", "completion", "chosen", "rejected", "expected"):
         try:
             parsed = json.loads(value)
-        except json.JSONDecodeError:
+        except BAD_JSON:
             parsed = None
         of_kind = str if column == "expected" else dict
         if isinstance(parsed, list) and all(isinstance(item, of_kind) for item in parsed):

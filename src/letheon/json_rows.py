@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from letheon.dialogues import BadRowError, file_rows
+from letheon.dialogues import BAD_JSON, BadRowError, file_rows
 from letheon.errors import InputError
 
 
@@ -29,7 +29,7 @@ def read_json_lines(path: Path, *fields: str) -> list[dict[str, Any]]:
     """
     rows = []
     # Not splitlines(): it also splits at U+2028 and its like, which JSON allows inside strings.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if line.strip():
             rows.append(_checked(_parsed(line, f"{path}:{number}"), fields, f"{path}:{number}"))
     return rows
@@ -37,16 +37,23 @@ def read_json_lines(path: Path, *fields: str) -> list[dict[str, Any]]:
 
 def read_json_list(path: Path, *fields: str) -> list[dict[str, Any]]:
     """The objects of a JSON file that holds a list of them; see `read_json_lines`."""
-    rows = _parsed(path.read_text(encoding="utf-8"), str(path))
+    rows = _parsed(_text(path), str(path))
     if not isinstance(rows, list):
         raise InputError(f"{path}: expected a list of objects")
     return [_checked(row, fields, f"{path}: row {number}") for number, row in enumerate(rows)]
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8; save it as UTF-8") from None
+
+
 def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except BAD_JSON:
         raise InputError(f"{where}: not valid JSON") from None
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from letheon.errors import InputError
 
@@ -32,11 +32,25 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _whole(text: str) -> str:
+    """A text that can be written as UTF-8, and tokenized."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            "holds half a character (a lone surrogate such as \\ud800); mend it, or take it out"
+        ) from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+
+
 class Message(Record):
     """One message of a dialogue."""
 
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Text
 
 
 class Dialogue(Record):
@@ -51,11 +65,11 @@ class Dialogue(Record):
         label: The truth, where it is known: whether the last assistant turn has to be forgotten.
     """
 
-    id: str
+    id: Text
     messages: tuple[Message, ...]
-    expected: tuple[str, ...] = ()
-    category: str | None = None
-    subject: str | None = None
+    expected: tuple[Text, ...] = ()
+    category: Text | None = None
+    subject: Text | None = None
     label: Literal["forget", "normal"] | None = None
 
     @model_validator(mode="after")

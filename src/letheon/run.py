@@ -139,10 +139,16 @@ class Run:
 
     def _check_screen_files(self) -> None:
         examples, knowledge = self.recipe.screen.examples, self.recipe.screen.knowledge
+        faults = list[str]()
         if knowledge is not None and not knowledge.is_file():
-            raise InputError(f"{knowledge}: no such file (screen.knowledge)")
+            faults.append(f"{knowledge}: no such file (screen.knowledge)")
         if examples is not None:
-            read_dialogues(examples)
+            try:
+                read_dialogues(examples)
+            except InputError as error:
+                faults += error.faults
+        if faults:
+            raise InputError(faults)
 
     def _check_judges(self) -> None:
         from letheon.screen import check_judges

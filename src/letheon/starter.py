@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +16,7 @@ from letheon.errors import InputError
 from letheon.methods import METHODS, check_method
 from letheon.models import check_model
 from letheon.recipe import Recipe
-from letheon.records import write_text
+from letheon.records import Dialogue, write_text
 
 
 def write_starter(data: Path, model: str, output: Path, *, method: str = "letheon", force: bool) -> list[str]:
@@ -33,13 +33,23 @@ def write_starter(data: Path, model: str, output: Path, *, method: str = "letheo
         What to tell the user.
 
     Raises:
-        InputError: The data or the model is faulty, there is no such method, or the recipe exists.
+        InputError: The recipe exists; or, named together, all that is wrong with the method, the model and the data.
     """
     if output.exists() and not force:
         raise InputError(f"{output}: exists; pass --force to overwrite it, or --output for another name")
-    check_method(method)
-    check_model(model)
-    dialogues = read_dialogues(data)
+    dialogues, faults = list[Dialogue](), list[str]()
+    checks: list[Callable[[], object]] = [
+        lambda: check_method(method),
+        lambda: check_model(model),
+        lambda: dialogues.extend(read_dialogues(data)),
+    ]
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(faults)
     labels = [dialogue.label for dialogue in dialogues]
     labelled = "forget" in labels and None not in labels
     folder = output.resolve().parent

@@ -51,7 +51,8 @@ def test_queue_file_and_back(screened: Screened, letheon: Letheon, tmp_path: Pat
         "d5": ("forget", "undesired"),
     }
     assert "030-" not in (tmp_path / "run/decisions.jsonl").read_text()
-    # Once more changes nothing; another queue holds what is left.
+    # Once more changes nothing, with a byte order mark neither; another queue holds what is left.
+    queue.write_text(queue.read_text(encoding="utf-8"), encoding="utf-8-sig")
     assert "0 of them new" in letheon("review", recipe, "--import", queue)[2]
     assert len(rows(tmp_path / "run/decisions.jsonl")) == 3
     letheon("review", recipe, "--queue", tmp_path / "rest.jsonl")
@@ -72,6 +73,8 @@ def test_every_fault_is_named_by_its_line(screened: Screened, letheon: Letheon, 
         good,
         '{"decison": "normal", "id": "d4", "turn": 1}',
         "no JSON, but a secret",
+        '{"turn": ' + "1" * 5000 + "}",
+        "[" * 100_000,
         "[1]",
         good.replace('"category":"privacy"', '"category":" "'),
         "",
@@ -81,7 +84,7 @@ def test_every_fault_is_named_by_its_line(screened: Screened, letheon: Letheon, 
     code, _, err = letheon("review", recipe, "--import", queue)
     assert code == 2
     told = [line.removeprefix(f"letheon: {queue}:") for line in err.splitlines()]
-    assert [line.partition(": ")[0] for line in told[:-1]] == ["2", "3", "4", "5", "6", "7", "8", "9", "10"]
+    assert [line.partition(": ")[0] for line in told[:-1]] == [str(number) for number in range(2, 13)]
     assert [line.partition(": ")[2].split(";")[0] for line in told[:-1]] == [
         "decision: Input should be '', 'forget' or 'normal'",
         "id: the log has no such dialogue",
@@ -89,7 +92,9 @@ def test_every_fault_is_named_by_its_line(screened: Screened, letheon: Letheon, 
         "messages: not those of the log (one of the two was edited)",
         "this turn is decided on line 1 already",
         "decision: Field required",
-        "not valid JSON: Expecting value at character 1",
+        "bad JSON at column 1: Expecting value",
+        "bad JSON: a number has too many digits",
+        "bad JSON: nested too deep",
         "Input should be an object",
         "category: give one line of 1 to 60 characters, other than 'normal', or leave it out to keep the judges' own",
     ]

@@ -140,6 +140,7 @@ def test_a_date_and_a_number_are_read_as_they_are_written(tmp_path: Path) -> Non
         ("f.yaml", "- {old: a, new: b}\n- {old: a, since: 2021-02-30}", ["not valid YAML: line 2: no such"]),
         ("f.yaml", "- {old: a}\n- {old: '', new: b, nwe: c}\n", ["1: 'new' is missing", "empty text", "'nwe'"]),
         ("f.jsonl", '{"old": "a", "new": "b"}\n{\n', [":2: bad JSON"]),
+        ("f.jsonl", "1" * 5000, [":1: bad JSON: a number has too many digits"]),
         ("f.csv", "old,new\na,b\nc,\n", [":3: 'new' is missing"]),
         ("f.txt", "x", ["known: .yaml, .yml, .jsonl, .csv"]),
     ],

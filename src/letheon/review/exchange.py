@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from letheon.console import Console
-from letheon.dialogues import SHOWN_FAULTS
+from letheon.dialogues import BAD_JSON, SHOWN_FAULTS, why_bad_json
 from letheon.errors import InputError
 from letheon.records import NORMAL, Dialogue, Message, PersonDecision, Record, Turn, first_fault, write_jsonl
 from letheon.review.decisions import append_decisions, decision_now, standing
@@ -152,9 +152,10 @@ def _read(line: str, dialogues: dict[str, Dialogue]) -> PersonDecision | None:
     """
     try:
         raw = json.loads(line)
+    except BAD_JSON as error:
+        raise InputError(f"bad JSON{why_bad_json(error)}") from None
+    try:
         row = QueueRow.model_validate_json(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not valid JSON: {error.msg} at character {error.pos + 1}") from None
     except ValidationError as error:
         unknown = sorted(raw.keys() - QueueRow.model_fields.keys()) if isinstance(raw, dict) else []
         near = difflib.get_close_matches(unknown[0], QueueRow.model_fields, n=1, cutoff=0.5) if unknown else []
@@ -181,7 +182,7 @@ def _is_same(one: PersonDecision, other: PersonDecision | None) -> bool:
 def _lines(file: Path) -> list[str]:
     try:
         # Not splitlines(): it also splits at U+2028 and its like, which JSON allows inside strings.
-        return file.read_text(encoding="utf-8").split("\n")
+        return file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError):
         raise InputError(f"{file}: no such file, or not UTF-8 (--import)") from None
 

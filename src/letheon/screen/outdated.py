@@ -19,6 +19,7 @@ import regex
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from letheon.dialogues import BAD_JSON, why_bad_json
 from letheon.errors import InputError
 from letheon.records import NORMAL, Turn
 from letheon.screen.files import read_text
@@ -258,8 +259,8 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         try:
             if line.strip():
                 yield f"{path}:{number}", json.loads(line)
-        except json.JSONDecodeError as error:
-            faults.append(f"{path}:{number}: bad JSON at column {error.colno}: {error.msg}")
+        except BAD_JSON as error:
+            faults.append(f"{path}:{number}: bad JSON{why_bad_json(error)}")
     if faults:
         raise InputError(faults)
 
@@ -273,7 +274,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
 def _cell(value: Any) -> Any:
     try:
         parsed = json.loads(value)
-    except (json.JSONDecodeError, TypeError):
+    except (*BAD_JSON, TypeError):
         return value
     return parsed if isinstance(parsed, list) else value
 

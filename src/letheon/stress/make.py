@@ -41,7 +41,7 @@ def chosen_attacks(names: Sequence[str]) -> list[str]:
         InputError: There is no attack of a name.
     """
     if unknown := [name for name in names if name not in ATTACKS]:
-        raise InputError(f"there is no attack {unknown[0]!r}; there are {', '.join(ATTACKS)}")
+        raise InputError(f"there is no attack {' or '.join(map(repr, unknown))}; there are {', '.join(ATTACKS)}")
     return [name for name in ATTACKS if not names or name in names]
 
 
