@@ -163,8 +163,13 @@ def test_the_name_changes_with_what_is_asked() -> None:
 
 
 def test_half_a_character_stops_nothing() -> None:
+    # A log with one is refused when it is read; what a caller makes without checks may hold it.
+    asked, answered = make_turn("q", "a").dialogue.messages
+    messages = asked, answered.model_copy(update={"content": "bad \ud83d"})
+    broken = make_turn("q", "a").dialogue.model_copy(update={"messages": messages})
     with serving(by_answer) as server:
-        (found,) = opinions(server, "bad \ud83d")
+        (found,) = judge(server).judge([broken.last_turn])
+    assert found is not None
     assert found.score == 0.9
 
 
