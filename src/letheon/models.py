@@ -171,12 +171,17 @@ def load_config(name: str) -> Any:
 
     check_model(name)
     try:
-        adapter = Path(name) / "adapter_config.json"
-        if adapter.is_file():
-            name = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+        return AutoConfig.from_pretrained(_base_of(name) or name, trust_remote_code=False)
     except UNREADABLE as error:
         raise InputError(f"{name}: cannot load its configuration: {in_short(error)}") from error
+
+
+def _base_of(name: str) -> str | None:
+    """What an adapter lies on; None where it is none."""
+    adapter = Path(name) / "adapter_config.json"
+    if not adapter.is_file():
+        return None
+    return str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
 
 
 def in_short(error: Exception) -> str:
@@ -300,10 +305,9 @@ def model_hash(name: str) -> str:
     known = (str(folder.resolve()), max(file.stat().st_mtime for file in folder.rglob("*")))
     if known not in _HASHES:
         _HASHES[known] = fingerprint(folder, without=("README.md",))
-    adapter = folder / "adapter_config.json"
-    if not adapter.is_file():
+    base = _base_of(name)
+    if base is None:
         return _HASHES[known]
-    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
     return hashlib.sha256(f"{_HASHES[known]} {model_hash(base)}".encode()).hexdigest()
 
 

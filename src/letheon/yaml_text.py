@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -21,6 +22,25 @@ class Loader(yaml.SafeLoader):
         except (ValueError, OverflowError) as error:
             line, kind = node.start_mark.line + 1, node.tag.rpartition(":")[2]
             raise yaml.YAMLError(f"line {line}: no such {kind} ({error}); quote it where it is a text") from None
+
+
+class RecipeLoader(Loader):
+    """With the numbers of YAML 1.2: 5e-4 is one, where version 1.1 sees a text."""
+
+
+class _RecipeDumper(yaml.SafeDumper):
+    """Puts marks around a text that the loader would take for a number."""
+
+
+for one in (RecipeLoader, _RecipeDumper):
+    one.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
+
+
+def dump_recipe(raw: dict[str, Any]) -> str:
+    """A recipe as text that reads back as it was."""
+    return yaml.dump(raw, Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def load_yaml(text: str, loader: type[Loader] = Loader) -> Any:

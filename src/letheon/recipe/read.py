@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from letheon.errors import InputError
 from letheon.methods import METHODS, at, merged, without
-from letheon.recipe.schema import EXPONENT, NUMERAL, Recipe
-from letheon.yaml_text import Loader, load_yaml
+from letheon.recipe.schema import Recipe
+from letheon.yaml_text import RecipeLoader, load_yaml
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -31,7 +31,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if not path.is_file():
         raise InputError(f"{path}: no such recipe; 'letheon init DATA MODEL' writes a starter")
     try:
-        raw = _yaml(path.read_text(encoding="utf-8"))
+        raw = load_yaml(path.read_text(encoding="utf-8"), RecipeLoader)
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8; save it as UTF-8") from None
     except yaml.YAMLError as error:
@@ -116,7 +116,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(holder, dict):
             raise InputError(f"--set {override!r}: {parent!r} is a value, not a section")
     try:
-        holder[leaf] = _yaml(value)
+        holder[leaf] = load_yaml(value, RecipeLoader)
     except yaml.YAMLError:
         raise InputError(f"--set {override!r}: the value is not valid YAML; quote it") from None
 
@@ -129,17 +129,6 @@ def take_method(raw: dict[str, Any], name: str) -> None:
     kept = without(raw, METHODS.get(str(raw.get("method")), {}))
     raw.clear()
     raw.update(merged({**kept, "objective": {}, "method": name}, METHODS.get(name, {})))
-
-
-class _Loader(Loader):
-    """YAML with the numbers of version 1.2: 5e-4 is one, where version 1.1 sees a text."""
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, NUMERAL)
-
-
-def _yaml(text: str) -> Any:
-    return load_yaml(text, _Loader)
 
 
 def _explain(fault: Any) -> str:

@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from letheon.errors import InputError
@@ -18,9 +17,7 @@ from letheon.recipe.objective import ObjectiveRecipe
 from letheon.recipe.screen import Screen
 from letheon.recipe.section import Section
 from letheon.recipe.stress import Stress
-
-EXPONENT, NUMERAL = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-"""Numbers such as 5e-4, which YAML 1.2 knows and 1.1 takes for a text; and what they begin with."""
+from letheon.yaml_text import dump_recipe
 
 
 class Data(Section):
@@ -314,12 +311,4 @@ class Recipe(Section):
 
     def dump(self) -> str:
         """The resolved recipe as YAML."""
-        raw = self.model_dump(mode="json", by_alias=True)
-        return yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts marks around a text that would be read as a number."""
-
-
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, NUMERAL)
+        return dump_recipe(self.model_dump(mode="json", by_alias=True))
