@@ -29,7 +29,7 @@ def read_json_lines(path: Path, *fields: str) -> list[dict[str, Any]]:
     """
     rows = []
     # Not splitlines(): it also splits at U+2028 and its like, which JSON allows inside strings.
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_utf8(path).split("\n"), start=1):
         if line.strip():
             rows.append(_checked(_parsed(line, f"{path}:{number}"), fields, f"{path}:{number}"))
     return rows
@@ -37,13 +37,18 @@ def read_json_lines(path: Path, *fields: str) -> list[dict[str, Any]]:
 
 def read_json_list(path: Path, *fields: str) -> list[dict[str, Any]]:
     """The objects of a JSON file that holds a list of them; see `read_json_lines`."""
-    rows = _parsed(_text(path), str(path))
+    rows = _parsed(read_utf8(path), str(path))
     if not isinstance(rows, list):
         raise InputError(f"{path}: expected a list of objects")
     return [_checked(row, fields, f"{path}: row {number}") for number, row in enumerate(rows)]
 
 
-def _text(path: Path) -> str:
+def read_utf8(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        InputError: It is not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:

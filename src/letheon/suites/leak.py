@@ -11,6 +11,7 @@ from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
 from letheon.evaluate.look import Plain
 from letheon.evaluate.non_members import Pair, check_non_members, pairs_of
+from letheon.json_rows import read_utf8
 from letheon.records import Turn
 from letheon.run import Run
 from letheon.screen.privacy import find_names, source_of
@@ -44,7 +45,7 @@ def read(folder: Path, options: Options) -> Suite:
         check_non_members(str(folder / HOLDOUT), pairs_of(every[HOLDOUT]), trained | _log_of(options.model))
     sets = {name.removesuffix(".jsonl"): thinned(turns, options.limit) for name, turns in every.items()}
     sets["paraphrase"] = thinned(reworded, options.limit)
-    texts = paragraphs_of(_text(folder / GENERAL)) if folder / GENERAL in files else []
+    texts = paragraphs_of(read_utf8(folder / GENERAL)) if folder / GENERAL in files else []
     general = [Plain("", text) for text in thinned(texts, options.limit)]
     asked = {name: sets[name] for name in ("forget", "paraphrase", "normal") if sets.get(name)}
     given = {name: turns for name, turns in sets.items() if turns} | ({"general": general} if general else {})
@@ -85,13 +86,6 @@ def read(folder: Path, options: Options) -> Suite:
         kept={name: given[name] for name in ("normal", "general") if name in given},
         notes=[f"leaked spans: identifiers by patterns, names by {source_of('auto')}"],
     )
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: not UTF-8; save it as UTF-8") from None
 
 
 def _reworded(folder: Path, known: set[str]) -> list[Turn]:
