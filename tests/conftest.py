@@ -137,7 +137,7 @@ def talk_source(
     rows = talk_rows()
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (folder / "recipe.yaml").write_text(TALK_RECIPE, encoding="utf-8")
-    model = tiny_model(initializer_range=0.05, max_position_embeddings=128)
+    model = tiny_model(initializer_range=0.05, max_position_embeddings=256)
     batch = collate(
         [encode_dialogue(tiny_tokenizer, Dialogue.model_validate(row)) for row in rows], tiny_tokenizer.pad_token_id
     )

@@ -132,6 +132,8 @@ def test_corrected_answers_come_where_there_is_something_to_correct() -> None:
 def test_the_model_needs_a_way_to_be_sampled() -> None:
     with pytest.raises(InputError, match="no way to sample"):
         one("a 0", sources=("model",))
+    with pytest.raises(InputError, match="'alternates', but no way to sample"):
+        one("a 0", sources=("alternates",))
 
 
 def test_a_turn_without_any_answer_is_refused() -> None:

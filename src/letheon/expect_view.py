@@ -14,6 +14,7 @@ from letheon.run import Run
 ANCHORS = {
     "data": "the acceptable answers that the data gives",
     "model": "the model's own answers that the judge passes",
+    "alternates": "other answers that the model makes up when asked to",
     "facts": "its own text with the changed facts put right",
     "safe-replies": "the safe replies of its category",
     "mismatch": "answers to other questions",

@@ -105,6 +105,7 @@ def expected_answers(
     sources: Sequence[ExpectedSource] = ("data", "safe-replies"),
     safe_replies: Mapping[str, Sequence[str]] | None = None,
     sample: SampleAnswers | None = None,
+    alternates: SampleAnswers | None = None,
     corrected: Callable[[Turn], str | None] | None = None,
     normal: Sequence[str] = (),
     embed: Embed | None = None,
@@ -119,6 +120,7 @@ def expected_answers(
         sources: Which sources to pool; the first that gives any answer for a turn is its anchor.
         safe_replies: Replies by category; None takes those that come with Letheon.
         sample: Draws answers from the model itself and keeps those that a judge passes; needed for "model".
+        alternates: Has the model make up other answers than the old ones; needed for "alternates".
         corrected: A turn's answer with old values replaced by new ones, None where it has none; needed for "facts".
         normal: Answers to other questions, of which a few are drawn for each turn; needed for "mismatch".
         embed: Texts → (n, d) unit vectors; None loads MiniLM.
@@ -144,19 +146,17 @@ def expected_answers(
         else []
         for turn, category in zip(turns, categories, strict=True)
     ]
-    sampled: Sequence[Sequence[str]] = [()] * len(turns)
-    if "model" in sources:
-        if sample is None:
-            raise InputError("expected.sources names 'model', but no way to sample from it was given")
-        sampled = sample(turns)
+    sampled = _sampled("model", sources, sample, turns)
+    others = _sampled("alternates", sources, alternates, turns)
     if "facts" in sources and corrected is None:
         raise InputError("expected.sources names 'facts', but no table of changed facts was given")
     targets = []
-    for turn, safe, own in zip(turns, pools, sampled, strict=True):
+    for turn, safe, own, other in zip(turns, pools, sampled, others, strict=True):
         new = corrected(turn) if corrected is not None else None
         facts = [] if new is None else [new]
         texts: dict[ExpectedSource, Sequence[str]]
-        texts = {"data": turn.expected, "facts": facts, "model": own, "safe-replies": safe}
+        texts = {"data": turn.expected, "facts": facts, "model": own, "alternates": other}
+        texts |= {"safe-replies": safe}
         texts["mismatch"] = _drawn(turn, normal, MISMATCHED_PER_DIALOGUE)
         candidates = [Candidate(text, source) for source in sources for text in dict.fromkeys(texts[source])]
         if not candidates:
@@ -166,6 +166,17 @@ def expected_answers(
             )
         targets.append(Target(turn, tuple(candidates), candidates[0].source))
     return _weigh(targets, embed, weighting, temperature)
+
+
+def _sampled(
+    source: ExpectedSource, sources: Sequence[ExpectedSource], sample: SampleAnswers | None, turns: Sequence[Turn]
+) -> Sequence[Sequence[str]]:
+    """What a source that samples from the model gives for each turn; nothing where it is not asked."""
+    if source not in sources:
+        return [()] * len(turns)
+    if sample is None:
+        raise InputError(f"expected.sources names {source!r}, but no way to sample from the model was given")
+    return sample(turns)
 
 
 def tells(targets: Sequence[Target]) -> bool:

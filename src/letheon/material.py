@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from letheon.errors import InputError
 from letheon.models import Model, Tokenizer, load_model, load_tokenizer
@@ -43,11 +43,21 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
         tokenizer: Its tokenizer.
     """
     from letheon.expected import expected_answers, read_safe_replies
-    from letheon.sampling import sample_passing
+    from letheon.sampling import sample_alternates, sample_passing
     from letheon.screen.kept import kept_open
 
     recipe = run.recipe
     positive = recipe.objective.positive.name
+
+    def draw(how: Callable[..., list[list[str]]], *given: Any) -> list[list[str]]:
+        return how(
+            model if model is not None else load_model(recipe.model),
+            tokenizer if tokenizer is not None else load_tokenizer(recipe.model),
+            *given,
+            samples=recipe.expected.samples,
+            max_new_tokens=recipe.evaluate.max_new_tokens,
+            seed=recipe.seed,
+        )
 
     def sample(turns: Sequence[Turn]) -> list[list[str]]:
         judge = answer_judge(recipe, run.scores_file)
@@ -56,15 +66,7 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
                 "expected.sources names 'model', but judge 'labels' cannot judge new answers; add another"
             )
         with kept_open():
-            return sample_passing(
-                model if model is not None else load_model(recipe.model),
-                tokenizer if tokenizer is not None else load_tokenizer(recipe.model),
-                turns,
-                judge,
-                samples=recipe.expected.samples,
-                max_new_tokens=recipe.evaluate.max_new_tokens,
-                seed=recipe.seed,
-            )
+            return draw(sample_passing, turns, judge)
 
     return expected_answers(
         data.forget,
@@ -72,6 +74,7 @@ def expected_of(run: Run, data: Split, model: Model = None, tokenizer: Tokenizer
         sources=recipe.expected.sources,
         safe_replies=read_safe_replies(recipe.expected.safe_replies),
         sample=sample,
+        alternates=lambda turns: draw(sample_alternates, turns),
         corrected=_corrected(recipe),
         normal=[dialogue.last_turn.answer for dialogue in data.normal],
         weighting="cluster-mean" if positive == "none" else positive,

@@ -116,7 +116,7 @@ METHODS: dict[str, dict[str, Any]] = {
     ),
     "idk-dpo": _published({"name": "dpo", "beta": 0.1}, {"name": "ce"}, DRAWN, expected=ABSTENTIONS),
     "altpo": _published(
-        {"name": "dpo", "beta": 0.1}, {"name": "ce"}, DRAWN, expected={"sources": ["model"], "samples": 5}
+        {"name": "dpo", "beta": 0.1}, {"name": "ce"}, DRAWN, expected={"sources": ["alternates"], "samples": 5}
     ),
     "npo": _published({"name": "npo", "beta": 0.1}, {"name": "ce"}, batch=16),
     "npo-sam": _published({"name": "npo", "beta": 0.1, "sam_rho": 0.01}, {"name": "ce"}, batch=16),

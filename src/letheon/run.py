@@ -351,8 +351,10 @@ class Run:
             parts += [model_hash(recipe.base)] if recipe.base else []
             parts += [model_hash(recipe.model), recipe.expected, _hash(recipe.expected.safe_replies)]
             parts += [_hash(recipe.screen.changed_facts)] if "facts" in recipe.expected.sources else []
-            # Answers of the model's own are cut at that length, and judged.
-            parts += [*self._judges(), recipe.evaluate.max_new_tokens] if "model" in recipe.expected.sources else []
+            # Answers of the model's own are cut at that length, and some are judged.
+            own = {"model", "alternates"} & {*recipe.expected.sources}
+            parts += [recipe.evaluate.max_new_tokens] if own else []
+            parts += self._judges() if "model" in own else []
             return _key(*parts, recipe.objective, recipe.tuning, recipe.train, recipe.stop, seed)
         control = recipe.evaluate.control
         if stage == "stress":

@@ -23,6 +23,7 @@ def test_the_same_scores_as_on_a_cpu(talk: Any, talk_turns: Any, tiny_tokenizer:
     on_gpu = load_model("model").eval()
     before = {name: value.clone() for name, value in on_gpu.state_dict().items()}
     given = given_for(tiny_tokenizer, talk_turns, max_new_tokens=16)
+    on_gpu.config.max_position_embeddings = given.context
 
     def means(model: Any) -> dict[Any, float]:
         found = [one for one in ATTACKS[attack](model, given, lambda done, total: None) if isinstance(one, Found)]

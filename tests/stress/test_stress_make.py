@@ -23,7 +23,7 @@ def weights(model: Any) -> dict[str, torch.Tensor]:
 def test_models_from_python_without_a_run(
     talk: Any, talk_turns: Any, tiny_model: Callable[..., Any], tiny_tokenizer: Any
 ) -> None:
-    before, after = load_model("model"), tiny_model(max_position_embeddings=128)
+    before, after = load_model("model"), tiny_model(max_position_embeddings=256)
     kept = weights(before), weights(after)
     loaded: list[str] = []
 

@@ -42,16 +42,16 @@ class Data(Section):
     """What else the subject goes by: nicknames, e-mail addresses, phone numbers; exact where the name is."""
 
 
-ExpectedSource = Literal["data", "facts", "model", "safe-replies", "mismatch"]
+ExpectedSource = Literal["data", "facts", "model", "alternates", "safe-replies", "mismatch"]
 
 
 class Expected(Section):
     """What the model should say instead."""
 
     sources: list[ExpectedSource] = Field(["data", "safe-replies"], min_length=1)
-    """Pooled, then clustered: data; facts (screen.changed_facts); model; safe-replies; mismatch (normal answers)."""
+    """Pooled, then clustered: data; facts (screen.changed_facts); model; alternates; safe-replies; mismatch."""
     samples: int = Field(4, ge=1)
-    """Answers sampled from the model itself per prompt, for the source "model"."""
+    """Answers sampled from the model itself per prompt, for the sources "model" and "alternates"."""
     safe_replies: Path | None = None
     """YAML with your own safe replies per category, instead of the ones that come with Letheon."""
     temperature: float = Field(0.1, gt=0)
