@@ -99,13 +99,13 @@ def test_faulty_dialogues(talk: Path, letheon: Letheon, text: str, faults: list[
 
 def test_too_long_dialogues_are_found_before_anything_runs(talk: Path, letheon: Letheon) -> None:
     rows = talk_rows()
-    rows[0]["messages"][1]["content"] = "x" * 200
-    rows[1]["expected"] = ["y" * 200]
-    rows[7]["messages"][0]["content"] = "z" * 200
+    rows[0]["messages"][1]["content"] = "x" * 300
+    rows[1]["expected"] = ["y" * 300]
+    rows[7]["messages"][0]["content"] = "z" * 300
     write_log(talk, rows)
     lines = refused(letheon, "run", "recipe.yaml", faults=3)
-    assert "log.jsonl: dialogue 'bad-0': the answer has 201 tokens" in lines[0]
-    assert "at most 128 fit" in lines[0]
+    assert "log.jsonl: dialogue 'bad-0': the answer has 301 tokens" in lines[0]
+    assert "at most 256 fit" in lines[0]
     assert "dialogue 'bad-1', expected[0]: the answer has" in lines[1]
     assert "dialogue 'ok-1'" in lines[2]
     assert "shorten the prompt" in lines[2]
@@ -138,7 +138,7 @@ def test_faults_of_a_recipe_are_named_together(talk: Path, letheon: Letheon) -> 
         "./nowhere: no such model folder",
         "none.txt: no such text file",
         "unknown setting 'train.learning_rte'; did you mean 'learning_rate'?",
-        "'train.max_steps' is 'many', expected a number",
+        "'train.max_steps' is 'many', expected a whole number",
         "no dialogue of the log has the subject 'person-7'; did you mean 'person-",
     ):
         assert any(fault in line for line in lines), fault
@@ -161,6 +161,9 @@ def test_faults_of_a_recipe_are_named_together(talk: Path, letheon: Letheon) -> 
         ("screen.examples=gone.jsonl", "gone.jsonl: no such file"),
         ("screen.knowledge=gone.txt", "gone.txt: no such file (screen.knowledge)"),
         ("train.output_dir=x", "set 'output' instead"),
+        ("train.fp16=maybe", "'train.fp16' is 'maybe', expected true or false"),
+        ("train.max_steps=2.5", "'train.max_steps' is 2.5, expected a whole number"),
+        ("train.report_to=[wandb]", "train.report_to: not installed here: wandb"),
         ("train.lr_scheduler_type=foo", "train: foo is not a valid SchedulerType"),
     ],
 )

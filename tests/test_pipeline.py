@@ -50,7 +50,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], at
 def test_every_file_of_a_run_folder_is_there(finished: Path) -> None:
     assert {path.name for path in (finished / "run").iterdir()} == {
         *("recipe.yaml", "manifest.json", "verdicts.jsonl", "training.jsonl", "samples.jsonl", "results.json"),
-        *("report.html", "model"),
+        *("report.html", "model", ".lock"),
     }
     results = json.loads((finished / "run/results.json").read_text())
     assert {"schema", "verdict", "stop", "seconds", "peak_memory_mb", "screening", "metrics"} <= results.keys()
@@ -161,7 +161,7 @@ def test_non_members_of_the_log_are_refused(finished: Path, letheon: Letheon, ro
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"question": "?", "answer": "y" * 200}], "unseen.jsonl: dialogue 'unseen-1': the answer has 201"),
+        ([{"question": "?", "answer": "y" * 300}], "unseen.jsonl: dialogue 'unseen-1': the answer has 301"),
         ([{"question": "?"}], "unseen.jsonl:1"),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from letheon.errors import InputError
 from letheon.recipe import Recipe, anchor_paths, apply_override, check_recipe, load_recipe
+from letheon.yaml_text import load_yaml
 
 LEAST: dict[str, Any] = {"model": "org/name", "data": {"dialogues": "log.jsonl"}}
 
@@ -153,3 +155,18 @@ def test_a_text_that_looks_like_a_number_comes_back_as_one(tmp_path: Path, subje
     recipe = check_recipe({"model": "org/name", "data": {"dialogues": "log.jsonl", "subject": subject}})
     (tmp_path / "recipe.yaml").write_text(recipe.dump())
     assert load_recipe(tmp_path / "recipe.yaml").data.subject == subject
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("model: a\nmodel: b\n", "line 2: 'model' stands there again"),
+        ("model: a\nstop: {every: 2,\n  every: 3}\n", "line 3: 'every' stands there again"),
+    ],
+)
+def test_a_key_stands_once(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(InputError, match=re.escape(fault)):
+        load_recipe(tmp_path / "recipe.yaml")
+    # Not so what overrides a merged key.
+    assert load_yaml("a: &a {k: 1}\nb: {<<: *a, k: 2}") == {"a": {"k": 1}, "b": {"k": 2}}

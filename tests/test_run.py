@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -166,3 +169,30 @@ def test_files_of_judges_are_the_recipes_and_count_for_the_screening(talk: Path)
     before = run.key("screen")
     rules.write_text("- {name: a, category: c, keywords: [d]}\n")
     assert run.key("screen") != before
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from letheon.run import Run
+run = Run.open(Path("recipe.yaml"))
+run.hold()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_processes_do_not_work_in_one_folder(talk: Path, letheon: Any) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        for verb in ("run", "screen", "unlearn", "evaluate", "stress"):
+            code, out, err = letheon(verb, "recipe.yaml")
+            assert (code, out) == (2, "")
+            assert "another letheon is at work there; wait until it has ended" in err
+        # Another folder is free; and so is this one as soon as that process is gone, however it ended.
+        assert letheon("screen", "recipe.yaml", "--set", "output=elsewhere")[0] == 0
+        other.kill()
+    assert letheon("screen", "recipe.yaml")[0] == 0

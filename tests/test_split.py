@@ -233,3 +233,15 @@ def test_what_says_the_same_is_on_one_side() -> None:
     assert [len(part) for part in parts] == [25, 5, 10]
     said = [{one.id.rpartition("-")[0] for one in part} for part in parts]
     assert sum(map(len, said)) == len(set.union(*said)) == 8
+
+
+def test_what_is_to_be_forgotten_is_not_kept_under_another_id() -> None:
+    dialogues, verdicts = log(3, 12)
+    again = dialogue("BAD  1!").model_copy(update={"id": "ok-again"})
+    assert again.messages != dialogues[1].messages
+    found = split([*dialogues, again], [*verdicts, verdict("ok-again", 1)], [], **SETTINGS)
+    kept = names([*found.normal, *found.normal_probe, *found.normal_held_out])
+    assert kept == {f"ok-{n}" for n in range(12)}
+    assert (found.normal_unwanted, found.normal_unused) == (1, 0)
+    with pytest.raises(InputError, match="no normal dialogue is left"):
+        split([*dialogues[:3], again], [*verdicts[:3], verdict("ok-again", 1)], [], **SETTINGS)

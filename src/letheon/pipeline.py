@@ -88,9 +88,10 @@ def prepare(run: Run, *, whole: bool = False) -> None:
         whole: Every stage is going to run.
 
     Raises:
-        InputError: Every fault at once; nothing has been written then.
+        InputError: Every fault at once; nothing has been written then. Or another process is at work on the run.
     """
     run.check(whole=whole)
+    run.hold()
     run.save_recipe()
 
 
@@ -225,6 +226,11 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
         console.say(
             f"the log has {data.normal_unused} normal dialogues more: "
             f"{run.recipe.data.most_normal} are used, drawn at random (data.most_normal)"
+        )
+    if data.normal_unwanted:
+        console.warn(
+            f"{data.normal_unwanted} normal dialogues say the same as others that are to be forgotten: they are used "
+            f"for nothing; 'letheon review {run.folder}' settles which they are"
         )
     inputs = run.checkpoints / "inputs.txt"
     if resume and inputs.is_file() and inputs.read_text(encoding="utf-8") != key:

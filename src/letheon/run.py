@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from letheon.dialogues import (
     SHOWN_FAULTS,
@@ -67,6 +70,7 @@ class Run:
         self.cache = self.folder / "cache"
         self.scores_file = self.folder / "api-scores.jsonl"
         self._manifest_file = self.folder / "manifest.json"
+        self._lock = FileLock(self.folder.absolute() / ".lock", is_singleton=True)
         self._dialogues: list[Dialogue] | None = None
 
     @classmethod
@@ -437,6 +441,26 @@ class Run:
         }
         write_text(self._manifest_file, json.dumps(manifest, indent=2) + "\n")
         self.scores_file.unlink(missing_ok=True)
+
+    def hold(self) -> None:
+        """Keep other processes from working in the folder, until this run is let go or its process ends.
+
+        Raises:
+            InputError: One is at work there.
+        """
+        # Of several processes that train together the first is there for all.
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise InputError(
+                f"{self.folder}: another letheon is at work there; wait until it has ended, or choose another output"
+            ) from None
+        except NotImplementedError:
+            # A network disk without locks: whoever shares it has to look out.
+            pass
 
     def save_recipe(self) -> None:
         """Write the resolved recipe, with absolute paths, so that the folder can be rerun from anywhere."""

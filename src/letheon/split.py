@@ -126,6 +126,7 @@ class Split:
         normal_probe: Normal dialogues for the stop rule's guards.
         normal_held_out: Normal dialogues that only evaluation sees.
         normal_unused: How many more normal dialogues the log has.
+        normal_unwanted: How many were left out, for they say what others say that are to be forgotten.
     """
 
     asked: list[Turn]
@@ -137,6 +138,7 @@ class Split:
     normal_probe: list[Dialogue]
     normal_held_out: list[Dialogue]
     normal_unused: int
+    normal_unwanted: int
 
 
 def split(
@@ -151,9 +153,10 @@ def split(
 ) -> Split:
     """Divide a screened log, of which what is to be forgotten and a bounded sample of the rest are kept in memory.
 
-    A dialogue is normal if every turn of it is; one that waits for review is used for nothing. Normal dialogues of
-    the same words are divided as one, and so are never on both sides. Paraphrases with
-    split "probe" drive the stop rule; where there are none, a share of the forget dialogues is kept from training.
+    A dialogue is normal if every turn of it is; one that waits for review is used for nothing, nor is one with the
+    words of another that is to be forgotten. Normal dialogues of the same words are divided as one, and so are never
+    on both sides. Paraphrases with split "probe" drive the stop rule; where there are none, a share of the forget
+    dialogues is kept from training.
 
     Args:
         dialogues: The log; it is gone through once.
@@ -187,7 +190,10 @@ def split(
             "no dialogue to forget: the screening found none; lower screen.forget_above, "
             "label some rows, or leave the model as it is"
         )
-    normal = sample.drawn()
+    drawn = sample.drawn()
+    # What is to be forgotten under one id cannot be kept under another.
+    unwanted = {_said(dialogue) for dialogue in by_id.values()}
+    normal = [dialogue for dialogue in drawn if _said(dialogue) not in unwanted]
     if not normal:
         raise InputError("no normal dialogue is left to keep the model's ability with; add some to the log")
     draw = random.Random(f"{seed}-split")
@@ -221,7 +227,8 @@ def split(
         normal=list(chain.from_iterable(groups[held + guard :])),
         normal_probe=list(chain.from_iterable(groups[held : held + guard])),
         normal_held_out=list(chain.from_iterable(groups[:held])),
-        normal_unused=sample.offered - len(normal),
+        normal_unused=sample.offered - len(drawn),
+        normal_unwanted=len(drawn) - len(normal),
     )
 
 

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 import yaml
 
 
 class Loader(yaml.SafeLoader):
-    """A safe loader for which a date that does not exist is a fault of the text, as any other."""
+    """A safe loader for which a key that stands twice, or a date that does not exist, is a fault as any other."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a mapping of a node.
+
+        Raises:
+            yaml.YAMLError: A key stands in it twice: only the last of them would count.
+        """
+        # What a "<<" brings in may be overridden: it comes into the node after this.
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        counts = Counter((key.tag, key.value) for key in keys)
+        if twice := [key for key in keys if counts[key.tag, key.value] > 1]:
+            raise yaml.YAMLError(f"line {twice[-1].start_mark.line + 1}: {twice[-1].value!r} stands there again")
+        return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Make a value of a node.

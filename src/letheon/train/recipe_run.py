@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.integrations import get_available_reporting_integrations
 
 from letheon.chat import Encoded
 from letheon.console import OnProgress
@@ -63,8 +64,8 @@ GUARDING = 8
 
 TRIAL_FILE = "layers.json"
 
-NUMBER = {"class", "int", "float", "None"}
-"""The words in a numeric field's type, such as "<class 'int'>" or "float | None"."""
+PLAIN = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text", "None": "null"}
+"""What the words in a plain field's type stand for, such as "<class 'int'>" or "float | None"."""
 
 
 DISTANCES: dict[NegativeName, Callable[..., Term]] = {
@@ -320,17 +321,30 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
             faults.append("'train.output_dir' is the run folder's to set; set 'output' instead")
         elif name in {"cache_dir", "keep_cache"}:
             faults.append(f"'train.{name}' is the run folder's to set; use --keep-cache instead")
-        elif isinstance(value, str) and set(re.findall(r"\w+", known[name])) <= NUMBER:
-            faults.append(f"'train.{name}' is {value!r}, expected a number")
+        elif wanted := _unmet(known[name], value):
+            faults.append(f"'train.{name}' is {value!r}, expected {wanted}")
     if faults:
         raise InputError(faults)
     try:
         config = UnlearnConfig(**settings)
     except (TypeError, ValueError) as error:
         raise InputError(f"train: {' '.join(str(error).split())}") from None
+    # Transformers makes a list of whatever is given.
+    if missing := {*(config.report_to or ())} - {*get_available_reporting_integrations()}:
+        names = ", ".join(sorted(missing))
+        raise InputError(f"train.report_to: not installed here: {names}; install what you want, leave the rest out")
     if recipe.tuning.layers == "auto":
         check_alone(config)
     return config
+
+
+def _unmet(kind: str, value: object) -> str | None:
+    """What a value of a plain type should have been; None where it is, or where the type is not plain."""
+    words = set(re.findall(r"\w+", kind)) - {"class"}
+    own = "None" if value is None else type(value).__name__
+    if not words <= PLAIN.keys() or own in words or (own == "int" and "float" in words):
+        return None
+    return " or ".join(said for word, said in PLAIN.items() if word in words)
 
 
 class TrainingLog(TrainerCallback):  # type: ignore[misc]
