@@ -11,6 +11,10 @@ from letheon.bench.grid import OURS
 from letheon.bench.rows import BEFORE, CONTROL, Row, spread
 
 INK, OUR, CONTROL_INK = "#5f6a71", "#1f6f78", "#a8476a"
+NEAR, FAR = 5, 18
+PLACES = [(side * NEAR, up) for up in (4, -11) for side in (1, -1)]
+PLACES += [(side * FAR, up) for step in range(12) for up in (18 + 13 * step, -25 - 13 * step) for side in (1, -1)]
+"""Where a point's name may stand, in typographical points from it; from far away a line leads to it."""
 
 
 def utility(picked: Sequence[Row], path: Path) -> None:
@@ -20,7 +24,8 @@ def utility(picked: Sequence[Row], path: Path) -> None:
         _points(axes, picked, lambda row: row.report.get("forgetting"), lambda row: row.report.get("utility"))
         axes.set_xlabel("forgetting (1: the control's level)")
         axes.set_ylabel("utility (1: the victim's)")
-        axes.set_xlim(-0.03, 1.03)
+        axes.margins(y=0.1)
+        axes.set_xlim(-0.05, 1.05)
 
 
 def seconds(picked: Sequence[Row], path: Path) -> None:
@@ -34,7 +39,7 @@ def seconds(picked: Sequence[Row], path: Path) -> None:
             which("{x:g}")
         axes.set_xlabel("seconds (of the control: fine-tuning it)")
         axes.set_ylabel("forgetting (1: the control's level)")
-        axes.set_ylim(-0.03, 1.03)
+        axes.set_ylim(-0.05, 1.05)
 
 
 def _points(
@@ -51,7 +56,38 @@ def _points(
         axes.errorbar(
             across[0], up[0], xerr=across[1], yerr=up[1], fmt=marker, color=colour, markersize=6, elinewidth=0.8
         )
-        axes.annotate(name, (across[0], up[0]), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
+        line = {"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+        axes.annotate(
+            *(name, (across[0], up[0])),
+            xytext=PLACES[0],
+            textcoords="offset points",
+            fontsize=8,
+            color=colour,
+            arrowprops=line,
+            in_layout=False,
+        )
+
+
+def _part(axes: Any) -> None:
+    """Move names apart: each takes the first place where it lies on no point and no other name."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
+
+    axes.figure.draw_without_rendering()
+    renderer, within = FigureCanvasAgg(axes.figure).get_renderer(), axes.bbox
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform([n.xy for n in axes.texts])]
+    for name in sorted(axes.texts, key=lambda name: -name.xy[1]):
+        name.arrow_patch.set_visible(False)
+        for place in PLACES:
+            name.set_position(place)
+            name.set_horizontalalignment("left" if place[0] > 0 else "right")
+            own = Text.get_window_extent(name, renderer)
+            inside = within.contains(own.x0, own.y0) and within.contains(own.x1, own.y1)
+            if inside and not any(map(own.overlaps, taken)):
+                break
+        name.arrow_patch.set_visible(abs(place[0]) > NEAR)
+        taken.append(own)
 
 
 class _axes:
@@ -60,7 +96,7 @@ class _axes:
     def __init__(self, path: Path):
         from matplotlib.figure import Figure
 
-        self.path, self.figure = path, Figure(figsize=(6.4, 4.4), layout="constrained")
+        self.path, self.figure = path, Figure(figsize=(7.2, 5.2), layout="constrained")
 
     def __enter__(self) -> Any:
         axes = self.figure.subplots()
@@ -71,5 +107,6 @@ class _axes:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
+            _part(self.figure.axes[0])
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.figure.savefig(self.path, dpi=120)
