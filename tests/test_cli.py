@@ -114,6 +114,13 @@ def test_too_long_dialogues_are_found_before_anything_runs(talk: Path, letheon: 
     assert "at most 64 fit" in refused(letheon, "screen", "recipe.yaml", "--set", "train.max_length=64", faults=3)[0]
 
 
+def test_a_report_is_of_a_run(talk: Path, letheon: Letheon) -> None:
+    (talk / "recipe.yaml").unlink()
+    (line,) = refused(letheon, "report", ".")
+    assert "no recipe.yaml in this folder, so it is no run folder" in line
+    assert not (talk / "report.html").exists()
+
+
 def test_nothing_to_forget_and_nothing_to_keep(talk: Path, letheon: Letheon) -> None:
     rows = talk_rows()
     write_log(talk, rows[6:])

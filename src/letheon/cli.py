@@ -409,10 +409,7 @@ def stress(
     from letheon.stress.show import show
     from letheon.stress.stage import check_stress_gates, stress_stage
 
-    names = [name.strip() for name in (attacks or "").split(",") if name.strip()]
-    if attacks is not None and not names:
-        raise InputError(f"--attacks {attacks!r}: names no attack; name some, or leave it out for all")
-    chosen = chosen_attacks(names)
+    chosen = chosen_attacks(_names("--attacks", attacks))
     opened, console = Run.open(where, overrides or []), Console()
     pipeline.prepare(opened)
     settle(opened, console.warn)
@@ -428,6 +425,8 @@ def report(folder: Annotated[Path, typer.Argument(help="The run folder.", show_d
     from letheon.report import write_model_card, write_report
 
     console = Console()
+    if folder.is_dir() and not (folder / "recipe.yaml").is_file():
+        raise InputError(f"{folder}: no recipe.yaml in this folder, so it is no run folder; nothing to report")
     console.say(f"report: {write_report(folder)}")
     if (folder / "model").is_dir():
         console.say(f"model card: {write_model_card(folder)}")
@@ -453,8 +452,8 @@ def export(
 def bench(
     task: Annotated[str, typer.Argument(help="leak, leak-05, harm, hallucination or outdated.", show_default=False)],
     methods: Annotated[
-        str, typer.Option(metavar="NAMES", help="Methods, with commas between them.", show_default="all")
-    ] = "",
+        str | None, typer.Option(metavar="NAMES", help="Methods, with commas between them.", show_default="all")
+    ] = None,
     seeds: Annotated[str, typer.Option(metavar="NUMBERS", help="Seeds, with commas between them.")] = "0,1,2",
     trials: Annotated[int, typer.Option(help="Trials of each method on each seed, 1 to 6.")] = 4,
     budget: Annotated[
@@ -477,7 +476,7 @@ def bench(
 
     plan = Plan(
         task=task,
-        methods=[name.strip() for name in methods.split(",") if name.strip()] or list(METHODS),
+        methods=_names("--methods", methods) or list(METHODS),
         seeds=_numbers(seeds),
         trials=trials,
         budget=budget,
@@ -490,6 +489,14 @@ def bench(
     console = Console()
     for file in compare(plan, console):
         console.say(f"written: {file}")
+
+
+def _names(option: str, text: str | None) -> list[str]:
+    """Names with commas between them; none where the option was not given."""
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise InputError(f"{option} {text!r}: names none; name some, or leave it out for all")
+    return names
 
 
 def _numbers(text: str) -> list[int]:

@@ -160,6 +160,8 @@ def test_the_budget_ends_a_training(compare: Callable[..., Any], tmp_path: Path)
     [
         (("leaks",), "unknown task 'leaks'"),
         (("leak", "--methods", "npo,npoo"), "unknown method 'npoo'"),
+        (("leak", "--methods", ","), "--methods ',': names none; name some, or leave it out for all"),
+        (("leak", "--model", "./nowhere"), "nowhere: no such model folder"),
         (("leak", "--methods", "letheon+stop"), "unknown method 'letheon+stop'"),
         (("leak", "--seeds", "zero"), "--seeds 'zero'"),
         (("leak", "--trials", "7"), "--trials 7"),

@@ -27,7 +27,7 @@ from letheon.errors import InputError, LetheonError, require_extra
 from letheon.evaluate.teacher_forced import score_sequences
 from letheon.material import split_of
 from letheon.methods import at, merged
-from letheon.models import Model, Tokenizer, load_model, load_tokenizer, model_hash
+from letheon.models import Model, Tokenizer, check_model, load_model, load_tokenizer, model_hash
 from letheon.pipeline import screen_stage
 from letheon.recipe import Recipe, apply_override, check_recipe
 from letheon.records import write_jsonl
@@ -101,6 +101,8 @@ def bench(plan: Plan, console: Console) -> list[Path]:
     overridden = merged(NOWHERE, {})
     for override in plan.overrides:
         apply_override(overridden, override)
+    if plan.model is not None:
+        check_model(str(plan.model))
     # A mistake is told before anything is fine-tuned.
     check_recipe(overridden, "--set")
     for seed in plan.seeds:
