@@ -56,6 +56,13 @@ def test_every_file_of_a_run_folder_is_there(finished: Path) -> None:
     assert {"schema", "verdict", "stop", "seconds", "peak_memory_mb", "screening", "metrics"} <= results.keys()
     assert results["verdict"].keys() == {"forgotten", "why"}
     assert results["stop"]["step"] > 0
+    guards = {"normal_ratio": 1000, "kl": 1000}
+    assert results["stop"]["limits"] == {
+        **guards,
+        "probability": 0.1,
+        "extraction_strength": 0.1,
+        "truth_probability": 0.8,
+    }
     assert {"screen", "unlearn", "evaluate"} <= results["seconds"].keys()
     assert results["screening"]["precision"] == results["screening"]["recall"] == 1
     for model in ("before", "after"):

@@ -250,11 +250,19 @@ class StressVerdict(Record):
 
 
 class Stop(Record):
-    """When and why training stopped, and whether the model it left passed the stop rule's guards."""
+    """When and why training stopped, and whether the model it left passed the stop rule's guards.
+
+    Attributes:
+        step: Of the state that was kept.
+        reason: In words.
+        within_guards: Whether that state is.
+        limits: What the stop rule held against the probes, by their fields; empty where there was none.
+    """
 
     step: int
     reason: str
     within_guards: bool = True
+    limits: dict[str, float] = {}
 
 
 class TriedLayers(Record):

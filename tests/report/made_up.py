@@ -171,7 +171,11 @@ def results(show_texts: bool) -> Results:
                     layers("top-33%", [], [], None, 0.5, 8.8),
                 ],
             },
-            "stop": {"step": 45, "reason": "forgotten: 8% of probe tokens are still preferred, at most 10% may be."},
+            "stop": {
+                "step": 45,
+                "reason": "forgotten: 8% of probe tokens are still preferred, at most 10% may be.",
+                "limits": {"probability": 0.1, "extraction_strength": 0.07, "kl": 0.12},
+            },
             "seconds": {"prepare": 12.1, "screen": 8.4, "unlearn": 93.2, "control": 241.5, "evaluate": 71.9},
             "peak_memory_mb": {"unlearn": 1890.0, "control": 1720.0},
             "screening": {"precision": 0.969, "recall": 0.939, "n": 200, "forget": 62, "review": 9, "normal": 129},

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from made_up import SECRET, make_run
 from letheon.errors import InputError, MissingExtraError
 from letheon.recipe import check_recipe
 from letheon.records import Audit, Interval, NotComputed, Results, TurnName
-from letheon.report import write_report
+from letheon.report import charts, write_report
 from letheon.report.figures import interval
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -375,6 +376,21 @@ def test_expected_answers_that_are_learnt_have_a_curve(tmp_path: Path) -> None:
     html = page(run)
     assert title in html
     assert html.count("<svg") == 12
+
+
+def test_the_limits_drawn_are_those_that_were_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which may be a base's level, of which the recipe says nothing."""
+    drawn: dict[str, float | None] = {}
+
+    def probe(probes: Any, key: str, color: str, limit: float | None, stop: int | None, name: str) -> str | None:
+        drawn[key] = limit
+        return None
+
+    monkeypatch.setattr(charts, "probe", probe)
+    page(make_run(tmp_path / "run"))
+    assert drawn["extraction_strength"] == 0.07
+    # A results file of before says nothing of them.
+    assert drawn["truth_probability"] is None
 
 
 def test_a_model_already_clean_is_probed_once_at_step_0(tmp_path: Path) -> None:

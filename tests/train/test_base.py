@@ -75,6 +75,7 @@ def test_the_limits_are_the_base_s_level(make_trainer: Make, said: BaseSaid) -> 
     rule = make_trainer(base=said)._watch.rule
     assert rule.probability == said.probability + ABOVE
     assert rule.extraction_strength == said.extraction_strength + ABOVE
+    assert rule.limits().items() >= {"probability": rule.probability, "normal_ratio": rule.normal_budget}.items()
     # A distance of another kind may end there too.
     assert make_trainer()._watch.rule.probability == 0.1
 

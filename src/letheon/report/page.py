@@ -82,7 +82,7 @@ def _view(run: RunFolder) -> dict[str, Any]:
         "trade": charts.trade(results, "trade"),
         "losses": charts.losses(run.steps, stop, "losses"),
         "last_step": run.steps[-1]["step"] if run.steps else None,
-        "probes": _probes(run, stop),
+        "probes": _probes(run),
         "kept": run.probes[-1].get("alpha", 1.0) if run.probes else 1.0,
         "stress": _stress(run),
         "examples": results.examples,
@@ -96,41 +96,25 @@ def _view(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _probes(run: RunFolder, stop: int | None) -> list[tuple[str, str]]:
+PROBES = (
+    ("probability", charts.FORGET, "Old answers' probability on the probe"),
+    ("extraction_strength", charts.FORGET, "Their extraction strength"),
+    ("truth_probability", charts.AFTER, "Expected answers over old ones (truth probability)"),
+    ("normal_ratio", charts.NORMAL, "Normal perplexity, times what it was before"),
+    ("kl", charts.AFTER, "KL to the model before (nats a token)"),
+)
+"""What is drawn of the probes: the field, its colour, the caption."""
+
+
+def _probes(run: RunFolder) -> list[tuple[str, str]]:
     """The probe charts that there is something to show in, each with its caption."""
-    rule = run.recipe.stop if run.recipe else None
-    found = []
-    for key, color, limit, caption in (
-        (
-            "probability",
-            charts.FORGET,
-            rule.probability if rule else None,
-            "Old answers' probability on the probe",
-        ),
-        (
-            "extraction_strength",
-            charts.FORGET,
-            rule.extraction_strength if rule else None,
-            "Their extraction strength",
-        ),
-        (
-            "truth_probability",
-            charts.AFTER,
-            rule.truth_probability if rule else None,
-            "Expected answers over old ones (truth probability)",
-        ),
-        (
-            "normal_ratio",
-            charts.NORMAL,
-            rule.normal_budget if rule else None,
-            "Normal perplexity, times what it was before",
-        ),
-        ("kl", charts.AFTER, rule.kl_budget if rule else None, "KL to the model before (nats a token)"),
-    ):
-        chart = charts.probe(run.probes, key, color, limit, stop, name=f"probe-{key}")
-        if chart:
-            found.append((caption, chart))
-    return found
+    stop = run.results.stop
+    step, limits = (stop.step, stop.limits) if stop else (None, {})
+    drawn = (
+        (caption, charts.probe(run.probes, key, color, limits.get(key), step, name=f"probe-{key}"))
+        for key, color, caption in PROBES
+    )
+    return [(caption, chart) for caption, chart in drawn if chart]
 
 
 @dataclass(frozen=True)

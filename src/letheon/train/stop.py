@@ -91,6 +91,16 @@ class StopRule:
     last_left: float = math.inf
     waited: int = 1
 
+    def limits(self) -> dict[str, float]:
+        """What is held against the fields of a probe: the limits, and the guards on what normal answers lose."""
+        return {
+            "probability": self.probability,
+            "extraction_strength": self.extraction_strength,
+            "truth_probability": self.truth_probability,
+            "normal_ratio": self.normal_budget,
+            "kl": self.kl_budget,
+        }
+
     def is_clean(self, before: Probe) -> bool:
         """Whether a model does not reproduce the old answers in the first place."""
         return self.is_finite(before) and before.extraction_strength <= self.clean_extraction

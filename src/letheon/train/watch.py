@@ -134,9 +134,9 @@ class Watch:
         self.next_probe = self.rule.wait(before)
         if not self.rule.is_clean(before):
             return False
-        self.stop = Stop(
-            step=0,
-            reason="already clean: the model does not reproduce these answers "
+        self.stop = self._stop(
+            0,
+            "already clean: the model does not reproduce these answers "
             f"(extraction strength {before.extraction_strength:.3f} on the probe); nothing was changed",
         )
         return True
@@ -144,7 +144,7 @@ class Watch:
     def after(self, step: int, losses: Iterable[float]) -> bool:
         """Take the losses of a step, and probe when it is time; True when training should stop."""
         if not all(map(math.isfinite, losses)):
-            self.stop = Stop(step=step, reason="diverged: the loss is not finite")
+            self.stop = self._stop(step, "diverged: the loss is not finite")
             return True
         return self.on and step >= self.next_probe and self.look(step)
 
@@ -162,7 +162,7 @@ class Watch:
         if self.rule.is_best(probe):
             self.best.save(what_learns(self._model))
         if decision.action == "stop":
-            self.stop = Stop(step=step, reason=decision.reason)
+            self.stop = self._stop(step, decision.reason)
         self.next_probe = step + self.rule.wait(probe)
         return decision.action == "stop"
 
@@ -187,7 +187,7 @@ class Watch:
             self.look(step)
         if self.stop is None:
             until = "before it was forgotten" if self.on else "without a stop rule"
-            self.stop = Stop(step=step, reason=f"reached the limit of steps {until}")
+            self.stop = self._stop(step, f"reached the limit of steps {until}")
         if self.on:
             self.stop = self._settle(step, self.stop.reason, line)
         self.best.remove()
@@ -214,16 +214,16 @@ class Watch:
             if rule.breach(kept) is not None:
                 kept = None
             elif (forgotten := rule.forgotten(kept)) is not None:
-                return Stop(step=step, reason=forgotten + share)
+                return self._stop(step, forgotten + share)
         best = rule.best_step
         if best not in (-1, step):
             self.best.load(what_learns(self._model))
             if kept is None or rule.remaining(self._with_answers(self._whole(best))) < rule.remaining(kept):
-                return Stop(step=best, reason=f"{ended}; went back to step {best}, the best within the guards")
+                return self._stop(best, f"{ended}; went back to step {best}, the best within the guards")
         if kept is None:
-            return Stop(step=step, reason=f"{ended}; no state passed the guards", within_guards=False)
+            return self._stop(step, f"{ended}; no state passed the guards", within_guards=False)
         line.go(alpha)
-        return Stop(step=step, reason=ended + share)
+        return self._stop(step, ended + share)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold to go on as if never interrupted; the best state lies beside it."""
@@ -239,6 +239,10 @@ class Watch:
         self.rule = StopRule(**state["rule"])
         self.holding, self.next_probe = state["holding"], state["next_probe"]
         self.probes = [Probe(**probe) for probe in state["probes"]]
+
+    def _stop(self, step: int, reason: str, *, within_guards: bool = True) -> Stop:
+        limits = self.rule.limits() if self.on else {}
+        return Stop(step=step, reason=reason, within_guards=within_guards, limits=limits)
 
     def _whole(self, step: int) -> Probe:
         return self.prober.whole(self._model, step)
