@@ -65,5 +65,10 @@ def load_yaml(text: str, loader: type[Loader] = Loader) -> Any:
     """
     try:
         return yaml.load(text, Loader=loader)  # noqa: S506 - it is a safe loader
+    except yaml.MarkedYAMLError as error:
+        # Without the line itself: it may be of what is to be forgotten.
+        mark = error.problem_mark or error.context_mark
+        where = "" if mark is None else f"line {mark.line + 1}: "
+        raise yaml.YAMLError(f"{where}{error.problem or error.context}") from None
     except RecursionError:
         raise yaml.YAMLError("nested too deep") from None

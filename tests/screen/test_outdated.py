@@ -138,6 +138,8 @@ def test_a_date_and_a_number_are_read_as_they_are_written(tmp_path: Path) -> Non
         ("f.yaml", "a: 1", ["expected a list of facts"]),
         ("f.yaml", "- [", ["not valid YAML"]),
         ("f.yaml", "- {old: a, new: b}\n- {old: a, since: 2021-02-30}", ["not valid YAML: line 2: no such"]),
+        # Not the line itself, which may be of what is to be forgotten.
+        ("f.yaml", "- old: Secret Lane: 4", ["not valid YAML: line 1: mapping values are not allowed here"]),
         ("f.yaml", "- {old: a}\n- {old: '', new: b, nwe: c}\n", ["1: 'new' is missing", "empty text", "'nwe'"]),
         ("f.jsonl", '{"old": "a", "new": "b"}\n{\n', [":2: bad JSON"]),
         ("f.jsonl", "1" * 5000, [":1: bad JSON: a number has too many digits"]),
