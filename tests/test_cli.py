@@ -139,9 +139,12 @@ def test_faults_of_a_recipe_are_named_together(talk: Path, letheon: Letheon) -> 
         letheon,
         *("run", "recipe.yaml", "--set", "model=./nowhere", "--set", "data.general=none.txt"),
         *("--set", "train.learning_rte=1", "--set", "train.max_steps=many", "--set", "data.subject=person-7"),
-        faults=5,
+        *("--set", "objective.negative.roh=1", "--set", "stop.every=0"),
+        faults=7,
     )
     for fault in (
+        "unknown field 'objective.negative.roh'; did you mean 'rho'?",
+        "stop.every: Input should be greater than or equal to 1 (got 0)",
         "./nowhere: no such model folder",
         "none.txt: no such text file",
         "unknown setting 'train.learning_rte'; did you mean 'learning_rate'?",

@@ -35,7 +35,7 @@ from letheon.models import (
     load_tokenizer,
     model_hash,
 )
-from letheon.recipe import Recipe, absolute_paths, apply_override, check_recipe, load_recipe
+from letheon.recipe import FaultyRecipeError, Recipe, absolute_paths, apply_override, check_recipe, load_recipe
 from letheon.records import Dialogue, Results, Verdict, read_versioned, stream_verdicts, write_text
 from letheon.review.decisions import read_decisions
 
@@ -78,17 +78,18 @@ class Run:
         """Open a recipe file, or the recipe of a run folder, with overrides.
 
         Raises:
-            InputError: There is none, or it is faulty.
+            InputError: There is none, or it is faulty; then with what is wrong with its files and model as well.
         """
-        if not where.is_dir():
-            return cls(load_recipe(where, overrides))
-        if not (where / "recipe.yaml").is_file():
-            raise InputError(f"{where}: no recipe.yaml in this folder, so it is no run folder; give a recipe file")
-        raw = load_recipe(where / "recipe.yaml").model_dump(mode="json", by_alias=True)
-        raw["output"] = str(where)
-        for override in overrides:
-            apply_override(raw, override)
-        return cls(check_recipe(raw, str(where / "recipe.yaml")))
+        try:
+            return cls(_recipe_of(where, overrides))
+        except FaultyRecipeError as error:
+            faults = list(error.faults)
+            if error.rest is not None:
+                try:
+                    cls(error.rest).check()
+                except InputError as others:
+                    faults += others.faults
+            raise InputError(faults) from None
 
     def check(self, *, whole: bool = False) -> None:
         """Look for every fault that can be found before any weights load, and name them all.
@@ -467,6 +468,19 @@ class Run:
         resolved = self.recipe.model_dump(mode="json", by_alias=True)
         absolute_paths(resolved)
         write_text(self.folder / "recipe.yaml", f"{RESOLVED}\n{Recipe.model_validate(resolved).dump()}")
+
+
+def _recipe_of(where: Path, overrides: Sequence[str]) -> Recipe:
+    """The recipe that is a file or lies in a run folder, with overrides."""
+    if not where.is_dir():
+        return load_recipe(where, overrides)
+    if not (where / "recipe.yaml").is_file():
+        raise InputError(f"{where}: no recipe.yaml in this folder, so it is no run folder; give a recipe file")
+    raw = load_recipe(where / "recipe.yaml").model_dump(mode="json", by_alias=True)
+    raw["output"] = str(where)
+    for override in overrides:
+        apply_override(raw, override)
+    return check_recipe(raw, str(where / "recipe.yaml"))
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -8,7 +8,14 @@ from letheon.recipe.objective import (
     ObjectiveRecipe,
     Positive,
 )
-from letheon.recipe.read import absolute_paths, anchor_paths, apply_override, check_recipe, load_recipe
+from letheon.recipe.read import (
+    FaultyRecipeError,
+    absolute_paths,
+    anchor_paths,
+    apply_override,
+    check_recipe,
+    load_recipe,
+)
 from letheon.recipe.schema import (
     Data,
     Evaluate,
@@ -43,6 +50,7 @@ __all__ = [
     "Evaluate",
     "Expected",
     "ExpectedSource",
+    "FaultyRecipeError",
     "Full",
     "Gates",
     "Guard",

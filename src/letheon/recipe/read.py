@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,18 @@ from letheon.errors import InputError
 from letheon.methods import METHODS, at, merged, without
 from letheon.recipe.schema import Recipe
 from letheon.yaml_text import RecipeLoader, load_yaml
+
+
+class FaultyRecipeError(InputError):
+    """A recipe has faults in itself.
+
+    Attributes:
+        rest: The recipe without what is at fault, where there is one: files and models may have faults, too.
+    """
+
+    def __init__(self, faults: Sequence[str], rest: Recipe | None):
+        super().__init__(faults)
+        self.rest = rest
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -48,12 +61,26 @@ def check_recipe(raw: dict[str, Any], where: str = "recipe") -> Recipe:
     """Validate a recipe given as nested dictionaries.
 
     Raises:
-        InputError: Every fault at once.
+        FaultyRecipeError: Every fault at once.
     """
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        raise InputError([f"{where}: {_explain(fault)}" for fault in error.errors()]) from None
+        faults = error.errors()
+        raise FaultyRecipeError([f"{where}: {_explain(one)}" for one in faults], _rest(raw, faults)) from None
+
+
+def _rest(raw: dict[str, Any], faults: Sequence[Any]) -> Recipe | None:
+    """What a raw recipe says beside its faults; None where that is none."""
+    kept = copy.deepcopy(raw)
+    for fault in faults:
+        *parents, leaf = (str(part) for part in fault["loc"] or ("",))
+        if isinstance(holder := at(kept, *parents), dict):
+            holder.pop(leaf, None)
+    try:
+        return Recipe.model_validate(kept)
+    except ValidationError:
+        return None
 
 
 def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
