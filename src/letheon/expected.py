@@ -153,11 +153,14 @@ def expected_answers(
     targets = []
     for turn, safe, own, other in zip(turns, pools, sampled, others, strict=True):
         new = corrected(turn) if corrected is not None else None
-        facts = [] if new is None else [new]
-        texts: dict[ExpectedSource, Sequence[str]]
-        texts = {"data": turn.expected, "facts": facts, "model": own, "alternates": other}
-        texts |= {"safe-replies": safe}
-        texts["mismatch"] = _drawn(turn, normal, MISMATCHED_PER_DIALOGUE)
+        texts: dict[ExpectedSource, Sequence[str]] = {
+            "data": turn.expected,
+            "facts": [] if new is None else [new],
+            "model": own,
+            "alternates": other,
+            "safe-replies": safe,
+            "mismatch": _drawn(turn, normal, MISMATCHED_PER_DIALOGUE),
+        }
         candidates = [Candidate(text, source) for source in sources for text in dict.fromkeys(texts[source])]
         if not candidates:
             raise InputError(
