@@ -22,7 +22,7 @@ ANCHORS = {
 
 
 def show_expected(run: Run, console: Console, dialogue: str | None) -> None:
-    """Print an overview of all dialogues to forget (no texts), or all candidates of one (with texts: they are safe).
+    """Print an overview of all dialogues to forget (no texts), or all candidates of one, with texts.
 
     Raises:
         InputError: No dialogue to forget has this id.
