@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from letheon.errors import InputError, LetheonError
 from letheon.recipe import check_recipe
@@ -196,3 +197,12 @@ def test_two_processes_do_not_work_in_one_folder(talk: Path, letheon: Any) -> No
         assert letheon("screen", "recipe.yaml", "--set", "output=elsewhere")[0] == 0
         other.kill()
     assert letheon("screen", "recipe.yaml")[0] == 0
+
+
+def test_a_disk_without_locks_is_said(talk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def acquire(self: FileLock, **options: Any) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    with pytest.warns(UserWarning, match="no locks; see to it that no other letheon works there"):
+        Run.open(talk / "recipe.yaml").hold()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import chain
@@ -460,8 +461,10 @@ class Run:
                 f"{self.folder}: another letheon is at work there; wait until it has ended, or choose another output"
             ) from None
         except NotImplementedError:
-            # A network disk without locks: whoever shares it has to look out.
-            pass
+            # Of filelock, where a disk has no locks.
+            warnings.warn(
+                f"{self.folder}: its disk has no locks; see to it that no other letheon works there", stacklevel=2
+            )
 
     def save_recipe(self) -> None:
         """Write the resolved recipe, with absolute paths, so that the folder can be rerun from anywhere."""
