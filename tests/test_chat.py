@@ -200,6 +200,14 @@ def test_a_tokenizer_without_template_is_refused(byte_tokenizer: Any, turn: Turn
         encode_turn(tokenizer, turn)
 
 
+def test_a_broken_template_is_refused_once(byte_tokenizer: Any) -> None:
+    tokenizer = byte_tokenizer("{% for m in messages %}{{ m['content'] ", unk_token="<unk>", eos_token="</s>")
+    with pytest.raises(InputError, match=r"its chat template is broken \(line 1: .*\); mend it"):
+        check_tokenizer(tokenizer)
+    # One that refuses a dialogue is sound.
+    check_tokenizer(byte_tokenizer("{{ raise_exception('no') }}", unk_token="<unk>", eos_token="</s>"))
+
+
 def test_roles_that_the_template_refuses(llama2: Any) -> None:
     talk = Dialogue(id="d9", messages=(Message(role="system", content="x"), Message(role="assistant", content="y")))
     with pytest.raises(InputError, match=r"'d9'.*refuses the roles system.*only user and assistant"):

@@ -242,6 +242,7 @@ def test_twenty_faults_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
         ("d.json", "[" * 100_000, "d.json: bad JSON: nested too deep"),
         ("d.csv", "messages\n" + "[" * 100_000, "messages: expected a list of"),
         ("d.csv", 'question,answer\nq,"a', "bad CSV"),
+        ("d.csv", "question,answer,question\nq,a,r\n", "d.csv:1: two columns of the header have one name"),
         ("d.txt", "a", "unknown format '.txt'; known: .jsonl"),
         ("d.parquet", "not parquet", "not a readable parquet file"),
     ],

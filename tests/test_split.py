@@ -245,3 +245,24 @@ def test_what_is_to_be_forgotten_is_not_kept_under_another_id() -> None:
     assert (found.normal_unwanted, found.normal_unused) == (1, 0)
     with pytest.raises(InputError, match="no normal dialogue is left"):
         split([*dialogues[:3], again], [*verdicts[:3], verdict("ok-again", 1)], [], **SETTINGS)
+
+
+def test_what_has_been_asked_word_by_word_is_no_rewording() -> None:
+    dialogues, verdicts = log(3, 12)
+    asked = {
+        "probed": ("probe", "q p"),
+        "same": ("test", "Q: bad 0?"),
+        "probed-too": ("test", "q P!"),
+        "new": ("test", "b"),
+    }
+    paraphrases = [
+        Paraphrase.model_validate({"dialogue": _asking(name, question), "of": "bad-0", "split": kind})
+        for name, (kind, question) in asked.items()
+    ]
+    found = split(dialogues, verdicts, paraphrases, **SETTINGS)
+    assert (names(found.probe), names(found.paraphrase), found.paraphrase_seen) == ({"probed"}, {"new"}, 2)
+
+
+def _asking(name: str, question: str) -> Dialogue:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "a"}]
+    return Dialogue.model_validate({"id": name, "messages": messages})

@@ -31,8 +31,23 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer that does not say how a dialogue is written.
 
     Raises:
-        InputError: It has no chat template.
+        InputError: It has no chat template, or one that is broken.
     """
+    _need_template(tokenizer)
+    from jinja2 import TemplateError, TemplateSyntaxError
+
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+    except TemplateError as error:
+        # What a sound template refuses is told of the dialogues.
+        if isinstance(error, TemplateSyntaxError):
+            raise InputError(
+                f"{tokenizer.name_or_path or 'the tokenizer'}: its chat template is broken (line {error.lineno}: "
+                f"{error.message}); mend it, or put a sound chat_template.jinja file into its folder"
+            ) from None
+
+
+def _need_template(tokenizer: PreTrainedTokenizerBase) -> None:
     if not tokenizer.chat_template:
         raise InputError(
             f"{tokenizer.name_or_path or 'the tokenizer'}: no chat template, so it is unknown how this model writes "
@@ -196,7 +211,7 @@ def _pieces(
     The template is rendered with placeholders for the marked answers, so that an answer is found where the template
     puts it, whatever the answer says and whatever the template adds around it.
     """
-    check_tokenizer(tokenizer)
+    _need_template(tokenizer)
     rows = [
         {"role": message.role, "content": _placeholder(number) if number in marked else message.content}
         for number, message in enumerate(messages)

@@ -539,7 +539,10 @@ def main() -> None:
 
 
 INTERRUPT = 130
-INTERRUPTED = "interrupted; 'letheon run … --resume' goes on from its last checkpoint, a bench from its last row"
+INTERRUPTED = (
+    "interrupted; 'letheon run … --resume' goes on from the last checkpoint of a training, if it came to one, "
+    "and a bench from its last row"
+)
 
 
 WAYS_OUT = {

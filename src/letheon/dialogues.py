@@ -437,8 +437,13 @@ def _csv_rows(stream: TextIO, name: str) -> Rows:
     reader = csv.DictReader(stream, strict=True)
     line = 0
     try:
-        reader.fieldnames  # noqa: B018 - reads the header, so that line_num is its last line
+        names = [name for name in reader.fieldnames or () if name]
+        # The header may have several lines.
         line = reader.line_num + 1
+        if len(names) > len(set(names)):
+            # Which one is not told: of a table without a header they are texts of the log.
+            yield 1, BadRowError("two columns of the header have one name; keep one of them")
+            return
         for row in reader:
             if None in row or None in row.values():
                 yield line, BadRowError("not as many cells as the header has; quote texts that hold commas")

@@ -8,7 +8,7 @@ from letheon.console import Console
 from letheon.errors import InputError
 from letheon.expected import Target
 from letheon.material import expected_of, split_of
-from letheon.review.settle import settle
+from letheon.review.settle import settle_unless_busy
 from letheon.run import Run
 
 ANCHORS = {
@@ -28,7 +28,7 @@ def show_expected(run: Run, console: Console, dialogue: str | None) -> None:
         InputError: No dialogue to forget has this id.
     """
     run.check()
-    settle(run, console.warn)
+    settle_unless_busy(run, console)
     data = split_of(run)
     targets: list[Target] = expected_of(run, data)
     if dialogue is None:

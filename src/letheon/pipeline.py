@@ -232,8 +232,13 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
             f"{data.normal_unwanted} normal dialogues say the same as others that are to be forgotten: they are used "
             f"for nothing; 'letheon review {run.folder}' settles which they are"
         )
+    if data.paraphrase_seen:
+        console.warn(
+            f"{data.paraphrase_seen} paraphrases for evaluation ask what training or the stop rule asks too, word by "
+            "word: they are left out, for they would tell nothing of other wordings"
+        )
     inputs = run.checkpoints / "inputs.txt"
-    if resume and inputs.is_file() and inputs.read_text(encoding="utf-8") != key:
+    if resume and inputs.is_file() and inputs.read_text(encoding="utf-8", errors="replace") != key:
         console.warn("settings or data have changed since the training was cut off: it starts anew")
         resume = False
     if not resume:

@@ -14,7 +14,7 @@ import regex
 
 from letheon.dialogues import Paraphrase
 from letheon.errors import InputError
-from letheon.records import NORMAL, Dialogue, Turn, Verdict
+from letheon.records import NORMAL, Dialogue, Message, Turn, Verdict
 
 T = TypeVar("T")
 
@@ -122,6 +122,7 @@ class Split:
         categories: What the screening called each of `forget`.
         probe: Turns for the stop rule.
         paraphrase: Reworded questions that only evaluation sees.
+        paraphrase_seen: How many were left out, for training or the stop rule asks the very same.
         normal: Normal dialogues for training.
         normal_probe: Normal dialogues for the stop rule's guards.
         normal_held_out: Normal dialogues that only evaluation sees.
@@ -134,6 +135,7 @@ class Split:
     categories: list[str]
     probe: list[Turn]
     paraphrase: list[Turn]
+    paraphrase_seen: int
     normal: list[Dialogue]
     normal_probe: list[Dialogue]
     normal_held_out: list[Dialogue]
@@ -192,8 +194,8 @@ def split(
         )
     drawn = sample.drawn()
     # What is to be forgotten under one id cannot be kept under another.
-    unwanted = {_said(dialogue) for dialogue in by_id.values()}
-    normal = [dialogue for dialogue in drawn if _said(dialogue) not in unwanted]
+    unwanted = {_said(dialogue.messages) for dialogue in by_id.values()}
+    normal = [dialogue for dialogue in drawn if _said(dialogue.messages) not in unwanted]
     if not normal:
         raise InputError("no normal dialogue is left to keep the model's ability with; add some to the log")
     draw = random.Random(f"{seed}-split")
@@ -201,7 +203,7 @@ def split(
     # Those that say the same go together: what training has seen is not held out.
     alike: dict[bytes, list[Dialogue]] = {}
     for one in normal:
-        alike.setdefault(_said(one), []).append(one)
+        alike.setdefault(_said(one.messages), []).append(one)
     groups = list(alike.values())
     # Training comes first, then evaluation, then the guards: one dialogue serves training alone.
     held = min(round(len(groups) * held_out), len(groups) - 1)
@@ -218,12 +220,16 @@ def split(
         probed = set(forgotten[:size])
         probes = [turn for turn, _ in asked if turn.dialogue.id in probed]
         turns = [(turn, category) for turn, category in asked if turn.dialogue.id not in probed]
+    reworded = [p.dialogue.last_turn for p in paraphrases if p.split == "test" and p.of in by_id]
+    seen = {_said(turn.prompt) for turn in chain(probes, (turn for turn, _ in asked))}
+    unseen = [turn for turn in reworded if _said(turn.prompt) not in seen]
     return Split(
         asked=[turn for turn, _ in asked],
         forget=[turn for turn, _ in turns],
         categories=[category for _, category in turns],
         probe=probes,
-        paraphrase=[p.dialogue.last_turn for p in paraphrases if p.split == "test" and p.of in by_id],
+        paraphrase=unseen,
+        paraphrase_seen=len(reworded) - len(unseen),
         normal=list(chain.from_iterable(groups[held + guard :])),
         normal_probe=list(chain.from_iterable(groups[held : held + guard])),
         normal_held_out=list(chain.from_iterable(groups[:held])),
@@ -232,11 +238,9 @@ def split(
     )
 
 
-def _said(dialogue: Dialogue) -> bytes:
-    """What tells dialogues of the same words apart from others, whatever their case, marks and spaces."""
-    words = [
-        (message.role, regex.findall(r"[\p{L}\p{N}]+", message.content.casefold())) for message in dialogue.messages
-    ]
+def _said(messages: Sequence[Message]) -> bytes:
+    """What tells messages of the same words apart from others, whatever their case, marks and spaces."""
+    words = [(message.role, regex.findall(r"[\p{L}\p{N}]+", message.content.casefold())) for message in messages]
     return hashlib.blake2b(repr(words).encode(), digest_size=16).digest()
 
 

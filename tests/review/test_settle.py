@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from screened_run import made
 
 from letheon.console import Console
 from letheon.records import Interval, Outlook, Results, Screening
 from letheon.review.decisions import append_decisions
 from letheon.review.serve import open_session
-from letheon.review.settle import settle
+from letheon.review.settle import settle, settle_unless_busy
 from letheon.run import Run
 
 Screened = Callable[..., Path]
@@ -52,3 +53,14 @@ def test_a_review_goes_by_the_thresholds_that_were_chosen(run: Run) -> None:
 def test_a_review_goes_by_the_recipes_thresholds_where_none_were_chosen(screened: Screened) -> None:
     session = open_session(Run.open(screened()), Console())
     assert (session.normal_below, session.forget_above) == (0.3, 0.7)
+
+
+def test_beside_another_letheon_the_verdicts_wait(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    append_decisions(run.decisions_file, [made("d1", "forget")])
+    before = run.verdicts_file.read_bytes()
+    with FileLock(run.folder / ".lock"):
+        assert not settle_unless_busy(run, Console())
+        assert run.verdicts_file.read_bytes() == before
+    assert "as another letheon is at work there" in capsys.readouterr().err
+    assert settle_unless_busy(run, Console())
+    assert run.verdicts_file.read_bytes() != before

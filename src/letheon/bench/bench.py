@@ -95,16 +95,7 @@ def bench(plan: Plan, console: Console) -> list[Path]:
     """
     require_extra("a comparison", "screen")
     require_extra("its pictures", "report")
-    grid.check_methods(list(plan.methods))
-    if not 1 <= plan.trials <= grid.MOST:
-        raise InputError(f"--trials {plan.trials}: a method has 1 to {grid.MOST} trials")
-    overridden = merged(NOWHERE, {})
-    for override in plan.overrides:
-        apply_override(overridden, override)
-    if plan.model is not None:
-        check_model(str(plan.model))
-    # A mistake is told before anything is fine-tuned.
-    check_recipe(overridden, "--set")
+    _check(plan)
     for seed in plan.seeds:
         task = tasks.build(plan.task, plan.data, seed)
         one = _Seed(plan, task, seed, console)
@@ -114,6 +105,33 @@ def bench(plan: Plan, console: Console) -> list[Path]:
             console.say(f"seed {seed}: every row is there")
     rows = load_all(plan.output, plan.task, plan.tuning)
     return write_tables(plan.output, plan.task, plan.tuning, rows, task)
+
+
+def _check(plan: Plan) -> None:
+    """Tell every mistake at once, before anything is fine-tuned."""
+
+    def overridden() -> None:
+        raw = merged(NOWHERE, {})
+        for override in plan.overrides:
+            apply_override(raw, override)
+        check_recipe(raw, "--set")
+
+    faults = list[str]()
+    checks: list[Callable[[], object]] = [
+        lambda: tasks.build(plan.task, plan.data, plan.seeds[0]),
+        lambda: grid.check_methods(list(plan.methods)),
+        overridden,
+        lambda: check_model(str(plan.model)) if plan.model is not None else None,
+    ]
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            faults += error.faults
+    if not 1 <= plan.trials <= grid.MOST:
+        faults.append(f"--trials {plan.trials}: a method has 1 to {grid.MOST} trials")
+    if faults:
+        raise InputError(faults)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from letheon.records import NORMAL, Dialogue, Message, PersonDecision, Record, T
 from letheon.review.decisions import append_decisions, decision_now, standing
 from letheon.review.serve import open_session
 from letheon.review.session import checked_category
-from letheon.review.settle import decisions_of, settle
+from letheon.review.settle import decisions_of, settle_unless_busy
 from letheon.run import Run
 
 
@@ -136,12 +136,12 @@ def import_queue(run: Run, file: Path, console: Console) -> None:
     new = [one for one in made if not _is_same(one, before.get((one.id, one.turn)))]
     if new:
         append_decisions(run.decisions_file, new)
-    settle(run, console.warn)
     forget = sum(one.decision == "forget" for one in made)
     console.say(
-        f"{file}: {len(made)} decisions ({forget} forget, {len(made) - forget} normal), {len(new)} of them new; "
-        f"{run.verdicts_file} is up to date"
+        f"{file}: {len(made)} decisions ({forget} forget, {len(made) - forget} normal), {len(new)} of them new"
     )
+    if settle_unless_busy(run, console):
+        console.say(f"{run.verdicts_file} is up to date")
 
 
 def _read(line: str, dialogues: dict[str, Dialogue]) -> PersonDecision | None:

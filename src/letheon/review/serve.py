@@ -17,7 +17,7 @@ from letheon.review.audit import draw, fingerprint, in_words, read_audit
 from letheon.review.decisions import append_decisions, standing
 from letheon.review.learn import Learner
 from letheon.review.session import Session
-from letheon.review.settle import decisions_of, settle
+from letheon.review.settle import decisions_of, settle_unless_busy
 from letheon.run import Run
 from letheon.screen.thresholds import in_force
 from letheon.split import check_fit
@@ -134,6 +134,11 @@ def review(
     # The log would hold the token in every line.
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none", http="h11")
     config.timeout_graceful_shutdown = 1
+    counts = session.counts()
+    doubtful = counts["band"] - counts["band_decided"]
+    console.say(
+        f"in doubt: {doubtful} turns; {counts['waiting'] - doubtful} others are not decided by a person either"
+    )
     console.say(f"review: http://{host}/{token}/")
     console.say("Every decision is saved as it is made. Ctrl-C ends the review")
     if open_browser:
@@ -146,7 +151,7 @@ def review(
         pass
     finally:
         learner.stop()
-        settle(run, console.warn)
+        settled = settle_unless_busy(run, console)
     counts, audit = session.counts(), session.audit
     console.say(
         f"decided: {counts['decided']} turns ({counts['forget']} forget, {counts['normal']} normal); "
@@ -154,7 +159,8 @@ def review(
     )
     if audit is not None:
         console.say(in_words(audit))
-    console.say(f"{run.verdicts_file} is up to date; 'letheon run {run.folder}' redoes what follows from it")
+    if settled:
+        console.say(f"{run.verdicts_file} is up to date; 'letheon run {run.folder}' redoes what follows from it")
     if learner.busy:
         console.say("ending, as soon as the judge has left off learning …")
     # A thread that is within torch when Python ends can take the process down with it.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from letheon.console import Console
+from letheon.errors import InputError
 from letheon.records import PersonDecision, Results, Verdict, write_jsonl
 from letheon.review.decisions import Warn, fitting, read_decisions, with_decisions
 from letheon.run import Run
@@ -43,3 +45,17 @@ def settle(run: Run, warn: Warn) -> None:
         found = score_screening(run.stream_verdicts(), run.log())
         results.screening = found.model_copy(update={"expected": results.screening.expected})
         results.save(run.results_file)
+
+
+def settle_unless_busy(run: Run, console: Console) -> bool:
+    """`settle`, at the end of a review; False while another process works in the folder, and then it says so."""
+    try:
+        run.hold()
+    except InputError:
+        console.say(
+            f"every decision is kept; {run.verdicts_file} is not brought up to date, as another letheon is at work "
+            "there: the next command on the run does it"
+        )
+        return False
+    settle(run, console.warn)
+    return True

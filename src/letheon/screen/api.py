@@ -205,7 +205,7 @@ class _Scores:
         self._lock = threading.Lock()
         self._scores: dict[str, float] = {}
         if file is not None and file.is_file():
-            for line in file.read_text(encoding="utf-8").splitlines():
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
                 # The last line of a stage that was killed may be a part of one; it is asked for again.
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     row = json.loads(line)
