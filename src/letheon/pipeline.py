@@ -207,6 +207,7 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
         choose_for_recipe,
         chosen_before,
         holds_base_in_bf16,
+        probed_of,
         train_from_recipe,
         training_data,
     )
@@ -217,7 +218,8 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
             f"'letheon run {run.folder}' screens again"
         )
     key, data = run.key("unlearn"), split_of(run)
-    probed = f"probed on {len(data.probe)}" if data.probe else "and probed"
+    probe = probed_of(run.recipe, data)
+    probed = f"probed on {len(probe)}" if probe else "and probed"
     console.say(
         f"to forget: {len(data.forget)} turns ({probed}); to keep: {len(data.normal)} dialogues, "
         f"{len(data.normal_probe)} for the guards, {len(data.normal_held_out)} held out"

@@ -211,7 +211,7 @@ def naive_base_odds(a: Answers, t: int) -> Tensor:
     assert a.reference_log_prob is not None
     p, base = own_probability(a, t), a.reference_log_prob[t].double().exp()
     apart = (p / (1 - p)).log() - 1.25 * (base / (1 - base)).log()
-    return apart.square() / 2 if apart.abs() <= 1 else apart.abs() - 0.5
+    return apart.square() / 16 if apart.abs() <= 8 else apart.abs() - 4
 
 
 def by_token(loss: Callable[[Answers, int], Tensor]) -> Callable[[Answers], list[Tensor]]:

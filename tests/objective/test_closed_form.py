@@ -61,11 +61,12 @@ def answers(logits: Tensor, targets: list[int], **changes: Any) -> Answers:
 
 
 BASES = [
-    (0.9, 0.1, 2.25 * math.log(9) - 0.5, 1.0),
+    (0.9, 0.1, (2.25 * math.log(9)) ** 2 / 16, 2.25 * math.log(9) / 8),
     (0.5, 0.5, 0.0, 0.0),
     (1 / (1 + 3**1.25), 0.25, 0.0, 0.0),
-    (0.6, 0.5, math.log(1.5) ** 2 / 2, math.log(1.5)),
-    (0.1, 0.9, 2.25 * math.log(9) - 0.5, -1.0),
+    (0.6, 0.5, math.log(1.5) ** 2 / 16, math.log(1.5) / 8),
+    (0.1, 0.9, (2.25 * math.log(9)) ** 2 / 16, -2.25 * math.log(9) / 8),
+    (0.999, 0.001, 2.25 * math.log(999) - 4, 1.0),
 ]
 """p, the base's p, the loss, and its gradient in the token's logit."""
 
@@ -82,7 +83,7 @@ def test_base_odds_is_zero_at_the_base_s_level_and_comes_back_to_it_from_below(
     assert float(gradient.sum()) == pytest.approx(0, abs=1e-5)
 
 
-def test_base_odds_pushes_what_is_certain_as_hard_and_bears_a_base_that_is_certain() -> None:
+def test_base_odds_pushes_what_is_certain_and_bears_a_base_that_is_certain() -> None:
     """In float32 the probability of the first is 1, and that of the second, under the base, too."""
     logits = torch.tensor([[40.0, 0.0, 0.0], [0.0, 0.0, 0.0]]).requires_grad_()
     found = BaseOdds()(answers(logits, [0, 0], reference_log_prob=torch.tensor([math.log(0.01), 0.0])))

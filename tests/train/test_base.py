@@ -15,7 +15,7 @@ from letheon.expected import Target
 from letheon.objective import BaseOdds, Objective
 from letheon.objective.negative.base import SURER
 from letheon.train import UnlearnTrainer
-from letheon.train.base import ABOVE, BaseSaid, ask_base
+from letheon.train.base import ABOVE_EXTRACTION, ABOVE_PROBABILITY, BaseSaid, ask_base
 
 Make = Callable[..., UnlearnTrainer]
 
@@ -73,8 +73,8 @@ def test_old_answers_go_back_to_the_base_and_stay(
 
 def test_the_limits_are_the_base_s_level(make_trainer: Make, said: BaseSaid) -> None:
     rule = make_trainer(base=said)._watch.rule
-    assert rule.probability == said.probability + ABOVE
-    assert rule.extraction_strength == said.extraction_strength + ABOVE
+    assert rule.probability == said.probability + ABOVE_PROBABILITY
+    assert rule.extraction_strength == said.extraction_strength + ABOVE_EXTRACTION
     assert rule.limits().items() >= {"probability": rule.probability, "normal_ratio": rule.normal_budget}.items()
     # A distance of another kind may end there too.
     assert make_trainer()._watch.rule.probability == 0.1

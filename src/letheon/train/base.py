@@ -14,7 +14,7 @@ from letheon.evaluate.teacher_forced import score_sequences
 from letheon.models import Model, Tokenizer, fast_bf16, in_eval_mode
 from letheon.records import Turn
 
-ABOVE = 0.02
+ABOVE_PROBABILITY, ABOVE_EXTRACTION = 0.005, 0.02
 """How far above the base's the old answers' probability and extraction strength may stay."""
 
 

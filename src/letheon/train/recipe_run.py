@@ -46,7 +46,7 @@ from letheon.objective import (
     Term,
 )
 from letheon.recipe import NegativeName, ObjectiveRecipe, Recipe, Tuning
-from letheon.records import LayerTrial, Stop, write_text
+from letheon.records import LayerTrial, Stop, Turn, write_text
 from letheon.run import Run
 from letheon.split import Split
 from letheon.train.base import BaseSaid, ask_base
@@ -103,7 +103,15 @@ def base_of(recipe: Recipe, tokenizer: Tokenizer, data: Split) -> BaseSaid | Non
     if load_tokenizer(recipe.base).get_vocab() != tokenizer.get_vocab():
         raise InputError(f"base: {recipe.base} has other tokens than the model: name what it was fine-tuned from")
     longest = recipe.train.get("max_length")
-    return ask_base(load_model(recipe.base), tokenizer, data.forget, data.probe, max_length=longest)
+    return ask_base(load_model(recipe.base), tokenizer, data.forget, probed_of(recipe, data), max_length=longest)
+
+
+def probed_of(recipe: Recipe, data: Split) -> list[Turn]:
+    """What the stop rule looks at; none: what is trained on.
+
+    The base says of old answers as they were asked, too, how likely they would be unseen: there they fall last.
+    """
+    return [*data.probe, *data.forget] if recipe.base is not None and data.probe else data.probe
 
 
 def training_data(
@@ -129,7 +137,7 @@ def training_data(
     return {
         "forget_dataset": targets,
         "normal_dataset": [*data.normal, *(answer for n, answer in enumerate(rehearsed) if n % GUARDING)],
-        "probe_dataset": data.probe,
+        "probe_dataset": probed_of(recipe, data),
         # A tenth of a log is few, and two that break would end the run.
         "normal_probe_dataset": [*data.normal_probe, *rehearsed[::GUARDING]],
         "objective": objective_of(recipe.objective, _layer(recipe, model), recipe.seed),

@@ -16,7 +16,7 @@ from torch import nn
 from letheon.chat import Encoded
 from letheon.models import Model, Tokenizer
 from letheon.records import Stop
-from letheon.train.base import ABOVE, BaseSaid
+from letheon.train.base import ABOVE_EXTRACTION, ABOVE_PROBABILITY, BaseSaid
 from letheon.train.config import UnlearnConfig
 from letheon.train.probe import Prober
 from letheon.train.reader import Probed
@@ -100,8 +100,10 @@ class Watch:
         self.on, self._log, self._autocast = on, log, autocast
         self.rule = StopRule(
             every=args.stop_every,
-            probability=args.stop_probability if base is None else base.probability + ABOVE,
-            extraction_strength=args.stop_extraction if base is None else base.extraction_strength + ABOVE,
+            probability=args.stop_probability if base is None else base.probability + ABOVE_PROBABILITY,
+            extraction_strength=(
+                args.stop_extraction if base is None else base.extraction_strength + ABOVE_EXTRACTION
+            ),
             truth_probability=args.stop_truth,
             normal_budget=args.stop_normal_budget,
             kl_budget=args.stop_kl_budget,
