@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from letheon.errors import InputError
 from letheon.expected import Target
 from letheon.objective import BaseOdds, Objective
 from letheon.objective.negative.base import SURER
+from letheon.recipe import check_recipe
 from letheon.train import UnlearnTrainer
 from letheon.train.base import ABOVE_EXTRACTION, ABOVE_PROBABILITY, BaseSaid, ask_base
+from letheon.train.recipe_run import probed_of
 
 Make = Callable[..., UnlearnTrainer]
 
@@ -102,3 +105,15 @@ def test_all_that_does_not_go_together_is_told_at_once(make_trainer: Make) -> No
     assert workers.startswith("dataloader_persistent_workers=True: ")
     assert base == "BaseOdds needs base: what the model said before"
     assert robust.startswith("robust=True: the base knows the old answers")
+
+
+@pytest.mark.parametrize(
+    ("base", "probe", "looked_at"),
+    [("b", ["reworded"], ["reworded", "asked"]), (None, ["reworded"], ["reworded"]), ("b", [], [])],
+)
+def test_with_a_base_old_answers_are_probed_as_they_were_asked_too(
+    base: str | None, probe: list[str], looked_at: list[str]
+) -> None:
+    recipe = check_recipe({"model": "m", "base": base, "data": {"dialogues": "d"}})
+    data: Any = SimpleNamespace(probe=probe, forget=["asked"])
+    assert probed_of(recipe, data) == looked_at
