@@ -466,6 +466,10 @@ class Run:
                 f"{self.folder}: its disk has no locks; see to it that no other letheon works there", stacklevel=2
             )
 
+    def let_go(self) -> None:
+        """Take back one `hold`."""
+        self._lock.release()
+
     def save_recipe(self) -> None:
         """Write the resolved recipe, with absolute paths, so that the folder can be rerun from anywhere."""
         resolved = self.recipe.model_dump(mode="json", by_alias=True)

@@ -64,3 +64,6 @@ def test_beside_another_letheon_the_verdicts_wait(run: Run, capsys: pytest.Captu
     assert "as another letheon is at work there" in capsys.readouterr().err
     assert settle_unless_busy(run, Console())
     assert run.verdicts_file.read_bytes() != before
+    # The folder is free again.
+    with FileLock(run.folder / ".lock", timeout=0):
+        pass

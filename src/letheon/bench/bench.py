@@ -118,7 +118,7 @@ def _check(plan: Plan) -> None:
 
     faults = list[str]()
     checks: list[Callable[[], object]] = [
-        lambda: tasks.build(plan.task, plan.data, plan.seeds[0]),
+        lambda: [tasks.build(plan.task, plan.data, seed) for seed in plan.seeds[:1]],
         lambda: grid.check_methods(list(plan.methods)),
         overridden,
         lambda: check_model(str(plan.model)) if plan.model is not None else None,

@@ -48,7 +48,7 @@ def settle(run: Run, warn: Warn) -> None:
 
 
 def settle_unless_busy(run: Run, console: Console) -> bool:
-    """`settle`, at the end of a review; False while another process works in the folder, and then it says so."""
+    """`settle` where no stage follows; False while another process works in the folder, and then it says so."""
     try:
         run.hold()
     except InputError:
@@ -57,5 +57,8 @@ def settle_unless_busy(run: Run, console: Console) -> bool:
             "there: the next command on the run does it"
         )
         return False
-    settle(run, console.warn)
+    try:
+        settle(run, console.warn)
+    finally:
+        run.let_go()
     return True
