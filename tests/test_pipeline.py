@@ -563,10 +563,14 @@ def test_a_resumed_training_keeps_the_layers_chosen(
 
 
 @pytest.mark.slow
-def test_resume_with_other_settings_starts_anew(talk: Path, letheon: Letheon) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_resume_with_other_settings_starts_anew(talk: Path, letheon: Letheon, damaged: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         interrupt_at(4, patch)
         assert letheon("run", "recipe.yaml", "--set", "train.save_steps=2")[0] == 130
+    if damaged:
+        # What it was given can no longer be read.
+        (talk / "run/checkpoints/inputs.txt").write_bytes(b"\xff\xfe")
     code, _, err = letheon("unlearn", "run", "--resume", "--set", "train.max_steps=2", "--set", "train.save_steps=1")
     assert code == 0
     assert "warning: settings or data have changed since the training was cut off: it starts anew" in err

@@ -408,6 +408,10 @@ def test_the_file_holds_no_text(tmp_path: Path) -> None:
         assert len(server.seen) == 3
         judge(server, scores).judge(turns("bad secret", "good secret"))
         assert len(server.seen) == 3
+        # Nor because of a line that a damaged disk has left.
+        scores.write_bytes(scores.read_bytes() + b"\n\xff\xfe")
+        judge(server, scores).judge(turns("bad secret", "good secret"))
+        assert len(server.seen) == 3
         # Another rubric is another question.
         judge(server, scores, rubrics={"harmful": "another"}).judge(turns("bad secret"))
         assert len(server.seen) == 4
