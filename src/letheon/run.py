@@ -25,7 +25,7 @@ from letheon.dialogues import (
     read_paraphrases,
     stream_dialogues,
 )
-from letheon.errors import InputError
+from letheon.errors import InputError, check_all
 from letheon.expected import read_safe_replies
 from letheon.models import (
     check_model,
@@ -103,7 +103,7 @@ class Run:
             InputError: Missing files or model, faulty or too long dialogues, unknown settings, a run folder of
                 another version.
         """
-        recipe, faults = self.recipe, list[str]()
+        recipe = self.recipe
         checks: list[Callable[[], object]] = [
             lambda: check_model(recipe.model),
             lambda: check_model(recipe.evaluate.control) if recipe.evaluate.control else None,
@@ -126,13 +126,7 @@ class Run:
             self.manifest,
             self._check_training,
         ]
-        for check in checks:
-            try:
-                check()
-            except InputError as error:
-                faults += [fault for fault in error.faults if fault not in faults]
-        if faults:
-            raise InputError(faults)
+        check_all(checks)
 
     def _check_non_members(self) -> None:
         others = self.non_members()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from letheon.dialogues import read_dialogues
-from letheon.errors import InputError
+from letheon.errors import InputError, check_all
 from letheon.methods import METHODS, check_method
 from letheon.models import check_model
 from letheon.recipe import Recipe
@@ -37,19 +37,14 @@ def write_starter(data: Path, model: str, output: Path, *, method: str = "letheo
     """
     if output.exists() and not force:
         raise InputError(f"{output}: exists; pass --force to overwrite it, or --output for another name")
-    dialogues, faults = list[Dialogue](), list[str]()
-    checks: list[Callable[[], object]] = [
-        lambda: check_method(method),
-        lambda: check_model(model),
-        lambda: dialogues.extend(read_dialogues(data)),
-    ]
-    for check in checks:
-        try:
-            check()
-        except InputError as error:
-            faults += error.faults
-    if faults:
-        raise InputError(faults)
+    dialogues = list[Dialogue]()
+    check_all(
+        [
+            lambda: check_method(method),
+            lambda: check_model(model),
+            lambda: dialogues.extend(read_dialogues(data)),
+        ]
+    )
     labels = [dialogue.label for dialogue in dialogues]
     labelled = "forget" in labels and None not in labels
     folder = output.resolve().parent

@@ -177,19 +177,8 @@ def test_a_mistake_is_said_in_a_line(letheon: Callable[..., Any], arguments: tup
 
 
 def test_all_mistakes_are_said_together(letheon: Callable[..., Any]) -> None:
-    given = (
-        "--methods",
-        "npoo",
-        "--trials",
-        "7",
-        "--data",
-        "nowhere",
-        "--model",
-        "./nowhere",
-        "--set",
-        "stop.evry=1",
-    )
-    code, _, err = letheon("bench", "leak", *given)
+    given = "leak --methods npoo --trials 7 --data nowhere --model ./nowhere --set stop.evry=1"
+    code, _, err = letheon("bench", *given.split())
     assert code == 2
     for said in ("unknown method 'npoo'", "--trials 7", "full.jsonl: no such file", "no such model folder", "evry"):
         assert said in err

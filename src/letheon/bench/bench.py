@@ -23,7 +23,7 @@ from letheon.console import Console
 from letheon.demo.fine_tune import FineTuned
 from letheon.demo.weights import demo_model
 from letheon.embed import Embedder
-from letheon.errors import InputError, LetheonError, require_extra
+from letheon.errors import InputError, LetheonError, check_all, require_extra
 from letheon.evaluate.teacher_forced import score_sequences
 from letheon.material import split_of
 from letheon.methods import at, merged
@@ -95,9 +95,7 @@ def bench(plan: Plan, console: Console) -> list[Path]:
     """
     require_extra("a comparison", "screen")
     require_extra("its pictures", "report")
-    _check(plan)
-    for seed in plan.seeds:
-        task = tasks.build(plan.task, plan.data, seed)
+    for seed, task in _checked(plan).items():
         one = _Seed(plan, task, seed, console)
         if one.missing():
             one.run()
@@ -107,8 +105,9 @@ def bench(plan: Plan, console: Console) -> list[Path]:
     return write_tables(plan.output, plan.task, plan.tuning, rows, task)
 
 
-def _check(plan: Plan) -> None:
-    """Tell every mistake at once, before anything is fine-tuned."""
+def _checked(plan: Plan) -> dict[int, Task]:
+    """The task of each seed. Every mistake is told at once, before anything is fine-tuned."""
+    built: dict[int, Task] = {}
 
     def overridden() -> None:
         raw = merged(NOWHERE, {})
@@ -116,22 +115,20 @@ def _check(plan: Plan) -> None:
             apply_override(raw, override)
         check_recipe(raw, "--set")
 
-    faults = list[str]()
-    checks: list[Callable[[], object]] = [
-        lambda: [tasks.build(plan.task, plan.data, seed) for seed in plan.seeds[:1]],
-        lambda: grid.check_methods(list(plan.methods)),
-        overridden,
-        lambda: check_model(str(plan.model)) if plan.model is not None else None,
-    ]
-    for check in checks:
-        try:
-            check()
-        except InputError as error:
-            faults += error.faults
-    if not 1 <= plan.trials <= grid.MOST:
-        faults.append(f"--trials {plan.trials}: a method has 1 to {grid.MOST} trials")
-    if faults:
-        raise InputError(faults)
+    def trials() -> None:
+        if not 1 <= plan.trials <= grid.MOST:
+            raise InputError(f"--trials {plan.trials}: a method has 1 to {grid.MOST} trials")
+
+    check_all(
+        [
+            lambda: built.update({seed: tasks.build(plan.task, plan.data, seed) for seed in plan.seeds}),
+            lambda: grid.check_methods(list(plan.methods)),
+            trials,
+            overridden,
+            lambda: check_model(str(plan.model)) if plan.model is not None else None,
+        ]
+    )
+    return built
 
 
 @dataclass

@@ -32,6 +32,10 @@ class BaseSaid:
     probability: float
     extraction_strength: float
 
+    def limits(self) -> tuple[float, float]:
+        """At which probability and extraction strength on the probe it is enough."""
+        return self.probability + ABOVE_PROBABILITY, self.extraction_strength + ABOVE_EXTRACTION
+
 
 def ask_base(
     base: Model,

@@ -16,7 +16,7 @@ from torch import nn
 from letheon.chat import Encoded
 from letheon.models import Model, Tokenizer
 from letheon.records import Stop
-from letheon.train.base import ABOVE_EXTRACTION, ABOVE_PROBABILITY, BaseSaid
+from letheon.train.base import BaseSaid
 from letheon.train.config import UnlearnConfig
 from letheon.train.probe import Prober
 from letheon.train.reader import Probed
@@ -98,12 +98,11 @@ class Watch:
     ):
         self.args, self.probed, self.normal, self.tokenizer = args, probed, normal, tokenizer
         self.on, self._log, self._autocast = on, log, autocast
+        probability, strength = (args.stop_probability, args.stop_extraction) if base is None else base.limits()
         self.rule = StopRule(
             every=args.stop_every,
-            probability=args.stop_probability if base is None else base.probability + ABOVE_PROBABILITY,
-            extraction_strength=(
-                args.stop_extraction if base is None else base.extraction_strength + ABOVE_EXTRACTION
-            ),
+            probability=probability,
+            extraction_strength=strength,
             truth_probability=args.stop_truth,
             normal_budget=args.stop_normal_budget,
             kl_budget=args.stop_kl_budget,
