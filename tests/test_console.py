@@ -75,6 +75,15 @@ def test_what_came_before_the_first_part_is_not_in_the_estimate() -> None:
     assert err.getvalue().splitlines()[1] == "Train: 1/10 (10%), about 18 s left"
 
 
+def test_what_was_done_before_is_not_in_the_estimate() -> None:
+    err, clock = io.StringIO(), Clock()
+    with Console(err, clock=clock).progress("Screen", 100_000, speed=True) as update:
+        for done, at in ((0, 0), (45_000, 2), (90_000, 5), (91_000, 605)):
+            clock.now = at
+            update(done, 100_000)
+    assert err.getvalue().splitlines()[1] == ("Screen: 91000/100000 (91%), 1.67 a second, about 90 min 00 s left")
+
+
 def test_a_step_that_fails_is_not_said_to_be_done() -> None:
     err = io.StringIO()
     with pytest.raises(RuntimeError), Console(err).progress("Train"):
@@ -92,6 +101,11 @@ def test_terminal_gets_a_bar() -> None:
     assert "100%" in err.getvalue()
     assert "2/2" in err.getvalue()
     assert "3/4" in err.getvalue()
+    assert "/s" not in err.getvalue()
+    with Console(err).progress("Screen", 4, speed=True) as update:
+        update(1, 4)
+        update(2, 4)
+    assert "/s" in err.getvalue()
 
 
 def test_only_rank_0_speaks(monkeypatch: pytest.MonkeyPatch) -> None:

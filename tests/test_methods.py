@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,7 +39,12 @@ def test_every_method_is_a_recipe_with_an_objective_and_settings(name: str) -> N
         assert not recipe.objective.normal.rehearsal
     # What is resolved is what it came from, the other kind of tuning included.
     assert Recipe.model_validate(recipe.model_dump(mode="json", by_alias=True)) == recipe
-    assert check_recipe({**LEAST, "method": name, "tuning": {"kind": "full"}}).tuning.kind == "full"
+    full = {**LEAST, "method": name, "tuning": {"kind": "full"}}
+    if name == "loku":
+        with pytest.raises(InputError, match="method ihl, which is the same without it"):
+            check_recipe(full)
+    else:
+        assert check_recipe(full).tuning.kind == "full"
 
 
 def test_methods_differ() -> None:
@@ -191,4 +197,5 @@ def test_every_method_trains(talk: Path, letheon: Any, name: str) -> None:
     code, _, told = letheon("unlearn", "recipe.yaml", *arguments)
     assert code == 0, told
     lines = (talk / "run" / "training.jsonl").read_text().splitlines()
-    assert "grad_norm" in lines[0]
+    # RepSelect moves the weights before the gradient of its step is looked at.
+    assert json.loads(lines[0])["grad_norm"] > 0

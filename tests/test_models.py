@@ -52,6 +52,22 @@ def test_an_adapter_comes_back_as_it_was(tiny_model_dir: Path, tmp_path: Path) -
     torch.testing.assert_close(logits(load_model(str(tmp_path / "first"))), before, atol=1e-4, rtol=1e-4)
 
 
+def test_an_adapter_finds_its_base_from_anywhere(
+    tiny_model: Callable[..., Model], tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_model_dir, tmp_path / "here" / "model")
+    monkeypatch.chdir(tmp_path / "here")
+    before = add_adapter(Path("model"), Path("adapter"))
+    # Another model of the same name lies where it is loaded from.
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    save_model(tiny_model(seed=1), load_tokenizer(str(tiny_model_dir)), Path("model"))
+    torch.testing.assert_close(logits(load_model("../here/adapter")), before, atol=1e-4, rtol=1e-4)
+    (tmp_path / "here" / "model").rename(tmp_path / "here" / "gone")
+    with pytest.raises(InputError, match="an adapter, and what it lies on is not there: .*no such model folder"):
+        check_model("../here/adapter")
+
+
 def test_an_adapter_on_an_adapter_keeps_both(tiny_model_dir: Path, tmp_path: Path) -> None:
     add_adapter(tiny_model_dir, tmp_path / "first")
     before = add_adapter(tmp_path / "first", tmp_path / "second")

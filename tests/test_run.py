@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from filelock import FileLock
 
 from letheon.errors import InputError, LetheonError
+from letheon.models import load_tokenizer
 from letheon.recipe import check_recipe
 from letheon.records import Results
 from letheon.run import RESOLVED, Run
@@ -206,3 +208,26 @@ def test_a_disk_without_locks_is_said(talk: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(FileLock, "acquire", acquire)
     with pytest.warns(UserWarning, match="no locks; see to it that no other letheon works there"):
         Run.open(talk / "recipe.yaml").hold()
+
+
+def test_models_beside_the_treated_one_have_its_tokens(talk: Path) -> None:
+    """One tokenizer serves them all: ids of another would be scored as nonsense, or not at all."""
+    shutil.copytree(talk / "model", talk / "other")
+    tokenizer = load_tokenizer(str(talk / "model"))
+    tokenizer.add_tokens(["onemore"])
+    tokenizer.save_pretrained(talk / "other")
+    with pytest.raises(InputError) as caught:
+        Run.open(talk / "recipe.yaml", ["evaluate.control=other", "base=other"]).check()
+    assert caught.value.faults == [
+        f"{field}: other has other tokens than the model: name one with the same tokenizer"
+        for field in ("evaluate.control", "base")
+    ]
+
+
+def test_non_members_are_not_among_reworded_questions(finished: Path) -> None:
+    row = {"question": "Reworded?", "answer": "As it was."}
+    (finished / "unseen.jsonl").write_text(json.dumps(row) + "\n")
+    (finished / "reworded.jsonl").write_text(json.dumps({**row, "id": "p", "of": "bad 0", "split": "test"}) + "\n")
+    files = [f"evaluate.non_members={finished}/unseen.jsonl", f"data.paraphrases={finished}/reworded.jsonl"]
+    with pytest.raises(InputError, match="row 1 stands in .*reworded.jsonl as well"):
+        Run.open(finished / "run", files).check()

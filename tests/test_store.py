@@ -83,6 +83,12 @@ def test_the_key_is_that_of_weights_and_settings(tiny_model: Callable[..., Any])
     assert key == key_of(tiny_model(), True, 64)
     assert key != key_of(model, True, 32)
     assert key != key_of(tiny_model().to(torch.bfloat16), True, 64)
+    # What a model says hangs on its configuration as well, but not on where it was loaded from.
+    other = tiny_model()
+    other.config._name_or_path = "elsewhere"
+    assert key == key_of(other, True, 64)
+    other.config.rms_norm_eps *= 10
+    assert key != key_of(other, True, 64)
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight[0, 0] += 1e-6
     assert key != key_of(model, True, 64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
 import warnings
 from enum import Enum
@@ -181,7 +182,10 @@ def screen(
     if opened.recipe.screen.engine != "ray" and (workers or ray_address):
         raise InputError("--workers and --ray-address need --engine ray")
     pipeline.prepare(opened)
-    pipeline.screen_stage(opened, Console())
+    console = Console()
+    pipeline.screen_stage(opened, console)
+    if chosen and not where.is_dir():
+        console.say(f"go on with 'letheon run {opened.folder}': it has these settings, and {where} has not")
 
 
 @app.command()
@@ -217,6 +221,8 @@ def review(
     named = [name for name, file in given.items() if file is not None]
     if len(named) > 1:
         raise InputError(f"{' and '.join(named)}: give one of them at a time")
+    if named and audit is not None:
+        raise InputError(f"--audit {audit} opens the page, and {named[0]} does not: give one of them at a time")
     if export is not None:
         exchange.export_decided(opened, export, console)
     elif queue is not None:
@@ -394,7 +400,12 @@ def _evaluate_run(where: Path, overrides: list[str]) -> None:
 def stress(
     where: Where,
     attacks: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Attacks, with commas between them.", show_default="all")
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="relearn, quantise, rephrase, sample, probe, adapter-off; with commas between them.",
+            show_default="all",
+        ),
     ] = None,
     show_texts: Annotated[
         bool, typer.Option("--show-texts", help="Keep what the models said under attack in stress.json.")
@@ -487,6 +498,8 @@ def bench(
         overrides=overrides or [],
     )
     console = Console()
+    # A kill, too, is to leave no text behind: what is to be forgotten lies in a temporary folder meanwhile.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for file in compare(plan, console):
         console.say(f"written: {file}")
 
@@ -500,12 +513,11 @@ def _names(option: str, text: str | None) -> list[str]:
 
 
 def _numbers(text: str) -> list[int]:
-    try:
-        return list(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        raise InputError(
-            f"--seeds {text!r}: expected whole numbers with commas between them, such as 0,1,2"
-        ) from None
+    parts = [part.strip() for part in text.split(",")]
+    # Numpy's seeds have 32 bits.
+    if not all(part.isdecimal() and int(part) < 2**32 for part in parts):
+        raise InputError(f"--seeds {text!r}: expected whole numbers from 0 with commas between them, such as 0,1,2")
+    return list(dict.fromkeys(map(int, parts)))
 
 
 @app.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
@@ -18,6 +19,8 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -30,6 +33,8 @@ OnProgress = Callable[[int, int], None]
 """How a library tells how far it is: (done, total). It may correct the total as it goes."""
 PLAIN_WIDTH = 118
 """Width of tables that are written to a file or a pipe."""
+WINDOW = 60.0
+"""Seconds that an estimate goes by at least, once so many have passed."""
 
 
 class Console:
@@ -77,12 +82,13 @@ class Console:
         self._out.print(table)
 
     @contextmanager
-    def progress(self, what: str, total: int = 0) -> Iterator[OnProgress]:
+    def progress(self, what: str, total: int = 0, *, speed: bool = False) -> Iterator[OnProgress]:
         """Show how far a step is while the block runs.
 
         Args:
             what: What is being done, in a word or two.
             total: How many parts there are; 0 where the step itself will tell.
+            speed: Also say how many parts there are a second.
 
         Yields:
             The callback to hand to the step: `update(done, total)`.
@@ -90,11 +96,11 @@ class Console:
         if self.quiet:
             yield lambda done, total: None
         elif self._err.is_terminal:
-            with _bar(self._err) as bar:
+            with _bar(self._err, speed=speed) as bar:
                 task = bar.add_task(what, total=total or None)
                 yield lambda done, total: bar.update(task, completed=done, total=total or None)
         else:
-            lines = _PlainProgress(self, what)
+            lines = _PlainProgress(self, what, speed=speed)
             yield lines.update
             lines.finish()
 
@@ -102,9 +108,10 @@ class Console:
 class _PlainProgress:
     """Progress as lines: at the start, now and then, and at the end."""
 
-    def __init__(self, console: Console, what: str):
-        self.console, self.what = console, what
-        self.start = self.last = self.counted = console.clock()
+    def __init__(self, console: Console, what: str, *, speed: bool):
+        self.console, self.what, self.speed = console, what, speed
+        self.start = self.last = console.clock()
+        self.points = deque([(self.start, 0)])
         console.say(f"{what} …")
 
     def update(self, done: int, total: int) -> None:
@@ -112,12 +119,18 @@ class _PlainProgress:
         now = self.console.clock()
         if not done:
             # What came before the first part says nothing about how long the parts take.
-            self.counted = now
-        if now - self.last < self.console.every or done >= total or not done:
+            self.points.clear()
+        # Nor does what was found done already, and passed in no time.
+        while len(self.points) > 1 and now - self.points[1][0] >= WINDOW:
+            self.points.popleft()
+        self.points.append((now, done))
+        begun, before = self.points[0]
+        if now - self.last < self.console.every or done >= total or done <= before:
             return
         self.last = now
-        left = (now - self.counted) * (total - done) / done
-        self.console.say(f"{self.what}: {done}/{total} ({done / total:.0%}), about {span(left)} left")
+        left = (now - begun) * (total - done) / (done - before)
+        speed = f"{(done - before) / (now - begun):.3g} a second, " if self.speed else ""
+        self.console.say(f"{self.what}: {done}/{total} ({done / total:.0%}), {speed}about {span(left)} left")
 
     def finish(self) -> None:
         """Say how long it took."""
@@ -131,12 +144,20 @@ def span(seconds: float) -> str:
     return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
 
 
-def _bar(console: RichConsole) -> Progress:
+class _Speed(ProgressColumn):
+    """How many parts there are a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.3g}/s")
+
+
+def _bar(console: RichConsole, *, speed: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         MofNCompleteColumn(),
+        *([_Speed()] if speed else []),
         TimeElapsedColumn(),
         TextColumn("left:"),
         TimeRemainingColumn(),

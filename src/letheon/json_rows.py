@@ -68,8 +68,13 @@ def _checked(row: Any, fields: Sequence[str], where: str) -> dict[str, Any]:
     return row
 
 
-def read_rows(path: Path, *fields: str) -> list[dict[str, Any]]:
+def read_rows(path: Path, *fields: str, texts: bool = False) -> list[dict[str, Any]]:
     """The rows of a .jsonl, .json, .csv or .parquet file, each with the fields that are needed.
+
+    Args:
+        path: The file.
+        fields: Their names.
+        texts: What stands in them must be texts.
 
     Raises:
         InputError: The file is none of these, or its first row that lacks a field.
@@ -79,6 +84,8 @@ def read_rows(path: Path, *fields: str) -> list[dict[str, Any]]:
         if isinstance(row, BadRowError):
             raise InputError(f"{path}:{place}: {row}")
         rows.append(_checked(row, fields, f"{path}: row {place}"))
+        if texts and not all(isinstance(rows[-1][field], str) for field in fields):
+            raise InputError(f"{path}: row {place}: {', '.join(fields)} have to be texts")
     if not rows:
         raise InputError(f"{path}: there is no row in it")
     return rows

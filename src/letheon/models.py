@@ -51,11 +51,32 @@ def check_model(name: str) -> None:
                 f"{name}: the folder has no weights as *.safetensors, the only kind that is loaded; "
                 "save the model with save_pretrained"
             )
+        base = _base_of(name)
+        if base is not None:
+            try:
+                check_model(base)
+            except InputError as error:
+                raise InputError(f"{name}: an adapter, and what it lies on is not there: {error}") from None
         return
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise InputError(
             f"{name}: no such model folder; give a folder saved by save_pretrained, or a hub id org/name"
         )
+
+
+def check_same_tokens(name: str, model: str, field: str) -> None:
+    """Check that two models have the same tokens, without loading weights: one's tokenizer serves both.
+
+    Args:
+        name: The other model.
+        model: The model whose tokenizer is used.
+        field: What names the other.
+
+    Raises:
+        InputError: It has other tokens.
+    """
+    if load_tokenizer(name).get_vocab() != load_tokenizer(model).get_vocab():
+        raise InputError(f"{field}: {name} has other tokens than the model: name one with the same tokenizer")
 
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError)
@@ -282,10 +303,14 @@ def other_forward(modules: Iterable[Any], forward: Callable[..., Any]) -> Iterat
 def save_model(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
     """Save weights (or the adapter) as safetensors, with the tokenizer and its chat template beside them.
 
-    An adapter on top of a merged one is merged as well: a file of it would name the first one's base as its own.
+    An adapter names the folder of its base from the root, so that it can be loaded from anywhere. One on top of a
+    merged one is merged as well: a file of it would name the first one's base as its own.
     """
     if hasattr(model, "peft_config") and getattr(model.get_base_model(), MERGED, False):
         model = model.merge_and_unload()
+    for adapter in getattr(model, "peft_config", {}).values():
+        if adapter.base_model_name_or_path and Path(adapter.base_model_name_or_path).is_dir():
+            adapter.base_model_name_or_path = str(Path(adapter.base_model_name_or_path).resolve())
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

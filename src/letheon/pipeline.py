@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 EMPTY: dict[str, dict[str, Any]] = {
     "screen": {"screening": None},
     "unlearn": {"layers": None, "stop": None},
-    "evaluate": {"verdict": None, "metrics": {}, "examples": []},
+    "evaluate": {"verdict": None, "metrics": {}, "notes": [], "examples": []},
     "stress": {"stress": None},
 }
 """The sections of the results that each stage fills, as they are before it."""
@@ -63,6 +63,11 @@ def run_all(
     """
     require_extra("unlearning toward expected answers", "screen")
     require_extra("the report", "report")
+    if otherwise := run.screened_otherwise():
+        console.warn(
+            f"{run.folder} was screened with other settings ({', '.join(otherwise)}), and is screened again with "
+            f"those of this recipe; to go on from a 'letheon screen', run its folder: 'letheon run {run.folder}'"
+        )
     prepare(run, whole=True)
     if run.is_current("screen"):
         settle(run, console.warn)
@@ -124,7 +129,8 @@ def screen_stage(run: Run, console: Console) -> None:
             duplicates = _duplicates(recipe)
             for line in screener.says():
                 console.say(line)
-        with console.progress("screening", total := count_dialogues(recipe.data.dialogues)) as update:
+        total = count_dialogues(recipe.data.dialogues)
+        with console.progress("screening", total, speed=True) as update:
 
             def within(share: float) -> None:
                 update(done + int(share * min(BATCH, total - done)), total)
@@ -148,7 +154,7 @@ def screen_stage(run: Run, console: Console) -> None:
         console.say(f"{kept} of them had been judged before an earlier screening was cut off")
     if duplicates is not None and duplicates.shared:
         console.say(f"{duplicates.shared} of them say the same as others, and share their verdicts")
-    run.finish("screen", key)
+    run.finish("screen", key, keep_scores=found.review > 0)
 
 
 def _on_cluster(recipe: Recipe) -> bool:
@@ -314,7 +320,7 @@ def _trial_in_words(trial: LayerTrial) -> Iterator[str]:
 def evaluate_stage(run: Run, console: Console) -> Headline:
     """Measure the model before and after, and the control; write metrics, verdict and `samples.jsonl`."""
     from letheon.evaluate import EvalSets, Evaluation, evaluate_model, headline, with_control
-    from letheon.evaluate.undesired import same_judge
+    from letheon.evaluate.undesired import same_judge, selected_by
     from letheon.screen.kept import kept_open
     from letheon.screen.privacy import find_names, names_by_patterns
 
@@ -376,9 +382,11 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
     verdict = headline(metrics, recipe.gates)
     _write_samples(run.samples_file, found, show_texts=recipe.show_texts)
     examples = _examples(sets, found, recipe.evaluate.examples, show_texts=recipe.show_texts)
-    _update(run, "evaluate", cost, metrics=metrics, verdict=verdict, examples=examples)
-    if same := same_judge(found["after"].judges, {verdict.judge for verdict in run.stream_verdicts()}):
-        console.say(f"undesired_rate: {same}")
+    same = same_judge(found["after"].judges, selected_by(run.stream_verdicts()))
+    notes = [f"undesired_rate: {same}"] if same else []
+    _update(run, "evaluate", cost, metrics=metrics, notes=notes, verdict=verdict, examples=examples)
+    for note in notes:
+        console.say(note)
     console.say(f"forgotten: {verdict.forgotten}. {verdict.why}")
     run.finish("evaluate", key)
     return verdict

@@ -371,6 +371,8 @@ class Results(BaseModel):
     peak_memory_mb: dict[str, float] = Field(default_factory=dict)
     screening: Screening | None = None
     metrics: dict[Literal["before", "after", "control"], ModelMetrics] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+    """What one should know of the metrics."""
     examples: list[Example] = Field(default_factory=list)
     stress: StressVerdict | None = None
 

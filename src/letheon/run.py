@@ -30,6 +30,7 @@ from letheon.expected import read_safe_replies
 from letheon.models import (
     check_model,
     check_quantizing,
+    check_same_tokens,
     context_length,
     fingerprint,
     load_config,
@@ -106,7 +107,8 @@ class Run:
         recipe = self.recipe
         checks: list[Callable[[], object]] = [
             lambda: check_model(recipe.model),
-            lambda: check_model(recipe.evaluate.control) if recipe.evaluate.control else None,
+            lambda: self._check_beside(recipe.evaluate.control, "evaluate.control"),
+            lambda: self._check_beside(recipe.base, "base"),
             lambda: check_quantizing(recipe.model) if recipe.quantizes else None,
             lambda: count_dialogues(recipe.data.dialogues),
             self.paraphrases,
@@ -128,14 +130,23 @@ class Run:
         ]
         check_all(checks)
 
+    def _check_beside(self, name: str | None, field: str) -> None:
+        """A model that is read by the tokenizer of the one that is treated."""
+        if name is not None:
+            check_model(name)
+            check_same_tokens(name, self.recipe.model, field)
+
     def _check_non_members(self) -> None:
         others = self.non_members()
         if others:
-            from letheon.evaluate.non_members import check_non_members, pairs_of
+            from letheon.evaluate.non_members import check_non_members, learnable, pairs_of
 
             name = f"{self.recipe.evaluate.non_members} (evaluate.non_members)"
             pairs = pairs_of(dialogue.last_turn for dialogue in others)
-            check_non_members(name, pairs, {str(self.recipe.data.dialogues): self.trained_on()})
+            reworded = [paraphrase.dialogue.last_turn for paraphrase in self.paraphrases()]
+            data = self.recipe.data
+            known = {str(data.dialogues): learnable(self.log()), str(data.paraphrases): pairs_of(reworded)}
+            check_non_members(name, pairs, known)
 
     def _check_screen_files(self) -> None:
         examples, knowledge = self.recipe.screen.examples, self.recipe.screen.knowledge
@@ -270,12 +281,6 @@ class Run:
     def log(self) -> Iterator[Dialogue]:
         """The log, one dialogue at a time."""
         return stream_dialogues(self.recipe.data.dialogues)
-
-    def trained_on(self) -> Iterator[tuple[str, str]]:
-        """Questions and answers of the log: whatever their labels, a model may have learnt them."""
-        for dialogue in self.log():
-            yield from ((turn.question, turn.answer) for turn in dialogue.turns())
-            yield from ((dialogue.last_turn.question, answer) for answer in dialogue.expected)
 
     @property
     def dialogues(self) -> list[Dialogue]:
@@ -415,12 +420,13 @@ class Run:
             manifest["stages"] = {stage: key for stage, key in done.items() if stage not in stages}
             write_text(self._manifest_file, json.dumps(manifest, indent=2) + "\n")
 
-    def finish(self, stage: str, key: str) -> None:
+    def finish(self, stage: str, key: str, *, keep_scores: bool = False) -> None:
         """Record that a stage has run, on what, with what.
 
         Args:
             stage: Its name.
             key: Its key from before it began: what changes meanwhile it has not seen, and it is out of date then.
+            keep_scores: Leave what a server has answered: not all has been asked.
         """
         recipe, data = self.recipe, self.recipe.data
         manifest = {
@@ -436,7 +442,8 @@ class Run:
             "stages": {**self.manifest().get("stages", {}), stage: key},
         }
         write_text(self._manifest_file, json.dumps(manifest, indent=2) + "\n")
-        self.scores_file.unlink(missing_ok=True)
+        if not keep_scores:
+            self.scores_file.unlink(missing_ok=True)
 
     def hold(self) -> None:
         """Keep other processes from working in the folder, until this run is let go or its process ends.
@@ -463,6 +470,17 @@ class Run:
     def let_go(self) -> None:
         """Take back one `hold`."""
         self._lock.release()
+
+    def screened_otherwise(self) -> list[str]:
+        """The settings of the screening in the folder that this recipe has not; none where there is no screening."""
+        file = self.folder / "recipe.yaml"
+        if not file.is_file() or not self.verdicts_file.is_file():
+            return []
+        try:
+            before = load_recipe(file).screen
+        except InputError:
+            return []
+        return [f"screen.{name}" for name, value in self.recipe.screen if value != getattr(before, name)]
 
     def save_recipe(self) -> None:
         """Write the resolved recipe, with absolute paths, so that the folder can be rerun from anywhere."""

@@ -84,8 +84,11 @@ def _remove(file: Path) -> None:
 
 
 def key_of(model: Model, *settings: Any) -> str:
-    """The key of what a model with these weights says, under these settings."""
-    key = hashlib.sha256(repr(settings).encode())
+    """The key of what a model of these weights and this configuration says, under these settings."""
+    config = model.config.to_dict()
+    # Where it was loaded from does not change what it says.
+    config.pop("_name_or_path", None)
+    key = hashlib.sha256(repr((settings, sorted(config.items()))).encode())
     for name, weight in model.state_dict().items():
         key.update(f"{name} {weight.dtype}".encode())
         key.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from letheon.bench import outdated
+from letheon.bench.rows import load, save
 from letheon.bench.task import Task
 from letheon.bench.tasks import TASKS
 from letheon.demo.fine_tune import Schooling
@@ -67,6 +68,37 @@ def test_an_ablation_overrides_what_every_method_is_set_to(compare: Callable[...
     code, _, err = compare(*given, "--set", "objective.colour=1")
     assert code == 2
     assert "objective.colour" in err
+
+
+def test_rows_of_another_comparison_stay_out_of_the_table(compare: Callable[..., Any], tmp_path: Path) -> None:
+    given = ("outdated", "--trials", 1, "--tuning", "full")
+    assert compare(*given, "--methods", "ga,npo", "--budget", 600)[0] == 0
+    code, _, err = compare(*given, "--methods", "ga", "--budget", 0)
+    assert code == 0, err
+    assert "1 rows in" in err
+    assert "are left out of the table" in err
+    assert [row["method"] for row in read(tmp_path / "out", "outdated-full")] == ["before", "control", "ga"]
+    # Nor do rows of another victim, as of another machine, stand beside these.
+    file = tmp_path / "out" / "rows" / "outdated-full-ga-0-0.json"
+    row = load(file)
+    save(tmp_path / "out", row.model_copy(update={"models": "another"}))
+    assert load(file).models == "another"
+    code, _, err = compare(*given, "--methods", "npo", "--budget", 0)
+    assert "1 rows in" in err
+    assert [row["method"] for row in read(tmp_path / "out", "outdated-full")] == ["before", "control", "npo"]
+
+
+@pytest.mark.slow
+def test_what_judge_and_label_do_not_agree_on_is_no_reason_to_begin_again(
+    compare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("harm", "--methods", "ga", "--trials", 1)
+    code, _, err = compare(*given)
+    assert code == 0, err
+    assert "set aside, for judge and label do not agree" in err
+    monkeypatch.setattr("letheon.bench.bench.victim_and_control", lambda *_: pytest.fail("begun again"))
+    code, _, err = compare(*given)
+    assert (code, "seed 0: every row is there" in err) == (0, True)
 
 
 def test_a_comparison_goes_on_where_it_was_cut_off(compare: Callable[..., Any], tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from letheon.errors import InputError
-from letheon.evaluate.non_members import check_non_members, pairs_of
+from letheon.evaluate.non_members import check_non_members, learnable, pairs_of
 from letheon.records import Dialogue, Message
 
 LONG = "She was born in the little town of Hay-on-Wye in 1951."
@@ -54,3 +54,6 @@ def test_pairs_of_turns() -> None:
     messages = [("user", "Who?"), ("assistant", "Ada."), ("user", "Who else?"), ("assistant", "Bob.")]
     talk = Dialogue(id="a", messages=tuple(Message(role=role, content=text) for role, text in messages))  # type: ignore[arg-type]
     assert list(pairs_of(talk.turns())) == [("Who?", "Ada."), ("Who else?", "Bob.")]
+    # What is expected may have been learnt as well.
+    expecting = talk.model_copy(update={"expected": ("Nobody.",)})
+    assert list(learnable([expecting])) == [("Who?", "Ada."), ("Who else?", "Bob."), ("Who else?", "Nobody.")]

@@ -400,7 +400,7 @@ def test_dual_weight_rises_falls_to_its_floor_and_stops_at_its_ceiling() -> None
         dual.update(loss=0.5, reference=1.0)
     assert dual.value == 1.0
     dual.update(loss=1e6, reference=1.0)
-    assert dual.value == dual.ceiling == 100.0
+    assert dual.value == dual.most == 100.0
     # The difference counts, not the size of the loss.
     other = DualWeight(value=1.0, floor=1.0, rate=2.0, budget=1.05)
     other.update(loss=10.0 + math.log(1.25), reference=10.0)
@@ -411,6 +411,19 @@ def test_dual_weight_stays_with_a_rate_of_0() -> None:
     fixed = DualWeight(3.0, 1.0, rate=0.0)
     fixed.update(loss=9.0, reference=1.0)
     assert fixed.value == 3.0
+    # Whatever it is: that of RMU's states is above the most that others come to.
+    fixed = DualWeight(1200.0, 1200.0, rate=0.0)
+    fixed.update(loss=1.0, reference=1.0)
+    assert fixed.value == 1200.0
+
+
+def test_dual_weight_that_starts_high_may_rise_as_well() -> None:
+    dual = DualWeight(100.0, 0.0, rate=5.0, budget=1.35)
+    dual.update(loss=1.0 + math.log(2.35), reference=1.0)
+    assert dual.value == pytest.approx(105)
+    floor = DualWeight(2.5, 200.0, rate=5.0)
+    floor.update(loss=1.0, reference=1.0)
+    assert floor.value == 200.0
 
 
 def test_share_preferred() -> None:

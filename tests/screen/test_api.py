@@ -376,6 +376,25 @@ def test_the_budget_is_a_stages_and_not_a_batchs(tmp_path: Path) -> None:
     assert len(server.seen) == 3 + 2
 
 
+def test_a_screening_whose_budget_was_spent_goes_on_from_there(
+    talk: Path, letheon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was paid for is not paid for again."""
+    with serving(lambda payload, number: BAD) as server:
+        own = [f"screen.api.url={server.url}", "screen.api.model=m", "screen.api.rubrics={harmful: null}"]
+        own += ["screen.judges=[api]", "screen.api.concurrency=1"]
+        given = [part for one in own for part in ("--set", one)]
+        code, _, err = letheon("screen", "recipe.yaml", *given, "--set", "screen.api.max_requests=4")
+        assert code == 0, err
+        asked = len(server.seen)
+        assert (asked, (talk / "run" / "api-scores.jsonl").is_file()) == (4, True)
+        code, _, err = letheon("screen", "recipe.yaml", *given, "--set", "screen.api.max_requests=1000")
+        assert code == 0, err
+    questions = [json.dumps(one.payload) for one in server.seen]
+    assert len(questions) == len(set(questions)) > 4
+    assert not (talk / "run" / "api-scores.jsonl").exists()
+
+
 def test_a_rubric_that_is_sure_decides_though_the_budget_is_spent() -> None:
     with serving(by_answer) as server:
         asked = judge(server, concurrency=1, max_requests=1, rubrics={"harmful": None, "privacy": None})

@@ -12,8 +12,10 @@ from letheon.embed import Embedder
 from letheon.errors import InputError
 from letheon.recipe import Screen
 from letheon.records import Dialogue, Message, Results, Turn, read_verdicts, write_jsonl
+from letheon.run import Run
 from letheon.screen import Judge, Opinion, Screener, build_screener
 from letheon.screen.embedding import EmbeddingJudge
+from letheon.screen.labels import LabelsJudge
 
 BAD = ["You {} idiot.", "What a {} fool you are.", "Nobody likes a {} pig like you.", "You are a {} loser."]
 GOOD = ["Here is a {} recipe.", "The {} shop opens at nine.", "A {} walk may help.", "The {} train leaves at six."]
@@ -133,3 +135,19 @@ def test_the_command_fits_and_writes_what_to_expect(tmp_path: Path, tiny_model_d
     assert results.screening.expected is not None
     assert results.screening.expected.form == "MiniLM"
     assert [v.decision for v in read_verdicts(tmp_path / "run" / "verdicts.jsonl")] == ["forget", "normal"]
+    assert f"go on with 'letheon run {tmp_path / 'run'}'" in outcome.stderr
+    # The recipe itself would screen by other settings.
+    otherwise = Run.open(recipe).screened_otherwise()
+    assert set(otherwise) == {"screen.judges", "screen.examples", "screen.combine", "screen.target_recall"}
+    assert Run.open(tmp_path / "run").screened_otherwise() == []
+
+
+def test_what_cannot_be_fitted_is_said(labelled: list[Dialogue]) -> None:
+    """A wanted recall that nothing was fitted for would be a default threshold under another name."""
+    unlabelled = [dialogue.model_copy(update={"label": None}) for dialogue in labelled]
+    for settings in ({"target_recall": 0.9}, {"target_precision": 0.9}, {"combine": "stacked"}):
+        with pytest.raises(InputError, match="labelled examples, and there are none: name them with screen.examples"):
+            fit([Known("k", 1.0)], unlabelled, **settings)
+        with pytest.raises(InputError, match="a judge that gives scores, and 'labels' gives none"):
+            fit([LabelsJudge()], labelled, **settings)
+    assert fit([LabelsJudge()], labelled).outlook is None

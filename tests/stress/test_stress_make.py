@@ -65,7 +65,13 @@ def test_little_has_to_be_given(tiny_model: Callable[..., Any], tiny_tokenizer: 
     (half,) = [row for row in found.rows if row.variant == "bf16"]
     assert "too little was forgotten" in half.beyond.not_computed  # type: ignore[union-attr]
     assert isinstance(half.rise, Interval)
-    assert [gate.why for gate in found.gates if gate.gate == "stress.max_recovery"] == ["no form of it could be run"]
+    (recovery,) = (gate for gate in found.gates if gate.gate == "stress.max_recovery")
+    assert (recovery.why, recovery.passed) == (whys["forget items"], False)
+    # A probe has no text to fit its maps on.
+    found = attack_models({"before": lambda: model, "after": lambda: model}, given, ["probe"])
+    assert [one.why for one in found.not_run] == [
+        "there are neither normal dialogues nor general text to fit the maps on"
+    ]
 
 
 def test_results_of_several_calls_together(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:

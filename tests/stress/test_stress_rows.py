@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from letheon.recipe import Stress
 from letheon.records import Interval, NotComputed
 from letheon.stress.attack import Found
 from letheon.stress.gates import check_stress, failed_gates
-from letheon.stress.records import Row
+from letheon.stress.records import NotRun, Row
 from letheon.stress.rows import area, crossing, curves_of, rows_of
 
 BEFORE, AFTER, CONTROL = [1.0, 0.8, 0.6], [0.1, 0.2, 0.0], [0.2, 0.2, 0.2]
@@ -125,19 +127,42 @@ def test_gates_take_the_worst_of_their_attack() -> None:
         row("probe", 0.9),
     ]
     made = ["relearn", "quantise", "rephrase", "probe"]
-    gates = check_stress(rows, Stress(), made)
+    gates = check_stress(rows, [], Stress(), made)
     assert [(gate.gate, gate.what, gate.passed) for gate in gates] == [
         ("stress.max_recovery", "relearn: b", False),
         ("stress.max_quantised", "quantise: form", True),
         ("stress.max_rephrased", "rephrase: form", True),
     ]
     assert failed_gates(gates) == ["relearn: b: 0.300 > 0.2 (stress.max_recovery)"]
-    assert check_stress(rows, Stress(max_recovery=None, max_quantised=None, max_rephrased=None), made) == []
+    none = Stress(max_recovery=None, max_quantised=None, max_rephrased=None)
+    assert check_stress(rows, [], none, made) == []
 
 
 def test_what_could_not_be_computed_fails() -> None:
-    (gate,) = check_stress([row("relearn", None), row("relearn", 0.1)], Stress(), ["relearn"])
+    (gate,) = check_stress([row("relearn", None), row("relearn", 0.1)], [], Stress(), ["relearn"])
     assert (gate.value, gate.passed) == (None, False)
     assert failed_gates([gate]) == ["relearn: form: not computed: too little (stress.max_recovery)"]
-    (gate,) = check_stress([], Stress(), ["sample"])
+    (gate,) = check_stress([], [], Stress(), ["sample"])
     assert failed_gates([gate]) == ["sample: none: not computed: no form of it could be run (stress.max_leak)"]
+
+
+def test_a_gate_of_relearning_needs_what_was_forgotten() -> None:
+    lacking = [NotRun(attack="relearn", variant=variant, why="too few") for variant in ("forget items", "other text")]
+    rows = [row("relearn", 0.0, variant="normal dialogues"), row("quantise", 0.0)]
+    recovery, quantised = check_stress(rows, lacking, Stress(), ["relearn", "quantise"])
+    assert (recovery.passed, recovery.why, quantised.passed) == (False, "too few", True)
+    # There it went; that there is no other text to be had accuses nobody.
+    (recovery,) = check_stress([row("relearn", 0.1, variant="forget items")], lacking[1:], Stress(), ["relearn"])
+    assert recovery.passed
+
+
+def test_draws_have_nothing_to_be_held_against_but_the_control() -> None:
+    plain: Any = {"rouge_l": {"before": [1.0, 1.0], "after": [1.0, 1.0]}}
+    drawn = [
+        Found("leak@2", "2 drawn", "leaked", [1.0, 1.0]),
+        Found("best of 2", "The best", "rouge_l_best", [1.0, 1.0]),
+    ]
+    leaked, best = rows_of("sample", {"before": drawn, "after": drawn}, plain, 0)
+    assert leaked.says == "2 drawn: leaked 1.000: 1.000 [1.000, 1.000] comes out."
+    # The greedy answer said it as well: nothing has come back.
+    assert best.says == "The best: ROUGE-L of the best 1.000 → 1.000: nothing comes back."

@@ -288,6 +288,7 @@ def test_a_missing_column_is_named(
     ("name", "file", "from_file"),
     [
         ("leak", "holdout.jsonl", "forget.jsonl"),
+        ("leak", "holdout.jsonl", "paraphrases.jsonl"),
         ("tofu", "holdout.jsonl", "full.jsonl"),
         ("muse", "privleak/holdout.json", "privleak/retain.json"),
     ],

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from letheon.errors import InputError
 from letheon.objective import CrossEntropy, Objective
 from letheon.train import UnlearnConfig, UnlearnTrainer
 
@@ -81,3 +82,14 @@ def test_to_reinforce_and_to_negate_forgets(make_trainer: Make) -> None:
 def test_what_cannot_be_negated_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="it must be above 0, and goes with stop_rule=False"):
         UnlearnConfig(**settings)
+
+
+def test_an_adapter_that_has_learnt_before_is_refused(make_trainer: Make, lora: Callable[[], Any]) -> None:
+    trainer = make_trainer("a", **SETTINGS, peft_config=lora())
+    trainer.train()
+    with pytest.raises(InputError, match="has learnt something before, which would be negated with the rest"):
+        make_trainer("b", model=trainer.model, **SETTINGS, negation=1.0)
+    biased = lora()
+    biased.modules_to_save = ["norm"]
+    with pytest.raises(InputError, match="learns beside the adapter's factors, and would not be negated"):
+        make_trainer("c", **SETTINGS, peft_config=biased, negation=1.0)

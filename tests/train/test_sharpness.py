@@ -84,18 +84,27 @@ def test_a_step_has_the_negative_gradient_of_uphill_and_the_others_of_here(
 def test_only_what_the_negative_term_reads_goes_through_again(
     make_trainer: Make, monkeypatch: pytest.MonkeyPatch, distance: Any, again: list[str]
 ) -> None:
-    trainer = make_trainer(objective=Objective(distance), sam_rho=0.05, max_steps=1, stop_rule=False)
+    trainer = make_trainer(
+        objective=Objective(distance),
+        sam_rho=0.05,
+        max_steps=1,
+        stop_rule=False,
+        include_num_input_tokens_seen="all",
+    )
     seen: list[list[str]] = []
+    read: list[int] = []
     answers = trainer._answers
 
     def noted(*given: Any) -> Any:
         found = answers(*given)
+        read.append(given[1]["input_ids"].numel())
         seen.append([*found])
         return found
 
     monkeypatch.setattr(trainer, "_answers", noted)
     trainer.train()
     assert seen == [["negative", "positive", "normal"], again]
+    assert trainer.state.num_input_tokens_seen == sum(read)
 
 
 def test_it_leads_elsewhere_and_logs_what_it_would(make_trainer: Make, lora: Callable[[], Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from letheon.bench import grid, tasks
 from letheon.bench.compare import compared
 from letheon.bench.look import look, memorised
-from letheon.bench.rows import BEFORE, CONTROL, Row, file_of, load, load_all, numbers, save
+from letheon.bench.rows import BEFORE, CONTROL, REFERENCES, Row, file_of, load, load_all, numbers, save
 from letheon.bench.start import victim_and_control, write_data
 from letheon.bench.table import write_tables
 from letheon.bench.task import REPORT, VALIDATION, Metrics, Task
@@ -26,7 +26,7 @@ from letheon.embed import Embedder
 from letheon.errors import InputError, LetheonError, check_all, require_extra
 from letheon.evaluate.teacher_forced import score_sequences
 from letheon.material import split_of
-from letheon.methods import at, merged
+from letheon.methods import METHODS, at, merged
 from letheon.models import Model, Tokenizer, check_model, load_model, load_tokenizer, model_hash
 from letheon.pipeline import screen_stage
 from letheon.recipe import Recipe, apply_override, check_recipe
@@ -102,7 +102,24 @@ def bench(plan: Plan, console: Console) -> list[Path]:
         else:
             console.say(f"seed {seed}: every row is there")
     rows = load_all(plan.output, plan.task, plan.tuning)
-    return write_tables(plan.output, plan.task, plan.tuning, rows, task)
+    alike = _alike(plan, rows, console)
+    if len(alike) < len(rows):
+        console.warn(
+            f"{len(rows) - len(alike)} rows in {plan.output / 'rows'} are left out of the table: they are of other "
+            "settings, data, budget or victims than this comparison's"
+        )
+    return write_tables(plan.output, plan.task, plan.tuning, alike, task)
+
+
+def _alike(plan: Plan, rows: Sequence[Row], console: Console) -> list[Row]:
+    """Those of the rows, whoever computed them, that are of this comparison, and of one victim and control a seed."""
+    alike = []
+    for seed in sorted({row.seed for row in rows}):
+        one = _Seed(plan, tasks.build(plan.task, plan.data, seed), seed, console)
+        own = [row for row in rows if row.seed == seed and one.fits(row)]
+        made = next((row.models for row in own if row.method == BEFORE), "")
+        alike += [row for row in own if row.models == made]
+    return alike
 
 
 def _checked(plan: Plan) -> dict[int, Task]:
@@ -148,6 +165,19 @@ class _Seed:
 
     def __init__(self, plan: Plan, task: Task, seed: int, console: Console):
         self.plan, self.task, self.seed, self.console = plan, task, seed, console
+        # Before a review changes what is measured.
+        self._built = task
+        self._models = ""
+
+    def fits(self, row: Row) -> bool:
+        """Whether a row is of this comparison's settings and, once these are there, of its victim and control."""
+        trials: list[dict[str, Any]] = [{}]
+        if row.method not in REFERENCES:
+            known = row.method.removesuffix(grid.WITH_STOP) in METHODS
+            trials = grid.trials(row.method, self.plan.tuning, grid.MOST) if known else []
+        if row.trial >= len(trials) or self._models not in ("", row.models):
+            return False
+        return row.key == self.key(row.method, trials[row.trial])
 
     def missing(self) -> list[tuple[str, int, dict[str, Any]]]:
         """Methods and trials whose row is not there, or not of these settings."""
@@ -157,13 +187,13 @@ class _Seed:
             wanted += [(method, n, t) for n, t in enumerate(grid.trials(method, self.plan.tuning, self.plan.trials))]
         for method, number, trial in wanted:
             path = file_of(self.plan.output, self.plan.task, self.plan.tuning, method, self.seed, number)
-            if not path.is_file() or load(path).key != self.key(method, trial):
+            if not path.is_file() or not self.fits(load(path)):
                 found.append((method, number, trial))
         return found
 
     def key(self, method: str, trial: dict[str, Any]) -> str:
         """A hash of what a row depends on."""
-        plan, task = self.plan, self.task
+        plan, task = self.plan, self._built
         own = {} if method in (BEFORE, CONTROL) else plan.settings(method, trial)
         model = model_hash(str(plan.model)) if plan.model else "demo"
         log = [dialogue.model_dump(mode="json") for dialogue in (*task.victim, *task.log)]
@@ -180,6 +210,7 @@ class _Seed:
         """Compute what is missing."""
         base = self.plan.model or demo_model()
         victim, control = victim_and_control(self.console, self.plan.task, self.task, base, self.seed)
+        self._models = "-".join(model_hash(str(made.folder))[:12] for made in (victim, control))
         # What is to be forgotten stands in its files, which go when it is done.
         with tempfile.TemporaryDirectory(prefix="letheon-bench-") as scratch:
             ready = self._prepare(Path(scratch), victim, control)
@@ -239,6 +270,7 @@ class _Seed:
             seed=self.seed,
             trial=0,
             key=self.key(name, {}),
+            models=self._models,
             seconds=made.seconds,
             stop="ordinary fine-tuning",
             validation=numbers(worth[VALIDATION]),
@@ -254,6 +286,7 @@ class _Seed:
             "seed": self.seed,
             "trial": number,
             "key": self.key(method, trial),
+            "models": self._models,
             "settings": " ".join(filter(None, [grid.flat(trial), *self.plan.overrides])) or "as it is",
         }
         try:

@@ -27,6 +27,7 @@ class Row(Record):
         seed: Of victim, control, data and training.
         trial: Number of the trial, from 0.
         key: Hash of all that the row depends on.
+        models: Hashes of the victim and the control that it was measured with.
         settings: What the trial changes in the method's settings.
         seconds: Of unlearning; of a reference, of its fine-tuning.
         tokens: Read in the steps of training.
@@ -46,6 +47,7 @@ class Row(Record):
     seed: int
     trial: int
     key: str
+    models: str = ""
     settings: str = ""
     seconds: float | None = None
     tokens: int | None = None

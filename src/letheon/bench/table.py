@@ -48,7 +48,7 @@ def as_csv(rows: Sequence[Row], picked: Sequence[Row]) -> str:
     """Every row; metrics of the report under their names, those of validation with "validation_" before them."""
     lines = []
     for row in rows:
-        own = row.model_dump(exclude={"key", "validation", "report"})
+        own = row.model_dump(exclude={"key", "models", "validation", "report"})
         own["chosen"] = int(row in picked)
         own |= row.report | {f"validation_{name}": value for name, value in row.validation.items()}
         lines.append(own)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import regex
 
 from letheon.errors import InputError
-from letheon.records import Turn
+from letheon.records import Dialogue, Turn
 
 Pair = tuple[str, str]
 """A question and its answer; "" and a text where there is no question."""
@@ -50,6 +50,13 @@ def check_non_members(name: str, others: Iterable[Pair], trained: Mapping[str, I
 def pairs_of(turns: Iterable[Turn]) -> Iterator[Pair]:
     """Turns as pairs: each answer with the question before it."""
     return ((turn.question, turn.answer) for turn in turns)
+
+
+def learnable(dialogues: Iterable[Dialogue]) -> Iterator[Pair]:
+    """All that a model may have learnt of dialogues, whatever their labels: every answer, and those expected."""
+    for dialogue in dialogues:
+        yield from pairs_of(dialogue.turns())
+        yield from ((dialogue.last_turn.question, answer) for answer in dialogue.expected)
 
 
 def _keys(pair: Pair) -> list[str]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
+
+import regex
+
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+WORD = regex.compile(rf"[{UNSPACED}]|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+", regex.V1)
+"""A word of any script; where a script has no spaces between words, a character."""
 
 
 def rouge_l(answer: str, reference: str) -> tuple[float, float]:
     """ROUGE-L of an answer against a reference: recall LCS/|reference| and F1, in [0, 1]; higher is more alike.
 
     Lin (2004), §3. No stemmer: an answer is forgotten word by word, and stems are English only; TOFU and
-    open-unlearning stem, so their numbers may be a little higher. The rouge-score package keeps Latin letters and
-    digits only, so texts in another script score 0.
+    open-unlearning stem, so their numbers may be a little higher. Words are those of the rouge-score package where a
+    text is ASCII; of other letters it would keep none.
     """
-    score = _scorer().score(target=reference, prediction=answer)["rougeL"]
+    score = rouge_scorer().score(target=reference, prediction=answer)["rougeL"]
     return float(score.recall), float(score.fmeasure)
 
 
@@ -41,8 +48,22 @@ def _distinct(text: str, n: int) -> float:
     return len(set(grams)) / len(grams) if grams else 1.0
 
 
+class _Words:
+    """Words for the rouge-score package, whose own drop every letter that is not ASCII."""
+
+    def __init__(self, stem: bool):
+        from rouge_score.tokenizers import DefaultTokenizer
+
+        self.ascii = DefaultTokenizer(stem)
+
+    def tokenize(self, text: str) -> list[str]:
+        words = WORD.findall(unicodedata.normalize("NFC", text.lower()))
+        return [token for word in words for token in (self.ascii.tokenize(word) if word.isascii() else [word])]
+
+
 @cache
-def _scorer() -> Any:
+def rouge_scorer(*, stem: bool = False) -> Any:
+    """The rouge-score package's scorer of ROUGE-L, for words of any script."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"], use_stemmer=False)
+    return RougeScorer(["rougeL"], tokenizer=_Words(stem))

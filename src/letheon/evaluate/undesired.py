@@ -34,6 +34,11 @@ def judge_answers(turns: Sequence[Turn], answers: Sequence[str], judge: JudgeTur
     return scores, sorted({verdict.judge for verdict in verdicts})
 
 
+def selected_by(verdicts: Iterable[Verdict]) -> set[str]:
+    """The judges that selected the data; where a person decided, those that had been heard before."""
+    return {(verdict.judged or verdict).judge for verdict in verdicts}
+
+
 def same_judge(judging: Iterable[str], selected: Iterable[str]) -> str:
     """What to say where judges of the answers selected the data as well; "" where none did."""
     both = sorted({*judging} & {*selected})

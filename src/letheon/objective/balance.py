@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -29,9 +29,13 @@ class Balance:
             self.scale = min(max(normal_norm / negative_norm, self.low), self.high)
 
 
+MOST = 100.0
+"""λ_nor does not rise above it, unless it starts near."""
+
+
 @dataclass
 class DualWeight:
-    """λ ← clip(λ + η_λ (exp(L_nor − L_nor,0) − budget), floor, 100): normal loss buys weight while it overruns.
+    """λ ← clip(λ + η_λ (exp(L_nor − L_nor,0) − budget), floor, most): normal loss buys weight while it overruns.
 
     exp(L_nor − L_nor,0) is the ratio of perplexities. (A ratio of losses would count the same harm many times over
     where the normal answers are nearly known by heart and L_nor,0 is close to 0.) L_nor,0 is the loss of θ₀ on the
@@ -44,16 +48,23 @@ class DualWeight:
         floor: Its smallest value.
         rate: η_λ; 0 keeps λ fixed.
         budget: Allowed ratio.
+        most: Its largest value: 100, or ten times the start or floor where that is more.
     """
 
     value: float
     floor: float
     rate: float = 1.0
     budget: float = 1.1
-    ceiling: float = 100.0
+    most: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Leave room above the start."""
+        self.most = max(MOST, 10 * max(self.value, self.floor))
 
     def update(self, loss: float, reference: float) -> None:
         """Take the mean normal cross-entropy of a finished step, and θ₀'s on the same tokens."""
-        # Beyond e^5 λ is at its ceiling anyway; the limit keeps a diverging loss from overflowing.
+        if not self.rate:
+            return
+        # The limit keeps a diverging loss from overflowing.
         moved = self.value + self.rate * (math.exp(min(loss - reference, 5.0)) - self.budget)
-        self.value = min(max(moved, self.floor), self.ceiling)
+        self.value = min(max(moved, self.floor), self.most)

@@ -150,6 +150,12 @@ class ObjectiveRecipe(Section):
     """Train against what letheon stress does, too: other prompts, relearning, 4 bits; docs/robustness.md."""
 
     @model_validator(mode="after")
+    def _something_is_asked(self) -> ObjectiveRecipe:
+        if {self.negative.name, self.positive.name, self.normal.name} == {"none"}:
+            raise ValueError("negative, positive and normal are all 'none', and nothing would be learnt: name one")
+        return self
+
+    @model_validator(mode="after")
     def _robust_goes_with_the_rest(self) -> ObjectiveRecipe:
         if self.robust and self.negative.tokens == "informative":
             raise ValueError(

@@ -270,6 +270,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _an_adapter_starts_by_fila(self) -> Recipe:
+        if self.tuning.lora.init == "fila" and self.tuning.kind == "full":
+            raise ValueError(
+                "tuning.lora.init 'fila' (method loku) is how an adapter starts, and with tuning.kind full there is "
+                "none: set kind to lora, or take method ihl, which is the same without it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _corrected_answers_need_facts(self) -> Recipe:
         if "facts" in self.expected.sources and self.screen.changed_facts is None:
             raise ValueError(

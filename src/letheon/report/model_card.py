@@ -86,6 +86,9 @@ def _body(run: RunFolder, adapter: bool) -> Iterator[str]:
         yield from rows
         yield ""
         yield "Means ± standard error. The control, where there is one, never saw the dialogues to forget."
+        for note in results.notes:
+            yield ""
+            yield note
     else:
         yield "Nothing yet."
     yield ""

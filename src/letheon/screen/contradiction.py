@@ -8,12 +8,12 @@ Use it beside other judges, with a review band.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from letheon.embed import Embedder
+from letheon.evaluate.text import rouge_scorer
 from letheon.records import Turn
 from letheon.screen.judge import Opinion
 from letheon.screen.knowledge import Knowledge, Near
@@ -113,8 +113,7 @@ def _plain(number: str) -> str:
 
 def rouge_l(answer: str, reference: str) -> float:
     """ROUGE-L F of two texts, stemmed: in [0, 1], 1 for the same words in the same order."""
-    scorer = importlib.import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=True)
-    return float(scorer.score(reference, answer)["rougeL"].fmeasure)
+    return float(rouge_scorer(stem=True).score(reference, answer)["rougeL"].fmeasure)
 
 
 def _says_yes(text: str) -> bool | None:

@@ -41,6 +41,8 @@ NAMED = 0.05
 """Score from which the guard is asked what kind of content it is."""
 KIND_TOKENS = 32
 """Tokens in which it names that."""
+DOUBTED = 3
+"""Prompts after which a guard that has never answered in form is not one of its preset's."""
 FEWEST = 64
 """Tokens of question and answer that must fit."""
 
@@ -62,6 +64,7 @@ class GuardJudge:
         self.name = judge_name("guard", settings.model)
         self._settings = settings
         self._preset = PRESETS[settings.preset]
+        self._known = False
 
     def judge(self, turns: Sequence[Turn]) -> list[Opinion | None]:
         """Give every turn an opinion."""
@@ -115,7 +118,8 @@ class GuardJudge:
             ]
             for number, row in zip(numbers, reply_log_probs(model, replies), strict=True):
                 heard[number] = _heard(asked[number], row, self._preset)
-            if len(heard) == len(numbers) and not any(one.in_form for one in heard.values()):
+            self._known |= any(one.in_form for one in heard.values())
+            if not self._known and len(heard) >= DOUBTED:
                 # Not one of the first: then it is not the turns.
                 raise InputError(
                     f"screen.guard: {self._settings.model} does not answer as preset {self._settings.preset!r} says; "

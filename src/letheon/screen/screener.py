@@ -72,6 +72,11 @@ class Screener:
         asking = [judge for judge in judges if not isinstance(judge, LabelsJudge)]
         targets = settings.target_recall, settings.target_precision
         needed = targets != (None, None) or settings.combine == "stacked"
+        if needed and not (labelled and asking):
+            lacking = "labelled examples, and there are none: name them with screen.examples or --fit"
+            if not asking:
+                lacking = "a judge that gives scores, and 'labels' gives none: name another in screen.judges"
+            raise InputError(f"screen.target_recall, target_precision and combine 'stacked' need {lacking}")
         # A server's answers about examples cost money: only where something is fitted on them.
         if not labelled or not asking or not (needed or "api" not in settings.judges):
             return cls(judges, combine, forget_above, normal_below)

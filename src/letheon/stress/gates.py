@@ -8,7 +8,7 @@ from typing import Literal
 
 from letheon.recipe import Stress
 from letheon.records import Interval, NotComputed
-from letheon.stress.records import GateCheck, Row
+from letheon.stress.records import GateCheck, NotRun, Row
 
 GATES: dict[str, tuple[str, Literal["rise", "beyond"]]] = {
     "max_recovery": ("relearn", "beyond"),
@@ -18,19 +18,27 @@ GATES: dict[str, tuple[str, Literal["rise", "beyond"]]] = {
 }
 """By field of the section `stress`: which attack it speaks of, and which number of its rows."""
 
+NEEDED = {"relearn": "forget items"}
+"""The form of an attack that accuses: without it the others say too little for the gate."""
 
-def check_stress(rows: Sequence[Row], settings: Stress, made: Collection[str]) -> list[GateCheck]:
+
+def check_stress(
+    rows: Sequence[Row], not_run: Sequence[NotRun], settings: Stress, made: Collection[str]
+) -> list[GateCheck]:
     """Hold the worst row of each attack against its gate.
 
     Args:
         rows: What the attacks brought back.
+        not_run: What could not be done.
         settings: With the gates.
         made: The attacks that were made; others have no gate. One of which nothing could be measured fails.
     """
-    return list(_checks(rows, settings, made))
+    return list(_checks(rows, not_run, settings, made))
 
 
-def _checks(rows: Sequence[Row], settings: Stress, made: Collection[str]) -> Iterator[GateCheck]:
+def _checks(
+    rows: Sequence[Row], not_run: Sequence[NotRun], settings: Stress, made: Collection[str]
+) -> Iterator[GateCheck]:
     for field, (attack, number) in GATES.items():
         limit = getattr(settings, field)
         if limit is None or attack not in made:
@@ -39,6 +47,8 @@ def _checks(rows: Sequence[Row], settings: Stress, made: Collection[str]) -> Ite
         metric = next((row.metric for row in rows if row.attack == attack), None)
         judged = [row for row in rows if row.attack == attack and row.metric == metric]
         found = [(getattr(row, number), row.variant) for row in judged]
+        lacking = [one for one in not_run if one.attack == attack and one.variant == NEEDED.get(attack, "")]
+        found += [(NotComputed(not_computed=one.why), str(one.variant)) for one in lacking]
         found = found or [(NotComputed(not_computed="no form of it could be run"), "none")]
         worst, variant = max(found, key=lambda one: _size(one[0]))
         value = worst.estimate if isinstance(worst, Interval) else None

@@ -115,7 +115,7 @@ def attack_models(
         if "after" in by_model:
             results.rows.extend(rows_of(attack, by_model, plain, given.seed))
             results.curves.extend(curves_of(attack, by_model, plain))
-    results.gates.extend(check_stress(results.rows, given.settings, results.seconds))
+    results.gates.extend(check_stress(results.rows, results.not_run, given.settings, results.seconds))
     return results
 
 
@@ -127,9 +127,8 @@ def together(new: StressResults, known: StressResults, given: Given) -> StressRe
     for part in ("rows", "curves"):
         parts[part].sort(key=lambda one: order.index(one.attack))
     seconds = known.seconds | new.seconds
-    return new.model_copy(
-        update=parts | {"seconds": seconds, "gates": check_stress(parts["rows"], given.settings, seconds)}
-    )
+    gates = check_stress(parts["rows"], parts["not_run"], given.settings, seconds)
+    return new.model_copy(update=parts | {"seconds": seconds, "gates": gates})
 
 
 def _answers(given: Given, found: Mapping[str, Mapping[Name, Sequence[Found]]]) -> Iterator[AttackedAnswer]:

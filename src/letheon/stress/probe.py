@@ -44,6 +44,9 @@ def probe(model: Model, given: Given, update: OnProgress) -> Iterator[Found | No
     read = sorted(len(layers) - 1 - number for number in spread(range(len(layers)), LAYERS))
     texts = [encode_dialogue(given.tokenizer, d, given.context) for d in spread(list(given.normal), FITTED_ON)]
     texts += [encode_text(given.tokenizer, text, given.context) for text in spread(list(given.general), FITTED_ON)]
+    if not texts:
+        yield NotRun(attack="probe", why="there are neither normal dialogues nor general text to fit the maps on")
+        return
     with in_eval_mode(model):
         if not _is_plain(model, layers, given.sequences[0]):
             yield NotRun(attack="probe", why=f"{kind} does more after its last layer than norm and head")

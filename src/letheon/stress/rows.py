@@ -23,7 +23,13 @@ LEAST = 0.05
 """Less forgotten extraction strength than this, and a share of it says nothing."""
 RESAMPLES = 2000
 
-TITLES = {"extraction_strength": "extraction strength", "rouge_l": "ROUGE-L of the answer"}
+TITLES = {
+    "extraction_strength": "extraction strength",
+    "rouge_l": "ROUGE-L of the answer",
+    "rouge_l_best": "ROUGE-L of the best",
+}
+GREEDY = {"rouge_l_best": "rouge_l"}
+"""What a metric is without its attack, where it has another name there."""
 
 
 def rows_of(attack: str, by_model: ByModel, plain: Mapping[str, Scores], seed: int) -> list[Row]:
@@ -144,7 +150,7 @@ def _row(attack: str, found: Place, plain: Mapping[str, Scores], seed: int) -> R
 
 def _plain(plain: Mapping[str, Scores], found: Found) -> Scores:
     """The scores of the same items without an attack."""
-    whole = plain.get(found.metric, {})
+    whole = plain.get(GREEDY.get(found.metric, found.metric), {})
     items = found.items
     return whole if items is None else {name: [values[n] for n in items] for name, values in whole.items()}
 
@@ -167,7 +173,7 @@ def _means(scores: Scores, chosen: NDArray[np.int64]) -> Means:
 
 
 def _rise(attacked: Means, plain: Means) -> NDArray[np.float64]:
-    """How far after stands above where it stood unattacked, and above the control under the same attack."""
+    """How far after stands above where it stood unattacked, where it was measured there, and above the control."""
     floors = [means[name] for means, name in ((plain, "after"), (attacked, "control")) if name in means]
     return attacked["after"] - np.max(floors, axis=0) if floors else attacked["after"]
 
@@ -215,13 +221,15 @@ def _sentence(row: Row, along: str | None) -> str:
         return f"{text}; before unlearning {_shown(row.models['before'])}."
     assert isinstance(row.rise, Interval)
     if row.rise.estimate <= 0:
-        return f"{text}: nothing comes back."
+        beyond = " beyond the control" if "control" in row.models else ""
+        return f"{text}: nothing comes {'back' if row.plain else 'out' + beyond}."
     if row.rise.low <= 0:
         return f"{text}: nothing that stands out from chance."
     above = ", and is not in the control" if "control" in row.models else ""
     if isinstance(row.beyond, Interval):
         return f"{text}: {_percent(row.beyond)} of what was forgotten is back{above}."
-    return f"{text}: {row.rise.estimate:.3f} [{row.rise.low:.3f}, {row.rise.high:.3f}] is back{above}."
+    rise = f"{row.rise.estimate:.3f} [{row.rise.low:.3f}, {row.rise.high:.3f}]"
+    return f"{text}: {rise} {'is back' if row.plain else 'comes out'}{above}."
 
 
 def _shown(metric: object) -> str:

@@ -11,7 +11,7 @@ from letheon.dialogues import BadRowError, file_rows, parse_row, read_dialogues
 from letheon.errors import InputError
 from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.text import repetition
-from letheon.evaluate.undesired import JudgeTurns, judge_answers, same_judge
+from letheon.evaluate.undesired import JudgeTurns, judge_answers, same_judge, selected_by
 from letheon.json_rows import check_files
 from letheon.material import answer_judge
 from letheon.records import Dialogue, Message, Turn, stream_verdicts
@@ -84,7 +84,7 @@ def _shared_with(judges: set[str], folder: Path, options: Options) -> list[str]:
     if not places:
         own = ", ".join(sorted(judges))
         return [f"judge: {own}; which judge selected the data is not known: if it is the same, the rate flatters"]
-    selected = {verdict.judge.split(":")[0] for verdict in stream_verdicts(places[0])}
+    selected = {name.split(":")[0] for name in selected_by(stream_verdicts(places[0]))}
     if same := same_judge(judges, selected):
         return [f"{same}; judge by another with --judge"]
     return [f"judge: {', '.join(sorted(judges))}; the data was selected by {', '.join(sorted(selected))}"]

@@ -10,7 +10,7 @@ from letheon.errors import InputError
 from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
 from letheon.evaluate.look import Plain
-from letheon.evaluate.non_members import Pair, check_non_members, pairs_of
+from letheon.evaluate.non_members import Pair, check_non_members, learnable, pairs_of
 from letheon.json_rows import read_utf8
 from letheon.records import Turn
 from letheon.run import Run
@@ -32,16 +32,14 @@ def read(folder: Path, options: Options) -> Suite:
     if not (folder / FORGET).is_file():
         raise InputError(f"{folder / FORGET}: no such file; it holds the dialogues that were to be forgotten")
     files = [folder / name for name in (FORGET, PARAPHRASES, NORMAL, HOLDOUT, GENERAL) if (folder / name).is_file()]
-    every = {
-        name: [one.last_turn for one in read_dialogues(folder / name)]
-        for name in (FORGET, NORMAL, HOLDOUT)
-        if folder / name in files
-    }
+    read_in = {name: read_dialogues(folder / name) for name in (FORGET, NORMAL, HOLDOUT) if folder / name in files}
+    every = {name: [one.last_turn for one in dialogues] for name, dialogues in read_in.items()}
     reworded = (
         _reworded(folder, {turn.dialogue.id for turn in every[FORGET]}) if folder / PARAPHRASES in files else []
     )
     if HOLDOUT in every:
-        trained = {name: pairs_of(turns) for name, turns in every.items() if name != HOLDOUT}
+        trained = {name: learnable(dialogues) for name, dialogues in read_in.items() if name != HOLDOUT}
+        trained[PARAPHRASES] = pairs_of(reworded)
         check_non_members(str(folder / HOLDOUT), pairs_of(every[HOLDOUT]), trained | _log_of(options.model))
     sets = {name.removesuffix(".jsonl"): thinned(turns, options.limit) for name, turns in every.items()}
     sets["paraphrase"] = thinned(reworded, options.limit)
@@ -106,4 +104,4 @@ def _log_of(model: str) -> dict[str, Iterator[Pair]]:
         return {}
     run = Run.open(folder)
     log = run.recipe.data.dialogues
-    return {str(log): run.trained_on()} if log.is_file() else {}
+    return {str(log): learnable(run.log())} if log.is_file() else {}

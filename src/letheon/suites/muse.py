@@ -39,7 +39,7 @@ def read(folder: Path, options: Options) -> Suite:
     names = [VERBATIM, *(f"{name}{end}.json" for name in QUESTIONS.values() for end in ("", "_icl"))]
     names += [FORGET, RETAIN, HOLDOUT]
     check_files(folder, names)
-    passages = thinned(read_rows(folder / VERBATIM, "prompt", "gt"), options.limit)
+    passages = thinned(read_rows(folder / VERBATIM, "prompt", "gt", texts=True), options.limit)
     texts = {name: _texts(folder / name) for name in (FORGET, RETAIN, HOLDOUT)}
     trained = {name: [("", text) for text in texts[name]] for name in (FORGET, RETAIN)}
     check_non_members(str(folder / HOLDOUT), [("", text) for text in texts[HOLDOUT]], trained)
@@ -86,7 +86,7 @@ def _cut(seen: Seen, passage: str) -> str:
 
 
 def _questions(path: Path) -> list[dict[str, Any]]:
-    return read_rows(path, "question", "answer")
+    return read_rows(path, "question", "answer", texts=True)
 
 
 def _texts(path: Path) -> list[str]:

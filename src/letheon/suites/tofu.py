@@ -136,7 +136,7 @@ def _holdout(folder: Path, forget: Path, options: Options) -> list[Item]:
     """The non-members, of which none may be in the full set, from which TOFU's models learn."""
     known = [folder / FULL] if (folder / FULL).is_file() else []
     pairs = {
-        path.name: [(row["question"], row["answer"]) for row in read_rows(path, "question", "answer")]
+        path.name: [(row["question"], row["answer"]) for row in read_rows(path, "question", "answer", texts=True)]
         for path in (*known, forget, folder / HOLDOUT)
     }
     others = pairs.pop(HOLDOUT)

@@ -12,6 +12,7 @@ from letheon.train.base import BaseSaid
 from letheon.train.config import UnlearnConfig
 from letheon.train.directional import check_optimizer
 from letheon.train.fila import check_fila
+from letheon.train.negation import check_negation
 from letheon.train.scope import check_read
 from letheon.train.select import check_select
 
@@ -83,6 +84,8 @@ def check_model(
         check_fila(model, forget, normal)
     if args.select is not None:
         check_select(model, objective)
+    if args.negation is not None:
+        check_negation(model)
     if objective.layer is not None:
         check_read(model, objective.layer, devices=args.n_gpu, alone=not objective.reads_logits)
     if directed and not hasattr(model, "peft_config"):

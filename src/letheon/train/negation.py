@@ -11,7 +11,29 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from letheon.errors import InputError
+from letheon.models import Model
 from letheon.train.scale_back import Line
+
+FACTORS = (".lora_A.", ".lora_B.")
+
+
+def check_negation(model: Model) -> None:
+    """Check that to negate an adapter's B is to negate its change.
+
+    Raises:
+        InputError: It has learnt before, or more than its factors learn.
+    """
+    if not hasattr(model, "peft_config"):
+        return
+    learns = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if beside := [name for name in learns if not any(factor in name for factor in FACTORS)]:
+        raise InputError(f"negation: {beside[0]} learns beside the adapter's factors, and would not be negated")
+    if any(p.detach().any() for name, p in model.named_parameters() if ".lora_B." in name):
+        raise InputError(
+            "negation: the adapter has learnt something before, which would be negated with the rest: merge it into "
+            "its base, and give the trainer a new one (peft_config)"
+        )
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -14,9 +15,9 @@ from transformers.integrations import get_available_reporting_integrations
 
 from letheon.chat import Encoded
 from letheon.console import OnProgress
-from letheon.errors import InputError
+from letheon.errors import InputError, require_extra
 from letheon.expected import Target
-from letheon.models import MERGED, Model, Tokenizer, fast_bf16, load_model, load_tokenizer
+from letheon.models import MERGED, Model, Tokenizer, fast_bf16, load_model
 from letheon.objective import (
     DPO,
     MASC,
@@ -68,6 +69,9 @@ PLAIN = {"bool": "true or false", "int": "a whole number", "float": "a number", 
 """What the words in a plain field's type stand for, such as "<class 'int'>" or "float | None"."""
 
 
+PACKAGES = {"use_liger_kernel": "liger-kernel", "deepspeed": "deepspeed"}
+"""What settings of the Trainer need, and no extra of Letheon brings."""
+
 DISTANCES: dict[NegativeName, Callable[..., Term]] = {
     "hinge": LogOddsHinge,
     "masc": MASC,
@@ -93,15 +97,9 @@ DISTANCES: dict[NegativeName, Callable[..., Term]] = {
 
 
 def base_of(recipe: Recipe, tokenizer: Tokenizer, data: Split) -> BaseSaid | None:
-    """What the base of a recipe says of what is to be forgotten, if it names one; the base is let go again.
-
-    Raises:
-        InputError: The base has other tokens.
-    """
+    """What the base of a recipe says of what is to be forgotten, if it names one; the base is let go again."""
     if recipe.base is None:
         return None
-    if load_tokenizer(recipe.base).get_vocab() != tokenizer.get_vocab():
-        raise InputError(f"base: {recipe.base} has other tokens than the model: name what it was fine-tuned from")
     longest = recipe.train.get("max_length")
     return ask_base(load_model(recipe.base), tokenizer, data.forget, probed_of(recipe, data), max_length=longest)
 
@@ -341,6 +339,12 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
     if missing := {*(config.report_to or ())} - {*get_available_reporting_integrations()}:
         names = ", ".join(sorted(missing))
         raise InputError(f"train.report_to: not installed here: {names}; install what you want, leave the rest out")
+    optimizer = str(recipe.train.get("optim", ""))
+    if "bnb" in optimizer or "8bit" in optimizer:
+        require_extra(f"train.optim={optimizer}", "quantize")
+    for name, package in PACKAGES.items():
+        if getattr(config, name) and importlib.util.find_spec(package.replace("-", "_")) is None:
+            raise InputError(f"train.{name} needs a package: pip install {package}, or leave it out")
     if recipe.tuning.layers == "auto":
         check_alone(config)
     return config

@@ -112,6 +112,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         probed = self._reader.probed(targets, [turn_of(row, n) for n, row in enumerate(probe_dataset or ())])
         normal_probed = self._reader.normal(normal_probe_dataset) or normal[:16]
 
+        # Where padding is the token that ends a turn, its row would get no gradient. Nothing reads padding anyway.
+        model.get_input_embeddings().padding_idx = None
         # Before the adapter is made: its weights are drawn at random.
         set_seed(args.seed)
         self._prepared = Prepared()
@@ -277,6 +279,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             self._is_elsewhere = True
             try:
                 loss = loss + super().training_step(model, again, num_items_in_batch)
+                if self.args.include_num_input_tokens_seen != "no":
+                    self.state.num_input_tokens_seen += again["input_ids"].numel()
             finally:
                 self._is_elsewhere = False
         return loss
