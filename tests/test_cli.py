@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from letheon.cli import is_full_disk
 from letheon.report.page import write_report
+from letheon.stress.make import ATTACKS
 from talk import talk_rows
 
 Letheon = Callable[..., tuple[int, str, str]]
@@ -32,6 +34,11 @@ def refused(letheon: Letheon, *arguments: str, faults: int = 1) -> list[str]:
 
 
 # -- a real process --------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_attack(letheon: Any) -> None:
+    _, out, _ = letheon("stress", "--help")
+    assert ", ".join(ATTACKS) in " ".join(re.sub(r"[│\s]+", " ", out).split())
 
 
 def test_help_imports_no_torch() -> None:

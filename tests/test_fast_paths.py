@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from letheon.objective import RMU, Answers, ChunkedLogits
 from letheon.objective.states import direction
 from letheon.prefix import frozen_prefix
 from letheon.store import Store
-from letheon.train import adapter_for
+from letheon.train import UnlearnConfig, UnlearnTrainer, adapter_for
 
 
 @pytest.mark.slow
@@ -107,3 +108,59 @@ def alone(model: Any, sequences: list[Encoded]) -> tuple[float, torch.Tensor]:
 
 def gradients(model: Any) -> torch.Tensor:
     return torch.cat([p.grad.flatten().clone() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.slow
+def test_twenty_steps_end_where_those_of_the_plain_path_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The default objective with an adapter, the whole trainer through."""
+    from importlib.resources import as_file, files
+
+    folder = str(demo_model())
+    tokenizer = load_tokenizer(folder)
+    with as_file(files("letheon.demo") / "data" / "log.jsonl") as path:
+        log = read_dialogues(path)
+    forget = [one for one in log if one.label == "forget"][:8]
+    normal = [one for one in log if one.label == "normal"][:16]
+
+    def weights(trainer: UnlearnTrainer) -> torch.Tensor:
+        return torch.cat([p.detach().flatten() for p in trainer.model.parameters() if p.requires_grad])
+
+    def new(name: str) -> UnlearnTrainer:
+        model = load_model(folder)
+        return UnlearnTrainer(
+            model,
+            UnlearnConfig(
+                output_dir=str(tmp_path / name),
+                per_device_train_batch_size=2,
+                gradient_accumulation_steps=1,
+                max_steps=20,
+                learning_rate=2e-4,
+                adapter_init="random",
+                directions=0,
+                stop_rule=False,
+                bf16=False,
+            ),
+            forget_dataset=forget,
+            normal_dataset=normal,
+            processing_class=tokenizer,
+            peft_config=adapter_for(model),
+        )
+
+    fast = new("fast")
+    fast.train()
+    assert fast._collator.packed
+    assert fast._collator.prefix is not None
+    monkeypatch.setattr("letheon.train.trainer.can_pack", lambda model: False)
+    monkeypatch.setattr(forward, "can_pack", lambda model: False)
+    monkeypatch.setattr("letheon.train.reference.frozen_prefix", lambda *given: None)
+    monkeypatch.setattr(forward, "CHUNK", 10**9)
+    plain = new("plain")
+    before = weights(plain)
+    plain.train()
+    assert not plain._collator.packed
+    first = [next(row for row in one.state.log_history if "normal" in row) for one in (fast, plain)]
+    for key in ("negative", "positive", "normal"):
+        assert first[0][key] == pytest.approx(first[1][key], rel=1e-5), key
+    assert first[0]["grad_norm"] == pytest.approx(first[1]["grad_norm"], rel=1e-3)
+    # Adam's steps magnify rounding; all of them together moved the weights by far more.
+    assert float((weights(fast) - weights(plain)).norm()) < 2e-2 * float((weights(plain) - before).norm())

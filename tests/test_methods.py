@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from letheon.errors import InputError
+from letheon.errors import InputError, MissingExtraError
 from letheon.methods import METHODS, merged, without
 from letheon.recipe import OWN_SETTINGS, NegativeName, Recipe, apply_override, check_recipe, load_recipe
 from letheon.train.recipe_run import DISTANCES, objective_of, training_settings
@@ -199,3 +199,18 @@ def test_every_method_trains(talk: Path, letheon: Any, name: str) -> None:
     lines = (talk / "run" / "training.jsonl").read_text().splitlines()
     # RepSelect moves the weights before the gradient of its step is looked at.
     assert json.loads(lines[0])["grad_norm"] > 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "said"),
+    [
+        ({"optim": "adamw_bnb_8bit"}, MissingExtraError, r"train.optim=adamw_bnb_8bit needs the extra 'quantize'"),
+        ({"use_liger_kernel": True}, InputError, "train.use_liger_kernel needs a package: pip install liger-kernel"),
+    ],
+)
+def test_what_the_trainer_lacks_is_said_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(error, match=said):
+        training_settings(check_recipe({**LEAST, "train": setting}), "out")

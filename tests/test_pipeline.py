@@ -21,6 +21,7 @@ from letheon.rehearsal import everyday_questions
 from letheon.report.page import write_report
 from letheon.review.settle import settle
 from letheon.run import Run
+from letheon.screen.privacy.judge import PrivacyJudge
 from letheon.train import UnlearnTrainer
 from letheon.train.recipe_run import GUARDING
 from talk import talk_rows
@@ -731,6 +732,29 @@ def test_the_log_is_not_held_whole(finished: Path, monkeypatch: pytest.MonkeyPat
     settle(run, console.warn)
     unlearn_stage(run, console)
     evaluate_stage(run, console)
+
+
+def test_a_judge_that_selected_the_data_is_named_in_what_is_handed_on(
+    finished: Path, letheon: Letheon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person who confirmed its verdicts makes it no other judge."""
+    monkeypatch.setattr("letheon.report.write_report", write_report)
+    privacy = ("--set", "screen.judges=[labels, privacy]")
+    assert letheon("screen", "run", *privacy)[0] == 0
+    run = Run.open(finished / "run")
+    verdicts = [
+        one.model_copy(update={"judge": "person", "judged": one.model_copy(update={"judge": PrivacyJudge().name})})
+        for one in run.verdicts()
+    ]
+    write_jsonl(run.verdicts_file, verdicts)
+    code, _, err = letheon("evaluate", "run")
+    assert code in (0, 1), err
+    (note,) = Results.load(run.results_file).notes
+    assert note.startswith(f"undesired_rate: SAME JUDGE: {PrivacyJudge().name} selected the data")
+    assert note in err
+    assert letheon("report", "run")[0] == 0
+    assert "SAME JUDGE" in (finished / "run/report.html").read_text()
+    assert "SAME JUDGE" in (finished / "run/model/README.md").read_text()
 
 
 def test_answer_judge_needs_more_than_labels() -> None:

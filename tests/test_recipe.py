@@ -170,3 +170,9 @@ def test_a_key_stands_once(tmp_path: Path, text: str, fault: str) -> None:
         load_recipe(tmp_path / "recipe.yaml")
     # Not so what overrides a merged key.
     assert load_yaml("a: &a {k: 1}\nb: {<<: *a, k: 2}") == {"a": {"k": 1}, "b": {"k": 2}}
+
+
+def test_something_has_to_be_learnt() -> None:
+    none = {part: {"name": "none"} for part in ("negative", "positive", "normal")}
+    with pytest.raises(InputError, match="negative, positive and normal are all 'none', and nothing would be learnt"):
+        check_recipe({"model": "m", "data": {"dialogues": "d"}, "objective": none})

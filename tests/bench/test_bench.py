@@ -196,6 +196,8 @@ def test_the_budget_ends_a_training(compare: Callable[..., Any], tmp_path: Path)
         (("leak", "--model", "./nowhere"), "nowhere: no such model folder"),
         (("leak", "--methods", "letheon+stop"), "unknown method 'letheon+stop'"),
         (("leak", "--seeds", "zero"), "--seeds 'zero'"),
+        (("leak", "--seeds=-1"), "--seeds '-1': expected whole numbers from 0"),
+        (("leak", "--seeds", "0,4294967296"), "--seeds '0,4294967296': expected whole numbers from 0"),
         (("leak", "--trials", "7"), "--trials 7"),
         (("leak", "--data", "nowhere"), "nowhere/tofu/full.jsonl: no such file"),
         (("harm", "--data", "nowhere"), "nowhere/beavertails/30k_test.jsonl: no such file"),

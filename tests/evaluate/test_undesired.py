@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from letheon.evaluate.undesired import judge_answers, same_judge
+from letheon.evaluate.undesired import judge_answers, same_judge, selected_by
 from letheon.records import Dialogue, Message, Turn, Verdict
 
 
@@ -64,3 +64,9 @@ def test_a_judge_that_selected_the_data_is_named() -> None:
         "SAME JUDGE: embedding selected"
     )
     assert same_judge(["guard:a@1"], ["embedding"]) == ""
+
+
+def test_behind_a_person_stand_the_judges_that_were_heard_before() -> None:
+    judged = Verdict(id="a", turn=1, decision="review", category="normal", score=0.5, judge="embedding")
+    decided = judged.model_copy(update={"judge": "person", "judged": judged})
+    assert selected_by([decided, judged.model_copy(update={"judge": "rules"})]) == {"embedding", "rules"}

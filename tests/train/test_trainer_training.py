@@ -590,6 +590,19 @@ def test_full_tuning_without_directions_moves_all(make_trainer: Make) -> None:
     assert all(not torch.equal(value, start[name]) for name, value in weights(trainer).items())
 
 
+def test_the_token_that_pads_learns_as_well(make_trainer: Make, tiny_tokenizer: Any) -> None:
+    """Where it ends turns too: an embedding drops the gradient of its padding index."""
+    trainer = make_trainer(directions=0, weight_decay=0.0)
+    pad = tiny_tokenizer.pad_token_id
+    assert any(pad in item.old.ids for item in trainer.train_dataset.forget)
+    table = trainer.model.get_input_embeddings()
+    start = table.weight.detach().clone()
+    trainer.train()
+    moved = (table.weight.detach() - start).abs().amax(dim=1)
+    other = tiny_tokenizer.convert_tokens_to_ids("<|im_start|>")
+    assert moved[pad] > 0.1 * moved[other] > 0
+
+
 def test_the_last_step_is_probed(make_trainer: Make) -> None:
     trainer = make_trainer(**LOOSE, stop_every=4, max_steps=10, stop_probability=1e-9)
     trainer.train()
@@ -677,7 +690,7 @@ def test_the_last_probe_is_of_the_weights_that_are_left(make_trainer: Make, lora
     """Autocast remembers what it has cast: a probe must not see the weights of the one before."""
     limits = {"stop_probability": 0.3, "stop_extraction": 0.3, "stop_every": 6}
     trainer = make_trainer(
-        **LOOSE, **limits, bf16=True, use_cpu=False, max_steps=60, learning_rate=2e-2, peft_config=lora()
+        **LOOSE, **limits, bf16=True, use_cpu=False, max_steps=60, learning_rate=3e-2, peft_config=lora()
     )
     trainer.train()
     assert trainer.probes[-1].alpha < 1

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from letheon.errors import MissingExtraError
 from letheon.screen.judge import Opinion
 
 Given = tuple[str, Opinion]
 """A judge's name and its opinion."""
+FEWEST_TO_SCALE = 10
+"""Opinions on turns of either label, from which on a judge's score is calibrated."""
 
 
 class Combine(Protocol):
@@ -81,6 +86,70 @@ class Stacked:
 
 
 def _row(judges: Sequence[str], given: Sequence[Given]) -> NDArray[np.float64]:
-    by_name = {name: np.clip(opinion.score, 0.01, 0.99) for name, opinion in given}
-    odds = [float(np.log(by_name[name] / (1 - by_name[name]))) if name in by_name else 0.0 for name in judges]
+    by_name = {name: float(log_odds(opinion.score)) for name, opinion in given}
+    odds = [by_name.get(name, 0.0) for name in judges]
     return np.array([*odds, *(float(name not in by_name) for name in judges)])
+
+
+class Calibrated:
+    """Platt's scaling of each judge's score, p = σ(a · log-odds(score) + b), and then another combination.
+
+    Platt (1999), with his smoothed targets: (n₊ + 1) / (n₊ + 2) for what is to be forgotten, 1 / (n₋ + 2) for the
+    rest. a is at least 0: a judge that is wrong more often than right says the share of what is to be forgotten, not
+    the opposite of what it thinks. A score of a judge that was not fitted stays as it is.
+    """
+
+    def __init__(self, combine: Combine, scales: Mapping[str, tuple[float, float]]):
+        self._combine, self.scales = combine, dict(scales)
+
+    @classmethod
+    def fit(
+        cls, combine: Combine, judges: Sequence[str], given: Sequence[Sequence[Given]], labels: Sequence[bool]
+    ) -> Calibrated:
+        """Fit on turns with labels, judged by judges that had not seen them.
+
+        Args:
+            combine: What makes one of the scaled opinions.
+            judges: Names of those to calibrate, each once. One with fewer than `FEWEST_TO_SCALE` opinions on turns of
+                either label is left as it is.
+            given: The opinions on each turn.
+            labels: Whether each turn is to be forgotten.
+        """
+        scales = {}
+        for judge in judges:
+            own = [(o.score, label) for ones, label in zip(given, labels, strict=True) for n, o in ones if n == judge]
+            scores, truth = np.array([score for score, _ in own]), np.array([label for _, label in own], dtype=bool)
+            if min(truth.sum(), (~truth).sum()) >= FEWEST_TO_SCALE:
+                scales[judge] = platt(scores, truth)
+        return cls(combine, scales)
+
+    def __call__(self, given: Sequence[Given]) -> Given:
+        """Scale, then combine."""
+        return self._combine([(judge, self._scaled(judge, opinion)) for judge, opinion in given])
+
+    def _scaled(self, judge: str, opinion: Opinion) -> Opinion:
+        if judge not in self.scales or opinion.unable:
+            return opinion
+        slope, offset = self.scales[judge]
+        return replace(opinion, score=float(expit(slope * log_odds(opinion.score) + offset)))
+
+
+def platt(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[float, float]:
+    """A ≥ 0 and b of σ(a · log-odds(score) + b), by the likelihood of Platt's targets."""
+    positive, negative = int(truth.sum()), int((~truth).sum())
+    targets = np.where(truth, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    odds = log_odds(scores)
+
+    def loss(scale: NDArray[np.float64]) -> float:
+        z = scale[0] * odds + scale[1]
+        return float(np.sum(np.logaddexp(0, z) - targets * z))
+
+    base = float(np.log(positive / negative))
+    found = minimize(loss, np.array([1.0, base]), method="L-BFGS-B", bounds=[(0, None), (None, None)]).x
+    return float(found[0]), float(found[1])
+
+
+def log_odds(score: Any) -> Any:
+    """log(p / (1 − p)), of scores kept off 0 and 1."""
+    kept = np.clip(score, 0.01, 0.99)
+    return np.log(kept / (1 - kept))

@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from letheon.embed import Embedder
-from letheon.evaluate.text import rouge_scorer
 from letheon.records import Turn
-from letheon.screen.judge import Opinion
+from letheon.screen.judge import Opinion, versioned
 from letheon.screen.knowledge import Knowledge, Near
 
 CATEGORY = "hallucination"
@@ -41,9 +41,8 @@ class ContradictionJudge:
     cosine, since a text that says more than the answer disagrees with nothing. No K: no opinion.
     """
 
-    name = "contradiction"
-
     def __init__(self, embedder: Embedder, knowledge: str = ""):
+        self.name = versioned("contradiction", version("letheon"), knowledge)
         self._embedder = embedder
         self._knowledge = Knowledge(embedder, knowledge)
 
@@ -113,6 +112,9 @@ def _plain(number: str) -> str:
 
 def rouge_l(answer: str, reference: str) -> float:
     """ROUGE-L F of two texts, stemmed: in [0, 1], 1 for the same words in the same order."""
+    # That package loads torch, which a report should not wait for.
+    from letheon.evaluate.text import rouge_scorer
+
     return float(rouge_scorer(stem=True).score(reference, answer)["rougeL"].fmeasure)
 
 

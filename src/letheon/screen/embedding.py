@@ -18,7 +18,7 @@ from letheon.screen.features import Features, LayerFeatures, Matrix, WordFeature
 from letheon.screen.fine_tune import FEWEST as FEWEST_TUNED
 from letheon.screen.fine_tune import SecondOpinion, fit_second_opinion
 from letheon.screen.head import BACKGROUND, Data, Head, fit_head, make_folds
-from letheon.screen.judge import Opinion
+from letheon.screen.judge import Opinion, versioned
 from letheon.screen.labels import UNNAMED
 
 FEWEST = 2
@@ -35,13 +35,12 @@ class EmbeddingJudge:
     encoder tuned on the examples (`fine_tune.py`) has half a say.
 
     Attributes:
+        name: With the form, and a version of the examples.
         categories: Their names, "normal" first.
         form: "MiniLM", "fine-tuned MiniLM", or "TF-IDF" where no embedder is installed.
         labelled: The examples that it learnt from.
         held_out: What it thinks of each of them, by a fit that did not see it (nor another answer to its question).
     """
-
-    name = "embedding"
 
     def __init__(
         self,
@@ -60,6 +59,7 @@ class EmbeddingJudge:
         self.categories = list(categories)
         self.form = features.name if second is None else f"fine-tuned {features.name}"
         self.labelled = list(labelled)
+        self.name = versioned(f"embedding:{self.form}", source, *labelled)
         self.held_out = [] if held_out is None else [self._opinion(row) for row in held_out]
 
     @classmethod

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from letheon.records import Turn
 
@@ -27,6 +28,11 @@ class Opinion:
     span: tuple[int, int] | None = None
     reason: str | None = None
     unable: bool = False
+
+
+def versioned(kind: str, *what: Any) -> str:
+    """A judge's name with a version of what it judges by, such as "rules@1a2b3c4d"."""
+    return f"{kind}@{hashlib.sha256(repr(what).encode()).hexdigest()[:8]}"
 
 
 class Judge(Protocol):

@@ -23,7 +23,7 @@ from letheon.dialogues import BAD_JSON, why_bad_json
 from letheon.errors import InputError
 from letheon.records import NORMAL, Turn
 from letheon.screen.files import read_text
-from letheon.screen.judge import Opinion
+from letheon.screen.judge import Opinion, versioned
 from letheon.screen.words import keyword_pattern, sentences
 from letheon.yaml_text import load_yaml
 
@@ -108,9 +108,8 @@ class OutdatedJudge:
         facts: The table.
     """
 
-    name = "outdated"
-
     def __init__(self, facts: Sequence[ChangedFact]):
+        self.name = versioned("outdated", *facts)
         self._facts = [
             _Compiled(
                 fact,

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from letheon.errors import InputError
 from letheon.records import NORMAL, Turn
 from letheon.screen.files import read_text
-from letheon.screen.judge import Opinion
+from letheon.screen.judge import Opinion, versioned
 from letheon.screen.refusal import is_refusal
 from letheon.screen.words import keyword_pattern
 from letheon.yaml_text import load_yaml
@@ -97,9 +97,8 @@ class RulesJudge:
         rules: In order.
     """
 
-    name = "rules"
-
     def __init__(self, rules: Sequence[Rule]):
+        self.name = versioned("rules", *rules)
         self._rules = [
             _Compiled(
                 rule,

@@ -11,7 +11,7 @@ import numpy as np
 from letheon import recipe
 from letheon.errors import InputError
 from letheon.records import NORMAL, Dialogue, Interval, Outlook, Turn, Verdict
-from letheon.screen.combine import Combine, Given, Stacked, highest, mean
+from letheon.screen.combine import Calibrated, Combine, Given, Stacked, highest, mean
 from letheon.screen.embedding import EmbeddingJudge
 from letheon.screen.judge import Judge, Opinion
 from letheon.screen.labels import LabelsJudge
@@ -89,6 +89,9 @@ class Screener:
             scores = _stacked_scores(names, given, truth, seed)
             combine = Stacked.fit(names, given, truth.tolist())
         else:
+            # The embedding judge's is calibrated already.
+            raw = [judge.name for judge in asking if not isinstance(judge, EmbeddingJudge)]
+            combine = Calibrated.fit(combine, raw, given, truth.tolist())
             scores = np.array([combine(own)[1].score if own else 0.5 for own in given])
         chosen = Thresholds(forget_above, normal_below, (forget_above, forget_above))
         if targets != (None, None):
@@ -128,6 +131,8 @@ class Screener:
             yield WEAK
         if any(judge.form == "TF-IDF" for judge in learnt):
             yield "no embedder is installed, so words count, not meanings; pip install 'letheon[screen]' is better"
+        if isinstance(self.combine, Calibrated) and self.combine.scales:
+            yield f"calibrated on your examples: the scores of {', '.join(sorted(self.combine.scales))}"
         if self.outlook is None:
             return
         examples = ", ".join(f"{n} {category}" for category, n in sorted(self.outlook.examples.items()))

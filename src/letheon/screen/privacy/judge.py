@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from letheon.records import NORMAL, Turn
 from letheon.screen.judge import Opinion
@@ -67,9 +68,8 @@ class PrivacyJudge:
         find_names: How names are found.
     """
 
-    name = "privacy"
-
     def __init__(self, find_names: FindNames = names_by_patterns):
+        self.name = f"privacy@{version('letheon')}"
         self._find_names = find_names
 
     def judge(self, turns: Sequence[Turn]) -> list[Opinion | None]:
