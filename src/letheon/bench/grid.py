@@ -27,8 +27,8 @@ OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("ga", "masc"), {"train": {"num_train_epochs": 2}}),
     **dict.fromkeys(("npo", "npo-sam", "idk-dpo", "altpo", "wga"), {"objective": {"negative": {"beta": 0.5}}}),
     "simnpo": {"objective": {"negative": {"beta": 4.5}}},
-    "rmu": {"objective": {"negative": {"steering": 6.5}}},
-    "adaptive-rmu": {"objective": {"negative": {"scale": 2.0}}},
+    # The authors' 1200 lets a model of this size move nowhere.
+    **dict.fromkeys(("rmu", "adaptive-rmu"), {"objective": {"normal": {"weight": 10.0}}}),
     "undial": {"objective": {"negative": {"beta": 3.0}}},
     **dict.fromkeys(("me-gd", "yao"), {"objective": {"negative": {"weight": 1.0}}}),
     "task-vector": {"train": {"negation": 2.0}},
