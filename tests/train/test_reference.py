@@ -95,6 +95,7 @@ def test_normal_dialogues_are_scored_when_their_turn_comes(
         learning_rate=1e-2,
         stop_rule=stop_rule,
         stop_every=2,
+        stop_probability=1e-30,
         stop_extraction=1e-9,
         stop_normal_budget=1e9,
         stop_kl_budget=1e9,
