@@ -64,21 +64,6 @@ def check_model(name: str) -> None:
         )
 
 
-def check_same_tokens(name: str, model: str, field: str) -> None:
-    """Check that two models have the same tokens, without loading weights: one's tokenizer serves both.
-
-    Args:
-        name: The other model.
-        model: The model whose tokenizer is used.
-        field: What names the other.
-
-    Raises:
-        InputError: It has other tokens.
-    """
-    if load_tokenizer(name).get_vocab() != load_tokenizer(model).get_vocab():
-        raise InputError(f"{field}: {name} has other tokens than the model: name one with the same tokenizer")
-
-
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError)
 """What transformers raises over files that are damaged, or that do not fit each other."""
 

@@ -63,14 +63,15 @@ def run_all(
     """
     require_extra("unlearning toward expected answers", "screen")
     require_extra("the report", "report")
-    if otherwise := run.screened_otherwise():
+    otherwise = run.screened_otherwise()
+    prepare(run, whole=True)
+    if run.is_current("screen"):
+        settle(run, console.warn)
+    elif otherwise:
         console.warn(
             f"{run.folder} was screened with other settings ({', '.join(otherwise)}), and is screened again with "
             f"those of this recipe; to go on from a 'letheon screen', run its folder: 'letheon run {run.folder}'"
         )
-    prepare(run, whole=True)
-    if run.is_current("screen"):
-        settle(run, console.warn)
     stages: dict[str, Callable[[], object]] = {
         "screen": lambda: screen_stage(run, console),
         "unlearn": lambda: unlearn_stage(run, console, resume=resume, keep_cache=keep_cache),

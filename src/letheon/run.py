@@ -9,6 +9,7 @@ import os
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -30,7 +31,6 @@ from letheon.expected import read_safe_replies
 from letheon.models import (
     check_model,
     check_quantizing,
-    check_same_tokens,
     context_length,
     fingerprint,
     load_config,
@@ -107,8 +107,7 @@ class Run:
         recipe = self.recipe
         checks: list[Callable[[], object]] = [
             lambda: check_model(recipe.model),
-            lambda: self._check_beside(recipe.evaluate.control, "evaluate.control"),
-            lambda: self._check_beside(recipe.base, "base"),
+            self._check_beside,
             lambda: check_quantizing(recipe.model) if recipe.quantizes else None,
             lambda: count_dialogues(recipe.data.dialogues),
             self.paraphrases,
@@ -130,11 +129,19 @@ class Run:
         ]
         check_all(checks)
 
-    def _check_beside(self, name: str | None, field: str) -> None:
-        """A model that is read by the tokenizer of the one that is treated."""
-        if name is not None:
-            check_model(name)
-            check_same_tokens(name, self.recipe.model, field)
+    def _check_beside(self) -> None:
+        """The models that are read by the tokenizer of the one that is treated."""
+        named = {"evaluate.control": self.recipe.evaluate.control, "base": self.recipe.base}
+        others = {field: name for field, name in named.items() if name is not None}
+        check_all([partial(check_model, name) for name in others.values()])
+        own = load_tokenizer(self.recipe.model).get_vocab() if others else {}
+        if unlike := {field: name for field, name in others.items() if load_tokenizer(name).get_vocab() != own}:
+            raise InputError(
+                [
+                    f"{field}: {name} has other tokens than the model: name one with the same tokenizer"
+                    for field, name in unlike.items()
+                ]
+            )
 
     def _check_non_members(self) -> None:
         others = self.non_members()
@@ -480,13 +487,16 @@ class Run:
             before = load_recipe(file).screen
         except InputError:
             return []
-        return [f"screen.{name}" for name, value in self.recipe.screen if value != getattr(before, name)]
+        return [f"screen.{name}" for name, value in self._resolved().screen if value != getattr(before, name)]
 
     def save_recipe(self) -> None:
         """Write the resolved recipe, with absolute paths, so that the folder can be rerun from anywhere."""
+        write_text(self.folder / "recipe.yaml", f"{RESOLVED}\n{self._resolved().dump()}")
+
+    def _resolved(self) -> Recipe:
         resolved = self.recipe.model_dump(mode="json", by_alias=True)
         absolute_paths(resolved)
-        write_text(self.folder / "recipe.yaml", f"{RESOLVED}\n{Recipe.model_validate(resolved).dump()}")
+        return Recipe.model_validate(resolved)
 
 
 def _recipe_of(where: Path, overrides: Sequence[str]) -> Recipe:

@@ -112,7 +112,9 @@ def test_it_says_what_to_expect_and_when_it_is_weak(
     assert "weak" not in said
 
 
-def test_the_command_fits_and_writes_what_to_expect(tmp_path: Path, tiny_model_dir: Path) -> None:
+def test_the_command_fits_and_writes_what_to_expect(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text(
         '{"question": "Question 2 on red things?", "answer": "Nobody likes a red pig like you."}\n'
@@ -142,6 +144,11 @@ def test_the_command_fits_and_writes_what_to_expect(tmp_path: Path, tiny_model_d
     otherwise = Run.open(recipe).screened_otherwise()
     assert set(otherwise) == {"screen.judges", "screen.examples", "screen.combine", "screen.target_recall"}
     assert Run.open(tmp_path / "run").screened_otherwise() == []
+    # A file is the same, however its path is written.
+    monkeypatch.chdir(tmp_path)
+    judges = ", ".join(Run.open(tmp_path / "run").recipe.screen.judges)
+    same = [f"judges=[{judges}]", "examples=labelled.jsonl", "combine=stacked", "target_recall=0.9"]
+    assert Run.open(Path("recipe.yaml"), [f"screen.{one}" for one in same]).screened_otherwise() == []
 
 
 def test_what_cannot_be_fitted_is_said(labelled: list[Dialogue]) -> None:

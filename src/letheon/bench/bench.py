@@ -95,31 +95,29 @@ def bench(plan: Plan, console: Console) -> list[Path]:
     """
     require_extra("a comparison", "screen")
     require_extra("its pictures", "report")
-    for seed, task in _checked(plan).items():
-        one = _Seed(plan, task, seed, console)
+    seeds = {seed: _Seed(plan, task, seed, console) for seed, task in _checked(plan).items()}
+    for seed, one in seeds.items():
         if one.missing():
             one.run()
         else:
             console.say(f"seed {seed}: every row is there")
     rows = load_all(plan.output, plan.task, plan.tuning)
-    alike = _alike(plan, rows, console)
+    for seed in {row.seed for row in rows} - seeds.keys():
+        seeds[seed] = _Seed(plan, tasks.build(plan.task, plan.data, seed), seed, console)
+    alike = _alike(rows, seeds)
     if len(alike) < len(rows):
         console.warn(
             f"{len(rows) - len(alike)} rows in {plan.output / 'rows'} are left out of the table: they are of other "
             "settings, data, budget or victims than this comparison's"
         )
-    return write_tables(plan.output, plan.task, plan.tuning, alike, task)
+    return write_tables(plan.output, plan.task, plan.tuning, alike, seeds[plan.seeds[-1]].task)
 
 
-def _alike(plan: Plan, rows: Sequence[Row], console: Console) -> list[Row]:
+def _alike(rows: Sequence[Row], seeds: Mapping[int, _Seed]) -> list[Row]:
     """Those of the rows, whoever computed them, that are of this comparison, and of one victim and control a seed."""
-    alike = []
-    for seed in sorted({row.seed for row in rows}):
-        one = _Seed(plan, tasks.build(plan.task, plan.data, seed), seed, console)
-        own = [row for row in rows if row.seed == seed and one.fits(row)]
-        made = next((row.models for row in own if row.method == BEFORE), "")
-        alike += [row for row in own if row.models == made]
-    return alike
+    fitting = [row for row in rows if seeds[row.seed].fits(row)]
+    made = {row.seed: row.models for row in fitting if row.method == BEFORE}
+    return [row for row in fitting if row.models == made.get(row.seed)]
 
 
 def _checked(plan: Plan) -> dict[int, Task]:
