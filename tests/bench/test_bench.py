@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -216,3 +220,27 @@ def test_all_mistakes_are_said_together(letheon: Callable[..., Any]) -> None:
     assert code == 2
     for said in ("unknown method 'npoo'", "--trials 7", "full.jsonl: no such file", "no such model folder", "evry"):
         assert said in err
+
+
+def test_a_kill_leaves_no_text_and_says_how_to_go_on(
+    letheon: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scratch = []
+
+    def killed(plan: Any, console: Any) -> list[Path]:
+        with TemporaryDirectory(dir=tmp_path) as folder:
+            scratch.append(Path(folder))
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        return []
+
+    monkeypatch.setattr("letheon.bench.bench.bench", killed)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        code, _, err = letheon("bench", "leak")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert code == 130
+    assert "interrupted; 'letheon run … --resume' goes on" in err
+    assert "and a bench from its last row" in err
+    assert not scratch[0].exists()
