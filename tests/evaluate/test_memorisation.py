@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from letheon.evaluate.memorisation import (
+    content_of,
     exact_memorization,
     extraction_strength,
     extraction_strength_published,
@@ -59,3 +60,9 @@ def test_both_strengths_against_the_published_loop() -> None:
         assert extraction_strength_published(found) == pytest.approx(published_loop(found))
         corrected = published_loop(found) if found[-1] else 0
         assert extraction_strength(found) == pytest.approx(corrected)
+
+
+def test_the_token_that_ends_a_turn_is_no_content() -> None:
+    assert content_of(torch.tensor([True, False, True])).tolist() == [True, False]
+    # Where nothing ends turns, an answer of one token is that token.
+    assert extraction_strength(content_of(torch.tensor([True]))) == 1

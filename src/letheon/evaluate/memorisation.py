@@ -32,6 +32,14 @@ def exact_memorization(matches: Tensor) -> float:
     return float(matches.double().mean())
 
 
+def content_of(matches: Tensor) -> Tensor:
+    """(L − 1,) matches without the last: that token ends the turn, which is no content to have by heart.
+
+    A single token is kept: where a template has none that ends turns, it is the answer.
+    """
+    return matches[:-1] if len(matches) > 1 else matches
+
+
 def extraction_strength(matches: Tensor) -> float:
     """1 − k/L, k = min{k : all tokens from k on match}: the share of the answer that its beginning brings back.
 

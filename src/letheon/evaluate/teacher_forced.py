@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from letheon.chat import Encoded
+from letheon.evaluate.memorisation import content_of
 from letheon.forward import answer_logits, batch_for, batches
 from letheon.models import Model
 from letheon.objective.normal import top_k_kl
@@ -41,8 +42,8 @@ class TokenScores:
 
     @property
     def content(self) -> Tensor:
-        """(L − 1,) the matches without the last: it ends the turn, which is no content to have by heart."""
-        return self.matches[:-1]
+        """Which tokens of the answer itself match; see `letheon.evaluate.memorisation.content_of`."""
+        return content_of(self.matches)
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from letheon.chat import Encoded, encode_dialogue, encode_text
 from letheon.console import OnProgress
-from letheon.evaluate.memorisation import extraction_strength
+from letheon.evaluate.memorisation import content_of, extraction_strength
 from letheon.layers import decoder_layers
 from letheon.models import Model, bare_model, in_eval_mode, other_forward
 from letheon.split import spread
@@ -133,4 +133,4 @@ def _strength(logits: Tensor, sequence: Encoded) -> float:
     ids = torch.tensor(sequence.ids, device=logits.device)
     marked = torch.tensor(sequence.answer_mask, device=logits.device)[1:]
     matches = logits[:-1].argmax(dim=1) == ids[1:]
-    return extraction_strength(matches[marked][:-1].cpu())
+    return extraction_strength(content_of(matches[marked].cpu()))

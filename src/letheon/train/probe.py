@@ -11,7 +11,7 @@ from torch import Tensor
 
 from letheon.chat import Encoded
 from letheon.evaluate.generation import GREEDY, generate
-from letheon.evaluate.memorisation import extraction_strength, probability
+from letheon.evaluate.memorisation import content_of, extraction_strength, probability
 from letheon.evaluate.text import repetition
 from letheon.evaluate.truth_ratio import truth_probability, truth_ratio
 from letheon.forward import answer_logits, batch_for, batches
@@ -91,8 +91,7 @@ class Prober:
                 for place, number in enumerate(chosen):
                     own = row.cpu() == place
                     known[old[number]] = log_probs[own]
-                    # As in evaluation: the token that ends the turn is no content to have by heart.
-                    strengths.append(extraction_strength(matches[own][:-1]))
+                    strengths.append(extraction_strength(content_of(matches[own])))
             truth = self._truth_probability(model, known)
             for chosen, logits, targets, _ in self._forwards(model, [self.normal[n] for n in normal]):
                 said = [self.reference[normal[place]] for place in chosen]
