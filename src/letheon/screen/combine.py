@@ -104,21 +104,27 @@ class Calibrated:
 
     @classmethod
     def fit(
-        cls, combine: Combine, judges: Sequence[str], given: Sequence[Sequence[Given]], labels: Sequence[bool]
+        cls, combine: Combine, judges: Sequence[str], given: Sequence[Sequence[Given]], kinds: Sequence[str | None]
     ) -> Calibrated:
         """Fit on turns with labels, judged by judges that had not seen them.
+
+        A judge is held to what it looks for: what is to be forgotten in a category that it names. Otherwise one that
+        sees private data alone would say of every harmless answer how many are undesired of another kind.
 
         Args:
             combine: What makes one of the scaled opinions.
             judges: Names of those to calibrate, each once. One with fewer than `FEWEST_TO_SCALE` opinions on turns of
                 either label is left as it is.
             given: The opinions on each turn.
-            labels: Whether each turn is to be forgotten.
+            kinds: The category of each turn that is to be forgotten; None of the others.
         """
         scales = {}
         for judge in judges:
-            own = [(o.score, label) for ones, label in zip(given, labels, strict=True) for n, o in ones if n == judge]
-            scores, truth = np.array([score for score, _ in own]), np.array([label for _, label in own], dtype=bool)
+            own = [(o, kind) for ones, kind in zip(given, kinds, strict=True) for name, o in ones if name == judge]
+            looked_for = {opinion.category for opinion, _ in own} & {kind for _, kind in own if kind is not None}
+            scores = np.array([opinion.score for opinion, _ in own])
+            # One whose categories have other names than those of the examples is held to all of them.
+            truth = np.array([kind is not None and (not looked_for or kind in looked_for) for _, kind in own])
             if min(truth.sum(), (~truth).sum()) >= FEWEST_TO_SCALE:
                 scales[judge] = platt(scores, truth)
         return cls(combine, scales)

@@ -14,7 +14,7 @@ from letheon.records import NORMAL, Dialogue, Interval, Outlook, Turn, Verdict
 from letheon.screen.combine import Calibrated, Combine, Given, Stacked, highest, mean
 from letheon.screen.embedding import EmbeddingJudge
 from letheon.screen.judge import Judge, Opinion
-from letheon.screen.labels import LabelsJudge
+from letheon.screen.labels import UNNAMED, LabelsJudge
 from letheon.screen.screen import opinions_of, screen_turns
 from letheon.screen.thresholds import (
     Bools,
@@ -91,7 +91,8 @@ class Screener:
         else:
             # The embedding judge's is calibrated already.
             raw = [judge.name for judge in asking if not isinstance(judge, EmbeddingJudge)]
-            combine = Calibrated.fit(combine, raw, given, truth.tolist())
+            kinds = [(one.category or UNNAMED) if one.label == "forget" else None for one in labelled]
+            combine = Calibrated.fit(combine, raw, given, kinds)
             scores = np.array([combine(own)[1].score if own else 0.5 for own in given])
         chosen = Thresholds(forget_above, normal_below, (forget_above, forget_above))
         if targets != (None, None):
