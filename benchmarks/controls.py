@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from table import read_rows, write_rows
 
-from letheon.bench import leak, tasks
+from letheon.bench import leak
 from letheon.bench.compare import compared
 from letheon.bench.look import look
 from letheon.bench.rows import numbers
@@ -29,7 +29,6 @@ from letheon.demo.fine_tune import FineTuned, fine_tune
 from letheon.demo.weights import demo_model
 from letheon.models import load_model, load_tokenizer
 
-TASKS = ("leak", "leak-05")
 PARTS = (VALIDATION, REPORT)
 ORDER = 1000
 """What is added to a control's seed to have another order."""
@@ -42,19 +41,19 @@ def metrics(task: Task, made: FineTuned) -> dict[str, Metrics]:
     return {part: task.metrics(task.parts[part], seen[part]) for part in PARTS}
 
 
-def rows(name: str, data: Path, seed: int, others: int, console: Console) -> list[dict[str, Any]]:
+def rows(data: Path, seed: int, others: int, console: Console) -> list[dict[str, Any]]:
     """A line for each half and each other control of a seed."""
-    task, base = tasks.build(name, data, seed), demo_model()
-    before, control = (metrics(task, one) for one in victim_and_control(console, name, task, base, seed))
+    task, base = leak.build(data, seed), demo_model()
+    before, control = (metrics(task, one) for one in victim_and_control(console, "leak", task, base, seed))
     found = []
     for other in range(1, others + 1):
-        again = fine_tune(console, f"bench-{name}-control", base, task.control, seed + ORDER * other, task.schooling)
+        again = fine_tune(console, "bench-leak-control", base, task.control, seed + ORDER * other, task.schooling)
         own = metrics(task, again)
         for part in PARTS:
             worth = compared(task, own[part], before[part], control[part])
             # By itself the control's PrivLeak is 0.
             level = {f"control_{goal.metric}": control[part].get(goal.metric, 0.0) for goal in leak.GOALS}
-            where = {"task": name, "seed": seed, "other": other, "part": part}
+            where = {"seed": seed, "other": other, "part": part}
             where |= {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}
             found.append(where | numbers(worth | level))
     return found
@@ -63,36 +62,28 @@ def rows(name: str, data: Path, seed: int, others: int, console: Console) -> lis
 def table(path: Path) -> None:
     """Print how far the others are from the control, over seeds and halves: what a goal asks, mean, largest, met."""
     lines = read_rows(path)
-    print("| task | goal | asked | mean | largest | met |\n|---|---|---|---|---|---|")
-    for name in dict.fromkeys(line["task"] for line in lines):
-        for goal in leak.GOALS:
-            own = [line for line in lines if line["task"] == name]
-            apart = [abs(float(li[goal.metric]) - float(li[f"control_{goal.metric}"])) for li in own]
-            met = sum(one <= goal.within for one in apart)
-            cells = [goal.within, statistics.mean(apart), max(apart)]
-            print(f"| {name} | {goal.metric} | {' | '.join(f'{cell:.3g}' for cell in cells)} | {met} of {len(own)} |")
+    print("| goal | asked | mean | largest | met |\n|---|---|---|---|---|")
+    for goal in leak.GOALS:
+        apart = [abs(float(line[goal.metric]) - float(line[f"control_{goal.metric}"])) for line in lines]
+        met = sum(one <= goal.within for one in apart)
+        cells = [goal.within, statistics.mean(apart), max(apart)]
+        print(f"| {goal.metric} | {' | '.join(f'{cell:.3g}' for cell in cells)} | {met} of {len(lines)} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=TASKS, default="leak")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with TOFU's files in tofu/")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--others", type=int, default=2, help="other controls of each seed")
     parser.add_argument("--csv", type=Path, default=Path(__file__).parent / "results" / "controls.csv")
-    parser.add_argument("--merge", type=Path, nargs="*", default=[], help="put the rows of these into the CSV")
     parser.add_argument("--table", action="store_true", help="print the rows as a table, and stop")
     given = parser.parse_args()
     if given.table:
         table(given.csv)
         return
-    found = [row for path in given.merge for row in read_rows(path)]
-    for seed in [] if given.merge else given.seeds:
-        found += rows(given.task, given.data, seed, given.others, Console())
-    new = {(str(row["task"]), str(row["seed"])) for row in found}
-    kept = [row for row in read_rows(given.csv) if (row["task"], row["seed"]) not in new]
-    lines = sorted([*kept, *found], key=lambda row: (row["task"], int(row["seed"]), int(row["other"]), row["part"]))
-    write_rows(given.csv, lines)
+    kept = [row for row in read_rows(given.csv) if int(row["seed"]) not in given.seeds]
+    found = [row for seed in given.seeds for row in rows(given.data, seed, given.others, Console())]
+    write_rows(given.csv, [*kept, *found])
 
 
 if __name__ == "__main__":

@@ -135,13 +135,13 @@ class Run:
         others = {field: name for field, name in named.items() if name is not None}
         check_all([partial(check_model, name) for name in others.values()])
         own = load_tokenizer(self.recipe.model).get_vocab() if others else {}
-        if unlike := {field: name for field, name in others.items() if load_tokenizer(name).get_vocab() != own}:
-            raise InputError(
-                [
-                    f"{field}: {name} has other tokens than the model: name one with the same tokenizer"
-                    for field, name in unlike.items()
-                ]
-            )
+        faults = [
+            f"{field}: {name} has other tokens than the model: name one with the same tokenizer"
+            for field, name in others.items()
+            if load_tokenizer(name).get_vocab() != own
+        ]
+        if faults:
+            raise InputError(faults)
 
     def _check_non_members(self) -> None:
         others = self.non_members()

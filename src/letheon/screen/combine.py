@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from letheon.errors import MissingExtraError
 from letheon.screen.judge import Opinion
 
 Given = tuple[str, Opinion]
 """A judge's name and its opinion."""
-FEWEST_TO_SCALE = 10
-"""Opinions on turns of either label, from which on a judge's score is calibrated."""
 
 
 class Combine(Protocol):
@@ -89,70 +84,6 @@ def _row(judges: Sequence[str], given: Sequence[Given]) -> NDArray[np.float64]:
     by_name = {name: float(log_odds(opinion.score)) for name, opinion in given}
     odds = [by_name.get(name, 0.0) for name in judges]
     return np.array([*odds, *(float(name not in by_name) for name in judges)])
-
-
-class Calibrated:
-    """Platt's scaling of each judge's score, p = σ(a · log-odds(score) + b), and then another combination.
-
-    Platt (1999), with his smoothed targets: (n₊ + 1) / (n₊ + 2) for what is to be forgotten, 1 / (n₋ + 2) for the
-    rest. a is at least 0: a judge that is wrong more often than right says the share of what is to be forgotten, not
-    the opposite of what it thinks. A score of a judge that was not fitted stays as it is.
-    """
-
-    def __init__(self, combine: Combine, scales: Mapping[str, tuple[float, float]]):
-        self._combine, self.scales = combine, dict(scales)
-
-    @classmethod
-    def fit(
-        cls, combine: Combine, judges: Sequence[str], given: Sequence[Sequence[Given]], kinds: Sequence[str | None]
-    ) -> Calibrated:
-        """Fit on turns with labels, judged by judges that had not seen them.
-
-        A judge is held to what it looks for: what is to be forgotten in a category that it names. Otherwise one that
-        sees private data alone would say of every harmless answer how many are undesired of another kind.
-
-        Args:
-            combine: What makes one of the scaled opinions.
-            judges: Names of those to calibrate, each once. One with fewer than `FEWEST_TO_SCALE` opinions on turns of
-                either label is left as it is.
-            given: The opinions on each turn.
-            kinds: The category of each turn that is to be forgotten; None of the others.
-        """
-        scales = {}
-        for judge in judges:
-            own = [(o, kind) for ones, kind in zip(given, kinds, strict=True) for name, o in ones if name == judge]
-            looked_for = {opinion.category for opinion, _ in own} & {kind for _, kind in own if kind is not None}
-            scores = np.array([opinion.score for opinion, _ in own])
-            # One whose categories have other names than those of the examples is held to all of them.
-            truth = np.array([kind is not None and (not looked_for or kind in looked_for) for _, kind in own])
-            if min(truth.sum(), (~truth).sum()) >= FEWEST_TO_SCALE:
-                scales[judge] = platt(scores, truth)
-        return cls(combine, scales)
-
-    def __call__(self, given: Sequence[Given]) -> Given:
-        """Scale, then combine."""
-        return self._combine([(judge, self._scaled(judge, opinion)) for judge, opinion in given])
-
-    def _scaled(self, judge: str, opinion: Opinion) -> Opinion:
-        if judge not in self.scales or opinion.unable:
-            return opinion
-        slope, offset = self.scales[judge]
-        return replace(opinion, score=float(expit(slope * log_odds(opinion.score) + offset)))
-
-
-def platt(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[float, float]:
-    """A ≥ 0 and b of σ(a · log-odds(score) + b), by the likelihood of Platt's targets."""
-    positive, negative = int(truth.sum()), int((~truth).sum())
-    targets = np.where(truth, (positive + 1) / (positive + 2), 1 / (negative + 2))
-    odds = log_odds(scores)
-
-    def loss(scale: NDArray[np.float64]) -> float:
-        z = scale[0] * odds + scale[1]
-        return float(np.sum(np.logaddexp(0, z) - targets * z))
-
-    base = float(np.log(positive / negative))
-    found = minimize(loss, np.array([1.0, base]), method="L-BFGS-B", bounds=[(0, None), (None, None)]).x
-    return float(found[0]), float(found[1])
 
 
 def log_odds(score: Any) -> Any:

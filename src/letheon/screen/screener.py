@@ -11,7 +11,8 @@ import numpy as np
 from letheon import recipe
 from letheon.errors import InputError
 from letheon.records import NORMAL, Dialogue, Interval, Outlook, Turn, Verdict
-from letheon.screen.combine import Calibrated, Combine, Given, Stacked, highest, mean
+from letheon.screen.calibrate import Calibrated
+from letheon.screen.combine import Combine, Given, Stacked, highest, mean
 from letheon.screen.embedding import EmbeddingJudge
 from letheon.screen.judge import Judge, Opinion
 from letheon.screen.labels import UNNAMED, LabelsJudge
