@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 from letheon.chat import Encoded
 from letheon.store import Store
-from letheon.train.probe import Prober
+from letheon.train.probe import FEW, Prober
 from letheon.train.reference import ReferenceCache
 from letheon.train.stop import Probe
 
@@ -43,19 +43,25 @@ def moved(before: Any, after: Any, sequence: Encoded) -> tuple[float, float, int
     )
 
 
+def shaken(before: Any) -> Any:
+    """The same model with its weights moved."""
+    after = copy.deepcopy(before)
+    with torch.no_grad():
+        for parameter in after.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    return after
+
+
 COUNT = 9
 
 
 def test_guards_are_means_over_all_normal_tokens(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     before, normal = tiny_model(), drawn(COUNT)
     cache = ReferenceCache(Store(), None, top_k=before.config.vocab_size, pad_token_id=0, batch_size=5)
-    after = copy.deepcopy(before)
+    after = shaken(before)
     prober = Prober(
         normal, normal, cache(before, normal), tokenizer=tiny_tokenizer, rho=0.2, size=COUNT, batch_size=5
     )
-    with torch.no_grad():
-        for parameter in after.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     known = [moved(before, after, sequence) for sequence in normal]
     kl, lost, tokens = (sum(values) for values in zip(*known, strict=True))
     found = prober.whole(after, 3)
@@ -64,6 +70,31 @@ def test_guards_are_means_over_all_normal_tokens(tiny_model: Callable[..., Any],
     for parameter in after.parameters():
         parameter.data.fill_(math.nan)
     assert not math.isfinite(prober.whole(after, 3).kl)
+
+
+@pytest.mark.parametrize(
+    ("size", "own", "pooled"), [(COUNT + 5, range(COUNT), range(COUNT + 5)), (3, (0, 3, 6), (0, 4, 9))]
+)
+def test_what_the_log_keeps_is_measured_apart_from_what_is_rehearsed(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any, size: int, own: Sequence[int], pooled: Sequence[int]
+) -> None:
+    before, sequences = tiny_model(), drawn(COUNT + 5)
+    cache = ReferenceCache(Store(), None, top_k=before.config.vocab_size, pad_token_id=0, batch_size=5)
+    after = shaken(before)
+    settings: dict[str, Any] = {"tokenizer": tiny_tokenizer, "rho": 0.2, "size": size, "batch_size": 4}
+    reference = cache(before, sequences)
+    prober = Prober(sequences[:1], sequences[:COUNT], reference, rehearsed=sequences[COUNT:], **settings)
+    found = prober.quick(after, 3)
+    old, new = (sum(math.exp(-mean_loss(model, sequences[n])) for n in own) for model in (before, after))
+    assert found.normal_kept == pytest.approx(new / old, rel=1e-4)
+    assert abs(new / old - 1) > 0.01
+    kl, lost, tokens = (sum(each) for each in zip(*(moved(before, after, sequences[n]) for n in pooled), strict=True))
+    assert found.kl == pytest.approx(kl / tokens, rel=1e-4)
+    assert found.normal_ratio == pytest.approx(math.exp(lost / tokens), rel=1e-4)
+    assert prober.quick(before, 0).normal_kept == pytest.approx(1, abs=1e-5)
+    # Too few to tell.
+    few = Prober(sequences[:1], sequences[: FEW - 1], reference, rehearsed=sequences[FEW - 1 :], **settings)
+    assert few.quick(after, 3).normal_kept is None
 
 
 def test_repetition_is_that_of_unpunished_answers(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,20 @@ from letheon.train.stop import Probe
 RIVALS = 10
 GENERATED = 4
 NEW_TOKENS = 24
+FEW = 8
+"""Of fewer of the log's own normal dialogues one that breaks would tell for all."""
+
+
+class Drift(NamedTuple):
+    """What a model says of the n answer tokens of one normal sequence.
+
+    Attributes:
+        log_prob: (n,) log-probability of each token.
+        kl: (n,) KL to θ₀ at each token, nats.
+    """
+
+    log_prob: Tensor
+    kl: Tensor
 
 
 class Prober:
@@ -32,9 +47,10 @@ class Prober:
 
     Args:
         old: Sequences with undesired answers that training does not see.
-        normal: Normal sequences that training does not see.
-        reference: What θ₀ said about `normal`.
+        normal: Normal dialogues of the log that training does not see.
+        reference: What θ₀ said about `normal`, then about `rehearsed`.
         expected: For each of `old`, the expected answers to its prompt that are to be learnt; there may be none.
+        rehearsed: Other normal sequences that training does not see.
         tokenizer: For padding and for reading greedy answers.
         rho: Threshold of "still preferred".
         size: Sequences of each kind in a quick probe; the full probe takes all.
@@ -49,6 +65,7 @@ class Prober:
         reference: Sequence[Reference],
         expected: Sequence[Sequence[Encoded]] = (),
         *,
+        rehearsed: Sequence[Encoded] = (),
         tokenizer: Tokenizer,
         rho: float,
         size: int,
@@ -56,7 +73,8 @@ class Prober:
         prefix: FrozenPrefix | None = None,
     ):
         self.old = list(old)
-        self.normal = list(normal)
+        self.normal = [*normal, *rehearsed]
+        self.own = len(normal) if len(normal) >= FEW else 0
         self.reference = list(reference)
         self.expected = list(expected) or [()] * len(self.old)
         self.tokenizer = tokenizer
@@ -67,49 +85,62 @@ class Prober:
 
     def quick(self, model: Model, step: int) -> Probe:
         """Probe evenly spaced dialogues."""
-        old, normal = (spread(range(len(kind)), self.size) for kind in (self.old, self.normal))
-        return self._probe(model, step, old, normal)
+        return self._probe(model, step, self.size)
 
     def whole(self, model: Model, step: int) -> Probe:
         """Probe all dialogues."""
-        return self._probe(model, step, range(len(self.old)), range(len(self.normal)))
+        return self._probe(model, step, max(len(self.old), len(self.normal)))
 
     def with_answers(self, model: Model, probe: Probe) -> Probe:
         """A probe of the model as it is, with the repetition of a few greedy answers added."""
         return replace(probe, repetition=self._repetition(model))
 
     @torch.no_grad()
-    def _probe(self, model: Model, step: int, old: Sequence[int], normal: Sequence[int]) -> Probe:
+    def _probe(self, model: Model, step: int, most: int) -> Probe:
+        """Probe at most so many of the old answers, of all normal ones, and of the log's own normal ones."""
+        old, normal, own = (spread(range(size), most) for size in (len(self.old), len(self.normal), self.own))
         margins: list[Tensor] = []
         known: dict[int, Tensor] = {}
         strengths: list[float] = []
-        loss = before = kl = tokens = 0.0
         with in_eval_mode(model):
             for chosen, logits, targets, row in self._forwards(model, [self.old[n] for n in old]):
                 margins.append(log_odds_margin(logits, targets, RIVALS))
                 matches, log_probs = (logits.argmax(dim=1) == targets).cpu(), log_prob(logits, targets).cpu()
                 for place, number in enumerate(chosen):
-                    own = row.cpu() == place
-                    known[old[number]] = log_probs[own]
-                    strengths.append(extraction_strength(content_of(matches[own])))
+                    mine = row.cpu() == place
+                    known[old[number]] = log_probs[mine]
+                    strengths.append(extraction_strength(content_of(matches[mine])))
             truth = self._truth_probability(model, known)
-            for chosen, logits, targets, _ in self._forwards(model, [self.normal[n] for n in normal]):
-                said = [self.reference[normal[place]] for place in chosen]
-                loss -= float(log_prob(logits, targets).sum())
-                before -= float(torch.cat([r.log_prob for r in said]).sum())
-                top_ids = torch.cat([r.top_ids for r in said]).long().to(logits.device)
-                top = torch.cat([r.top_log_probs for r in said]).to(logits.device)
-                kl += float(top_k_kl(logits, top_ids, top).sum())
-                tokens += len(targets)
+            drift = self._drift(model, sorted({*normal, *own}))
+        lost = [self.reference[n].log_prob - drift[n].log_prob for n in normal]
         return Probe(
             step=step,
             probability=sum(map(probability, known.values())) / len(known),
             share=share_preferred(torch.cat(margins), self.rho),
             extraction_strength=sum(strengths) / len(strengths),
-            normal_ratio=_exp((loss - before) / tokens) if tokens else 1.0,
-            kl=kl / tokens if tokens else 0.0,
+            normal_ratio=_exp(float(torch.cat(lost).double().mean())) if lost else 1.0,
+            kl=float(torch.cat([drift[n].kl for n in normal]).mean()) if normal else 0.0,
             truth_probability=truth,
+            normal_kept=self._kept({n: drift[n].log_prob for n in own}),
         )
+
+    def _drift(self, model: Model, numbers: Sequence[int]) -> dict[int, Drift]:
+        """What the model says of normal sequences now."""
+        found: dict[int, Drift] = {}
+        for chosen, logits, targets, row in self._forwards(model, [self.normal[n] for n in numbers]):
+            said = [self.reference[numbers[place]] for place in chosen]
+            top_ids = torch.cat([r.top_ids for r in said]).long().to(logits.device)
+            top = torch.cat([r.top_log_probs for r in said]).to(logits.device)
+            log_probs, kl = log_prob(logits, targets).cpu(), top_k_kl(logits, top_ids, top).cpu()
+            for place, number in enumerate(chosen):
+                mine = row.cpu() == place
+                found[numbers[number]] = Drift(log_probs[mine], kl[mine])
+        return found
+
+    def _kept(self, own: Mapping[int, Tensor]) -> float | None:
+        """See `Probe.normal_kept`; log-probabilities of their tokens, by the number of the sequence."""
+        before = sum(probability(self.reference[number].log_prob) for number in own)
+        return sum(map(probability, own.values())) / before if before else None
 
     def _truth_probability(self, model: Model, known: Mapping[int, Tensor]) -> float | None:
         """See `Probe`; `known` holds the log-probabilities of old answers' tokens, by the number of the sequence."""

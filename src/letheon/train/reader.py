@@ -19,6 +19,10 @@ MOST_EXPECTED = 3
 """Of so many expected answers to a question the stop rule asks whether one has taken the old one's place."""
 
 
+GUARDS = 16
+"""So many normal sequences the guards look at where they are given none."""
+
+
 class Probed(NamedTuple):
     """An old answer of the stop rule's probe, and the expected ones that it waits for; there may be none."""
 
@@ -69,6 +73,15 @@ class Reader:
             else encode_dialogue(self.tokenizer, dialogue_of(row, number), self.max_length)
             for number, row in enumerate(rows or ())
         ]
+
+    def guards(
+        self, rows: Sequence[Dialogue | Encoded | Mapping[str, Any]] | None, normal: Sequence[Encoded]
+    ) -> tuple[list[Encoded], list[Encoded]]:
+        """What the guards look at: dialogues, and what was rehearsed; where there is none some of the normal ones."""
+        read = list(zip(rows or (), self.normal(rows), strict=True))
+        own = [sequence for row, sequence in read if not isinstance(row, Encoded)]
+        rehearsed = [sequence for row, sequence in read if isinstance(row, Encoded)]
+        return (own, rehearsed) if read else (list(normal[:GUARDS]), [])
 
     def probed(self, targets: Sequence[Target], turns: Sequence[Turn]) -> list[Probed]:
         """What the stop rule looks at: these turns, or where there are none the targets themselves.

@@ -314,6 +314,7 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
         "stop_rho": stop.rho,
         "stop_normal_budget": stop.normal_budget,
         "stop_kl_budget": stop.kl_budget,
+        "stop_normal_kept": stop.normal_kept,
         "stop_patience": stop.patience,
         **recipe.train,
     }

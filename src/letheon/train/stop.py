@@ -23,6 +23,8 @@ class Probe:
         truth_probability: Mean of p_e / (p_e + p_o), where p_o is an old answer's exp(mean log p) and p_e that of the
             likeliest of its expected ones, in [0, 1]; higher is better learnt. None where no expected answers are to
             be learnt: what they say is an abstention, or nobody pulls toward them.
+        normal_kept: Sum of exp(mean log p) over the log's own normal dialogues on the probe, over that before, in
+            [0, ∞); 1 is unchanged. None where they are fewer than `letheon.train.probe.FEW`.
         alpha: Share of the change that was in the weights; 1 while training.
     """
 
@@ -34,6 +36,7 @@ class Probe:
     kl: float
     repetition: float | None = None
     truth_probability: float | None = None
+    normal_kept: float | None = None
     alpha: float = 1.0
 
 
@@ -79,6 +82,7 @@ class StopRule:
     truth_probability: float = 0.8
     normal_budget: float = 1.12
     kl_budget: float = 0.12
+    normal_kept: float = 0.9
     max_repetition: float = 0.5
     patience: int = 10
     clean_extraction: float = 0.05
@@ -99,6 +103,7 @@ class StopRule:
             "truth_probability": self.truth_probability,
             "normal_ratio": self.normal_budget,
             "kl": self.kl_budget,
+            "normal_kept": self.normal_kept,
         }
 
     def is_clean(self, before: Probe) -> bool:
@@ -128,7 +133,8 @@ class StopRule:
     def overrun(self, probe: Probe) -> float:
         """What normal answers have lost, in multiples of what is allowed: at most 1 is within it. In [0, ∞)."""
         loss = math.log(max(probe.normal_ratio, 1.0)) / math.log(self.normal_budget)
-        return max(loss, probe.kl / self.kl_budget)
+        lost = 0.0 if probe.normal_kept is None else (1 - probe.normal_kept) / (1 - self.normal_kept)
+        return max(loss, probe.kl / self.kl_budget, lost)
 
     def breach(self, probe: Probe, slack: float = 1.0) -> str | None:
         """The guard that a probe breaches, in words; `slack` widens what normal answers may lose."""
@@ -138,6 +144,9 @@ class StopRule:
             return f"normal perplexity is {probe.normal_ratio:.3f} × before, allowed {self.normal_budget}"
         if probe.kl > self.kl_budget * slack:
             return f"KL to the model before is {probe.kl:.3f}, allowed {self.kl_budget}"
+        if probe.normal_kept is not None and probe.normal_kept < 1 - (1 - self.normal_kept) * slack:
+            kept, least = f"{probe.normal_kept:.1%}", f"{self.normal_kept:.0%}"
+            return f"the log's own normal answers have kept {kept} of their probability, at least {least} is asked"
         if probe.repetition is not None and probe.repetition > self.max_repetition:
             return f"answers repeat themselves ({probe.repetition:.0%} of 3-grams), allowed {self.max_repetition:.0%}"
         return None

@@ -60,7 +60,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         normal_dataset: Dialogues whose every assistant turn is to be kept; or what `letheon.rehearse` returns.
         probe_dataset: Dialogues with an undesired last answer that training does not see (held-out or paraphrased),
             for the stop rule. None: the forget dialogues themselves.
-        normal_probe_dataset: As `normal_dataset`, but not seen by training, for the guards. None: 16 normal ones.
+        normal_probe_dataset: As `normal_dataset`, but not seen by training, for the guards, which hold dialogues and
+            what was rehearsed apart. None: 16 normal ones.
         objective: The loss. None: the default one (docs/3-unlearn.md).
         base: What the model said before it learnt what is to be forgotten (`letheon.train.base.ask_base`). The
             stop rule's limits are then its level and a little above, and a distance may go back to it.
@@ -110,7 +111,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._base = base
         normal = self._reader.kept(normal_dataset, forget)
         probed = self._reader.probed(targets, [turn_of(row, n) for n, row in enumerate(probe_dataset or ())])
-        normal_probed = self._reader.normal(normal_probe_dataset) or normal[:16]
+        normal_probed, rehearsed_probed = self._reader.guards(normal_probe_dataset, normal)
 
         # Where padding is the token that ends a turn, its row would get no gradient. Nothing reads padding anyway.
         model.get_input_embeddings().padding_idx = None
@@ -174,6 +175,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             base,
             probed,
             normal_probed,
+            rehearsed_probed,
             tokenizer=processing_class,
             on=bool(forget) and args.stop_rule,
             log=self._log_probe,

@@ -72,7 +72,8 @@ class Watch:
         args: Settings.
         base: What the base said, whose level is then the limit.
         probed: Old answers that training does not see.
-        normal: Normal sequences that training does not see.
+        normal: Normal dialogues that training does not see.
+        rehearsed: What the model answered to everyday questions, that training does not see either.
         tokenizer: The tokenizer.
         on: Whether anything is probed. If not, only a loss that is not finite ends training.
         log: Told of each probe.
@@ -90,13 +91,15 @@ class Watch:
         base: BaseSaid | None,
         probed: Sequence[Probed],
         normal: Sequence[Encoded],
+        rehearsed: Sequence[Encoded],
         *,
         tokenizer: Tokenizer,
         on: bool,
         log: Callable[[Probe], None],
         autocast: Callable[[], AbstractContextManager[Any]],
     ):
-        self.args, self.probed, self.normal, self.tokenizer = args, probed, normal, tokenizer
+        self.args, self.probed, self.normal, self.rehearsed = args, probed, normal, rehearsed
+        self.tokenizer = tokenizer
         self.on, self._log, self._autocast = on, log, autocast
         probability, strength = (args.stop_probability, args.stop_extraction) if base is None else base.limits()
         self.rule = StopRule(
@@ -106,6 +109,7 @@ class Watch:
             truth_probability=args.stop_truth,
             normal_budget=args.stop_normal_budget,
             kl_budget=args.stop_kl_budget,
+            normal_kept=args.stop_normal_kept,
             patience=args.stop_patience,
         )
         self.best = BestState(Path(args.output_dir or "") / "best.safetensors")
@@ -120,8 +124,9 @@ class Watch:
         self.prober = Prober(
             [one.old for one in self.probed],
             self.normal,
-            cache(model, self.normal),
+            cache(model, [*self.normal, *self.rehearsed]),
             [one.expected for one in self.probed],
+            rehearsed=self.rehearsed,
             tokenizer=self.tokenizer,
             rho=self.args.stop_rho,
             size=self.args.probe_size,
