@@ -8,6 +8,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+
+from letheon.models import load_model, load_tokenizer
 
 FOUND = {
     "results": {
@@ -66,7 +69,7 @@ def test_what_it_cannot_do(harness: dict[str, Any], letheon: Command, tiny_model
     harness["fails"] = ConnectionError("Couldn't reach the hub")
     code, _, err = letheon("evaluate", tiny_model_dir, "--suite", "lm-eval", "--tasks", "arc_easy")
     assert code == 2
-    assert "the data set of a task lies on the hub and cannot be had here (ConnectionError: Couldn't reach" in err
+    assert "the data set of a task cannot be had here (ConnectionError: Couldn't reach" in err
 
 
 def test_without_it(letheon: Command, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,3 +77,79 @@ def test_without_it(letheon: Command, tiny_model_dir: Path, monkeypatch: pytest.
     code, _, err = letheon("evaluate", tiny_model_dir, "--suite", "lm-eval", "--tasks", "arc_easy")
     assert code == 3
     assert "pip install 'letheon[lm-eval]'" in err
+
+
+CAPITALS = {"France": "Paris", "Italy": "Rome", "Germany": "Berlin"}
+
+
+@pytest.fixture
+def own_task(tmp_path: Path) -> Path:
+    """A task in lm-eval's format whose data set is a file."""
+    rows = [
+        {"question": f"What is the capital of {land}?", "choices": [*CAPITALS.values()], "label": number}
+        for number, land in enumerate(CAPITALS)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    file = tmp_path / "capitals.yaml"
+    file.write_text(
+        "task: capitals\n"
+        "dataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path / 'rows.jsonl'}}}}}\n"
+        "test_split: test\n"
+        "output_type: multiple_choice\n"
+        'doc_to_text: "Question: {{question}}\\nAnswer:"\n'
+        'doc_to_choice: "{{choices}}"\n'
+        'doc_to_target: "{{label}}"\n'
+        "metric_list: [{metric: acc}]\n",
+        encoding="utf-8",
+    )
+    return file
+
+
+def test_a_task_of_ones_own_is_named_by_its_file(
+    harness: dict[str, Any], letheon: Command, tiny_model_dir: Path, own_task: Path, tmp_path: Path
+) -> None:
+    asked = ["--suite", "lm-eval", "-o", tmp_path / "found.json", "--tasks"]
+    code, _, err = letheon("evaluate", tiny_model_dir, *asked, f"{own_task},arc_easy")
+    assert code == 0, err
+    own, theirs = harness["tasks"]
+    assert (own["task"], theirs) == ("capitals", "arc_easy")
+    (tmp_path / "none.yaml").write_text("- 1\n", encoding="utf-8")
+    (tmp_path / "code.yaml").write_text("task: !function utils.name\n", encoding="utf-8")
+    wrong = [tmp_path / "gone.yaml", tmp_path / "none.yaml", tmp_path / "code.yaml", "arc_esy"]
+    code, _, err = letheon("evaluate", tiny_model_dir, *asked, ",".join(map(str, wrong)))
+    assert code == 2
+    for reason in (
+        "no such file",
+        "no field 'task'",
+        "line 1: could not determine a constructor",
+        "did you mean arc_easy",
+    ):
+        assert reason in err
+
+
+@pytest.mark.slow
+def test_the_harness_itself(letheon: Command, tiny_model_dir: Path, own_task: Path, tmp_path: Path) -> None:
+    output = tmp_path / "found.json"
+    code, _, err = letheon("evaluate", tiny_model_dir, "--suite", "lm-eval", "--tasks", own_task, "-o", output)
+    assert code == 0, err
+    found = json.loads(output.read_text(encoding="utf-8"))["metrics"]["model"]["capitals"]["acc"]
+    model, tokenizer = load_model(str(tiny_model_dir)), load_tokenizer(str(tiny_model_dir))
+
+    def score(prompt: str, answer: str) -> float:
+        before, ids = (tokenizer(text, return_tensors="pt").input_ids for text in (prompt, prompt + answer))
+        with torch.no_grad():
+            said = model(ids).logits[0, :-1].log_softmax(dim=1).gather(1, ids[0, 1:, None])
+        return float(said[before.size(1) - 1 :].sum())
+
+    right = 0
+    for number, land in enumerate(CAPITALS):
+        scores = [
+            score(f"Question: What is the capital of {land}?\nAnswer:", f" {city}") for city in CAPITALS.values()
+        ]
+        right += scores.index(max(scores)) == number
+    assert found["mean"] == pytest.approx(right / 3)
+    assert found["n"] == 3
+    # One of its own tasks, where there is no network.
+    code, _, err = letheon("evaluate", tiny_model_dir, "--suite", "lm-eval", "--tasks", "arc_easy")
+    assert (code, "the data set of a task cannot be had here" in err) == (2, True)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import difflib
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from letheon.console import Console
-from letheon.errors import InputError, require_extra
+from letheon.errors import InputError, check_all, require_extra
 from letheon.measure import Measured
 from letheon.models import check_model, in_short, load_model, load_tokenizer, model_hash
 from letheon.records import Estimate, ModelMetrics
+from letheon.screen.files import read_text
 from letheon.suites.results import OWN, Examined, SuiteResults, show
+from letheon.yaml_text import load_yaml
 
 NAME, PACKAGE = "lm-eval", "lm_eval"
 
@@ -22,13 +27,13 @@ def run_tasks(model: str, tasks: list[str], output: Path, limit: int | None, con
 
     Args:
         model: Folder or hub id.
-        tasks: Names of tasks or groups.
+        tasks: Names of tasks or groups of lm-eval's, or files of tasks in its format.
         output: The results file.
         limit: Most questions of each task.
         console: Where the table goes.
 
     Raises:
-        InputError: No or unknown tasks; or a task's data set, which lies on the hub, cannot be had here.
+        InputError: No or unknown tasks, or files that hold none; or a task's data set cannot be had here.
         MissingExtraError: lm-eval is not installed.
     """
     require_extra(f"the suite {NAME!r}", NAME)
@@ -42,16 +47,18 @@ def run_tasks(model: str, tasks: list[str], output: Path, limit: int | None, con
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager()
-    if faults := [_unknown(name, manager.all_tasks) for name in tasks if name not in manager.all_tasks]:
-        raise InputError(faults)
+    asked: dict[str, str | dict[str, Any]] = {}
+    check_all([partial(lambda name: asked.update({name: _task(name, manager.all_tasks)}), name) for name in tasks])
     with Measured() as cost:
         lm = HFLM(pretrained=load_model(model), tokenizer=load_tokenizer(model), batch_size=16)
         try:
-            found = simple_evaluate(model=lm, tasks=tasks, limit=limit, log_samples=False, task_manager=manager)
+            found = simple_evaluate(
+                model=lm, tasks=list(asked.values()), limit=limit, log_samples=False, task_manager=manager
+            )
         except (OSError, ValueError) as error:
             raise InputError(
-                f"--tasks {','.join(tasks)}: the data set of a task lies on the hub and cannot be had here "
-                f"({type(error).__name__}: {in_short(error)}); run it once with a network, or fill the cache of "
+                f"--tasks {','.join(tasks)}: the data set of a task cannot be had here ({type(error).__name__}: "
+                f"{in_short(error)}); most lie on the hub: run it once with a network, or fill the cache of "
                 "'datasets' (HF_HOME) from a machine that has one"
             ) from None
     results = SuiteResults(
@@ -84,6 +91,18 @@ def _values(found: Any) -> ModelMetrics:
     return values
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3)
-    return f"--tasks {name}: lm-eval has no such task" + (f"; did you mean {', '.join(near)}?" if near else "")
+def _task(name: str, known: list[str]) -> str | dict[str, Any]:
+    """A task of lm-eval's by its name, or what a file says of one; none of a file's code is run."""
+    if not name.endswith((".yaml", ".yml")):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"; did you mean {', '.join(near)}?" if near else "; a task of your own is named by its YAML file"
+            raise InputError(f"--tasks {name}: lm-eval has no such task{hint}")
+        return name
+    try:
+        found = load_yaml(read_text(Path(name), "--tasks"))
+    except yaml.YAMLError as error:
+        raise InputError(f"--tasks {name}: {in_short(error)}") from None
+    if not isinstance(found, dict) or "task" not in found:
+        raise InputError(f"--tasks {name}: not a task of lm-eval's: it has no field 'task'")
+    return found
