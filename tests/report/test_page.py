@@ -93,7 +93,7 @@ def test_says_the_verdict_first_and_every_section_in_order(plain: str) -> None:
     assert "39% of the control" in html
     assert "97.5%" in html
     assert re.findall(r'<section id="(\w+)"', html) == SECTIONS
-    assert html.count("<svg") == 11
+    assert html.count("<svg") == 12
     assert "not computed: no judge that reads answers is in the recipe" in html
     assert "before: not computed: it is the model itself" in html
     assert "0.969" in html
@@ -375,7 +375,7 @@ def test_expected_answers_that_are_learnt_have_a_curve(tmp_path: Path) -> None:
     training.write_text(learnt, encoding="utf-8")
     html = page(run)
     assert title in html
-    assert html.count("<svg") == 12
+    assert html.count("<svg") == 13
 
 
 def test_the_limits_drawn_are_those_that_were_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

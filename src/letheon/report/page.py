@@ -101,6 +101,7 @@ PROBES = (
     ("extraction_strength", charts.FORGET, "Their extraction strength"),
     ("truth_probability", charts.AFTER, "Expected answers over old ones (truth probability)"),
     ("normal_ratio", charts.NORMAL, "Normal perplexity, times what it was before"),
+    ("normal_kept", charts.NORMAL, "Probability that the log's normal answers have kept"),
     ("kl", charts.AFTER, "KL to the model before (nats a token)"),
 )
 """What is drawn of the probes: the field, its colour, the caption."""
