@@ -14,7 +14,7 @@ import torch
 
 from letheon.chat import Encoded
 from letheon.store import Store
-from letheon.train.probe import Prober, kept
+from letheon.train.probe import FEW, Prober
 from letheon.train.reference import ReferenceCache
 from letheon.train.stop import Probe
 
@@ -92,20 +92,9 @@ def test_what_the_log_keeps_is_measured_apart_from_what_is_rehearsed(
     assert found.kl == pytest.approx(kl / tokens, rel=1e-4)
     assert found.normal_ratio == pytest.approx(math.exp(lost / tokens), rel=1e-4)
     assert prober.quick(before, 0).normal_kept == pytest.approx(1, abs=1e-5)
-    # One tells nothing of others.
-    one = Prober(sequences[:1], sequences[:1], reference, rehearsed=sequences[1:], **settings)
-    assert one.quick(after, 3).normal_kept is None
-
-
-def test_the_share_that_is_kept_has_the_standard_error_of_a_ratio() -> None:
-    before, after = [0.9, 0.8, 0.7, 0.2], [0.8, 0.8, 0.2, 0.3]
-    share, stderr = kept(before, after)
-    assert share == pytest.approx(2.1 / 2.6)
-    off = torch.tensor(after) - share * torch.tensor(before)
-    assert stderr == pytest.approx(float(off.std() / 2 / 0.65), rel=1e-5)
-    # All alike: nothing is left to chance.
-    assert kept(before, [value / 2 for value in before]) == (pytest.approx(0.5), pytest.approx(0.0, abs=1e-12))
-    assert kept([0.5], [0.4]) == (None, None)
+    # Too few to tell.
+    few = Prober(sequences[:1], sequences[: FEW - 1], reference, rehearsed=sequences[FEW - 1 :], **settings)
+    assert few.quick(after, 3).normal_kept is None
 
 
 def test_repetition_is_that_of_unpunished_answers(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:

@@ -151,7 +151,7 @@ class StopRecipe(Section):
     """Guard: the normal probe's perplexity may rise to this multiple of what it was before."""
     kl_budget: float = Field(0.12, gt=0)
     """Guard: KL to the model before, on the normal probe, in nats per token."""
-    normal_kept: float = Field(0.93, gt=0, lt=1)
+    normal_kept: float = Field(0.9, gt=0, lt=1)
     """Guard: of their probability before, the log's own normal dialogues on the probe keep at least this share."""
     patience: int = Field(10, ge=1)
     """Give up after so many times `every` steps without progress."""

@@ -115,7 +115,7 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     )
     stop_kl_budget: float = field(default=0.12, metadata={"help": "Guard on the normal probe's KL."})
     stop_normal_kept: float = field(
-        default=0.93, metadata={"help": "Guard on the probability that the log's own normal dialogues keep."}
+        default=0.9, metadata={"help": "Guard on the probability that the log's own normal dialogues keep."}
     )
     stop_patience: int = field(
         default=10, metadata={"help": "Give up after so many times stop_every steps without progress."}

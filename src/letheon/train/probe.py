@@ -26,6 +26,8 @@ from letheon.train.stop import Probe
 RIVALS = 10
 GENERATED = 4
 NEW_TOKENS = 24
+FEW = 8
+"""Of fewer of the log's own normal dialogues one that breaks would tell for all."""
 
 
 class Drift(NamedTuple):
@@ -72,7 +74,7 @@ class Prober:
     ):
         self.old = list(old)
         self.normal = [*normal, *rehearsed]
-        self.own = len(normal)
+        self.own = len(normal) if len(normal) >= FEW else 0
         self.reference = list(reference)
         self.expected = list(expected) or [()] * len(self.old)
         self.tokenizer = tokenizer
@@ -111,8 +113,6 @@ class Prober:
             truth = self._truth_probability(model, known)
             drift = self._drift(model, sorted({*normal, *own}))
         lost = [self.reference[n].log_prob - drift[n].log_prob for n in normal]
-        had, has = ([probability(said[n].log_prob) for n in own] for said in (self.reference, drift))
-        share, stderr = kept(had, has)
         return Probe(
             step=step,
             probability=sum(map(probability, known.values())) / len(known),
@@ -121,8 +121,7 @@ class Prober:
             normal_ratio=_exp(float(torch.cat(lost).double().mean())) if lost else 1.0,
             kl=float(torch.cat([drift[n].kl for n in normal]).mean()) if normal else 0.0,
             truth_probability=truth,
-            normal_kept=share,
-            normal_kept_stderr=stderr,
+            normal_kept=self._kept({n: drift[n].log_prob for n in own}),
         )
 
     def _drift(self, model: Model, numbers: Sequence[int]) -> dict[int, Drift]:
@@ -137,6 +136,11 @@ class Prober:
                 mine = row.cpu() == place
                 found[numbers[number]] = Drift(log_probs[mine], kl[mine])
         return found
+
+    def _kept(self, own: Mapping[int, Tensor]) -> float | None:
+        """See `Probe.normal_kept`; log-probabilities of their tokens, by the number of the sequence."""
+        before = sum(probability(self.reference[number].log_prob) for number in own)
+        return sum(map(probability, own.values())) / before if before else None
 
     def _truth_probability(self, model: Model, known: Mapping[int, Tensor]) -> float | None:
         """See `Probe`; `known` holds the log-probabilities of old answers' tokens, by the number of the sequence."""
@@ -164,24 +168,6 @@ class Prober:
         with in_eval_mode(model):
             rows = generate(model, self.tokenizer, prompts, GREEDY, max_new_tokens=NEW_TOKENS)
         return sum(repetition(self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows) / len(rows)
-
-
-def kept(before: Sequence[float], after: Sequence[float]) -> tuple[float | None, float | None]:
-    """What dialogues have kept of their probabilities: r = Σa / Σb, and its standard error.
-
-    The error is that of the mean of a − r·b, over the mean of b (the usual one of a ratio of means). Of fewer than
-    two dialogues there is none, and no share either: one tells nothing of others.
-
-    Args:
-        before: (N) their probabilities b, not all 0.
-        after: (N) a, of the same dialogues.
-    """
-    count, total = len(before), math.fsum(before)
-    if count < 2:
-        return None, None
-    share = math.fsum(after) / total
-    off = math.fsum((a - share * b) ** 2 for a, b in zip(after, before, strict=True))
-    return share, math.sqrt(off * count / (count - 1)) / total
 
 
 def mean_loss(log_probs: Tensor) -> float:

@@ -24,8 +24,7 @@ class Probe:
             likeliest of its expected ones, in [0, 1]; higher is better learnt. None where no expected answers are to
             be learnt: what they say is an abstention, or nobody pulls toward them.
         normal_kept: Sum of exp(mean log p) over the log's own normal dialogues on the probe, over that before, in
-            [0, ∞); 1 is unchanged. None where they are fewer than two.
-        normal_kept_stderr: Its standard error; None where it is.
+            [0, ∞); 1 is unchanged. None where they are fewer than `letheon.train.probe.FEW`.
         alpha: Share of the change that was in the weights; 1 while training.
     """
 
@@ -38,16 +37,7 @@ class Probe:
     repetition: float | None = None
     truth_probability: float | None = None
     normal_kept: float | None = None
-    normal_kept_stderr: float | None = None
     alpha: float = 1.0
-
-    @property
-    def most_kept(self) -> float:
-        """What normal dialogues of the log have kept, a standard error above; 1 where nobody knows.
-
-        They are few, and it is not to end a training that one or two of them break.
-        """
-        return 1.0 if self.normal_kept is None else self.normal_kept + (self.normal_kept_stderr or 0.0)
 
 
 NEAR = 1.25
@@ -79,8 +69,7 @@ class StopRule:
     answers have taken the place of is not said any more, however likely it is by itself. The limits are about what a
     model that never saw the answers has: going on below them costs ability and shows the forgetting to a membership
     attack, so what was changed is then scaled back to them. Guards: normal perplexity, KL, finite numbers, no
-    repetition collapse; and what the log's own normal dialogues have kept, held apart from the pool of all that is
-    kept, for there the more numerous rehearsed answers hide it: less than is asked by more than a standard error.
+    repetition collapse.
     They hold for the state that is kept; only where one is overrun by more than `SLACK` times what it allows does the
     negative loss rest, for to train on beside the guards forgets more at the same cost. Flat: no progress in
     `patience` times `every` steps, or in `MENDING` times `every` where scaling back would do. Rule and limits are
@@ -93,7 +82,7 @@ class StopRule:
     truth_probability: float = 0.8
     normal_budget: float = 1.12
     kl_budget: float = 0.12
-    normal_kept: float = 0.93
+    normal_kept: float = 0.9
     max_repetition: float = 0.5
     patience: int = 10
     clean_extraction: float = 0.05
@@ -144,7 +133,7 @@ class StopRule:
     def overrun(self, probe: Probe) -> float:
         """What normal answers have lost, in multiples of what is allowed: at most 1 is within it. In [0, ∞)."""
         loss = math.log(max(probe.normal_ratio, 1.0)) / math.log(self.normal_budget)
-        lost = (1 - probe.most_kept) / (1 - self.normal_kept)
+        lost = 0.0 if probe.normal_kept is None else (1 - probe.normal_kept) / (1 - self.normal_kept)
         return max(loss, probe.kl / self.kl_budget, lost)
 
     def breach(self, probe: Probe, slack: float = 1.0) -> str | None:
@@ -155,11 +144,9 @@ class StopRule:
             return f"normal perplexity is {probe.normal_ratio:.3f} × before, allowed {self.normal_budget}"
         if probe.kl > self.kl_budget * slack:
             return f"KL to the model before is {probe.kl:.3f}, allowed {self.kl_budget}"
-        if probe.most_kept < 1 - (1 - self.normal_kept) * slack:
-            return (
-                f"normal answers of the log have kept {probe.normal_kept:.1%} (± {probe.normal_kept_stderr:.1%}) of "
-                f"their probability, at least {self.normal_kept:.0%} is asked"
-            )
+        if probe.normal_kept is not None and probe.normal_kept < 1 - (1 - self.normal_kept) * slack:
+            kept, least = f"{probe.normal_kept:.1%}", f"{self.normal_kept:.0%}"
+            return f"the log's own normal answers have kept {kept} of their probability, at least {least} is asked"
         if probe.repetition is not None and probe.repetition > self.max_repetition:
             return f"answers repeat themselves ({probe.repetition:.0%} of 3-grams), allowed {self.max_repetition:.0%}"
         return None
