@@ -226,7 +226,6 @@ def write_training(path: Path) -> None:
                 "normal_ratio": 1 + 0.06 * bump,
                 "kl": 0.01 + 0.03 * bump,
                 "normal_kept": 1 - 0.05 * bump,
-                "normal_kept_stderr": 0.02,
                 "alpha": 0.875 if step == 50 else 1.0,
             }
             lines.append({"step": step, "probe": probe})
