@@ -250,6 +250,24 @@ def test_a_guard_of_another_family(random_guard: Path) -> None:
         guard(random_guard, "wildguard").judge(TURNS)
 
 
+def test_a_guard_that_was_once_in_form_is_not_doubted(
+    random_guard: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def heard(model: Any, replies: Any) -> torch.Tensor:
+        known = ["good" in tokenizer.decode(row[0].ids) for row in replies]
+        return torch.tensor([[0.9, 0.0, 0.1] if one else [1e-9, 0.0, 1e-9] for one in known]).double().log()
+
+    monkeypatch.setattr("letheon.screen.guard.reply_log_probs", heard)
+    good, odd = ([make_turn("?", word, name=f"{word}{n}") for n in range(4)] for word in ("good", "odd"))
+    judge = guard(random_guard, batch_size=1)
+    assert judge.judge(good[:1])[0] is not None
+    unheard = judge.judge(odd)
+    assert [opinion is not None and opinion.unable for opinion in unheard] == [True] * 4
+    # One that never was is: three turns tell.
+    with pytest.raises(InputError, match="does not answer as preset"):
+        guard(random_guard, batch_size=1).judge(odd)
+
+
 def test_too_little_room(random_guard: Path) -> None:
     judge = GuardJudge(Guard(model=str(random_guard), preset="wildguard", max_length=512))
     with pytest.raises(InputError, match="of the 512 tokens .* are left for question and answer"):

@@ -261,13 +261,17 @@ def test_what_cannot_be_done_is_said_in_a_line(
             {"question": "Q?", "answer": "A", "paraphrased_answer": "B", "perturbed_answer": []},
             "row 1: question, ",
         ),
+        ("tofu", "holdout.jsonl", {"question": "Q?", "answer": 7}, "row 1: question, answer have to be texts"),
+        ("muse", "verbmem/forget.json", {"prompt": "Once", "gt": None}, "row 1: prompt, gt have to be texts"),
+        ("muse", "knowmem/retain_qa.json", {"question": ["Q?"], "answer": "A"}, "row 1: question, answer have to be"),
+        ("muse", "privleak/forget.json", {"text": 7}, "expected a list of texts"),
         ("wmdp", "wmdp-bio.jsonl", {"question": "Q?", "choices": ["a", "b"], "answer": 0}, "4 choices"),
         ("wmdp", "wmdp-bio.jsonl", {"question": "Q?", "answer": 0}, "expected an object with"),
         ("leak", "normal.jsonl", {"question": "Q?"}, "answer"),
         ("harm", "harmful.jsonl", {"text": "?"}, "harmful.jsonl:1"),
     ],
 )
-def test_a_missing_column_is_named(
+def test_a_missing_or_odd_column_is_named(
     name: str,
     file: str,
     row: dict[str, Any],
@@ -277,7 +281,8 @@ def test_a_missing_column_is_named(
     tiny_model_dir: Path,
 ) -> None:
     folder = suite_data(name)
-    (folder / file).write_text(json.dumps(row) + "\n", encoding="utf-8")
+    text = json.dumps([row]) if file.endswith(".json") else json.dumps(row) + "\n"
+    (folder / file).write_text(text, encoding="utf-8")
     code, _, err = letheon("evaluate", tiny_model_dir, "--suite", name, "--data", folder)
     assert code == 2
     assert said in err
