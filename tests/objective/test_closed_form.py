@@ -39,7 +39,6 @@ from letheon.objective import (
     SimNPO,
     log_odds_margin,
     log_prob,
-    share_preferred,
     top_k_kl,
 )
 
@@ -424,18 +423,6 @@ def test_dual_weight_that_starts_high_may_rise_as_well() -> None:
     floor = DualWeight(2.5, 200.0, rate=5.0)
     floor.update(loss=1.0, reference=1.0)
     assert floor.value == 200.0
-
-
-def test_share_preferred() -> None:
-    threshold = math.log(0.2 / 0.8)
-    margins = torch.tensor([threshold - 0.1, threshold + 0.1, 50.0, -50.0])
-    assert share_preferred(margins, 0.2) == 0.5
-    # At even odds a margin of 0 is the threshold, and not above it.
-    assert share_preferred(torch.tensor([0.0, 1e-3]), 0.5) == 0.5
-
-
-def test_share_of_a_broken_model_is_not_forgotten() -> None:
-    assert math.isnan(share_preferred(torch.tensor([-5.0, float("nan")]), 0.2))
 
 
 def test_objective_by_hand() -> None:

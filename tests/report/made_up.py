@@ -221,7 +221,7 @@ def write_training(path: Path) -> None:
         if step % 5 == 0:
             bump = math.exp(-((step - 15) ** 2) / 90)
             share = 0.08 + 0.85 * math.exp(-((step / 18) ** 2))
-            probe = {"probability": 0.8 * share, "share": share, "extraction_strength": 0.6 * share}
+            probe = {"probability": 0.8 * share, "extraction_strength": 0.6 * share}
             probe |= {
                 "normal_ratio": 1 + 0.06 * bump,
                 "kl": 0.01 + 0.03 * bump,

@@ -396,7 +396,7 @@ def test_the_limits_drawn_are_those_that_were_held(tmp_path: Path, monkeypatch: 
 def test_a_model_already_clean_is_probed_once_at_step_0(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (run / "training.jsonl").write_text(
-        '{"step": 0, "probe": {"probability": 0.0, "share": 0.0, "normal_ratio": 1.0, "kl": 0.0}}\n'
+        '{"step": 0, "probe": {"probability": 0.0, "normal_ratio": 1.0, "kl": 0.0}}\n'
     )
     html = page(run)
     parse(html)

@@ -59,9 +59,7 @@ def test_guards_are_means_over_all_normal_tokens(tiny_model: Callable[..., Any],
     before, normal = tiny_model(), drawn(COUNT)
     cache = ReferenceCache(Store(), None, top_k=before.config.vocab_size, pad_token_id=0, batch_size=5)
     after = shaken(before)
-    prober = Prober(
-        normal, normal, cache(before, normal), tokenizer=tiny_tokenizer, rho=0.2, size=COUNT, batch_size=5
-    )
+    prober = Prober(normal, normal, cache(before, normal), tokenizer=tiny_tokenizer, size=COUNT, batch_size=5)
     known = [moved(before, after, sequence) for sequence in normal]
     kl, lost, tokens = (sum(values) for values in zip(*known, strict=True))
     found = prober.whole(after, 3)
@@ -81,7 +79,7 @@ def test_what_the_log_keeps_is_measured_apart_from_what_is_rehearsed(
     before, sequences = tiny_model(), drawn(COUNT + 5)
     cache = ReferenceCache(Store(), None, top_k=before.config.vocab_size, pad_token_id=0, batch_size=5)
     after = shaken(before)
-    settings: dict[str, Any] = {"tokenizer": tiny_tokenizer, "rho": 0.2, "size": size, "batch_size": 4}
+    settings: dict[str, Any] = {"tokenizer": tiny_tokenizer, "size": size, "batch_size": 4}
     reference = cache(before, sequences)
     prober = Prober(sequences[:1], sequences[:COUNT], reference, rehearsed=sequences[COUNT:], **settings)
     found = prober.quick(after, 3)
@@ -106,11 +104,11 @@ def test_repetition_is_that_of_unpunished_answers(tiny_model: Callable[..., Any]
         output.logits += 100 * torch.nn.functional.one_hot(likely, output.logits.size(-1))
 
     model.register_forward_hook(say_a_after_a, with_kwargs=True)
-    prober = Prober([sequence], [], [], tokenizer=tiny_tokenizer, rho=0.2, size=1, batch_size=1)
+    prober = Prober([sequence], [], [], tokenizer=tiny_tokenizer, size=1, batch_size=1)
     # A model's own settings would hide it.
     model.generation_config.no_repeat_ngram_size = 2
     # Ten times "a a a", all of them alike.
-    assert prober.with_answers(model, Probe(0, 0.5, 0.5, 0.5, 1.0, 0.0)).repetition == pytest.approx(0.9)
+    assert prober.with_answers(model, Probe(0, 0.5, 0.5, 1.0, 0.0)).repetition == pytest.approx(0.9)
 
 
 def mean_loss(model: Any, sequence: Encoded) -> float:
@@ -130,9 +128,7 @@ def test_truth_probability_weighs_the_likeliest_expected_answer_against_the_old_
     expected = [others[3 * number : 3 * number + number % 3] for number in range(COUNT)]
     cache = ReferenceCache(Store(), None, top_k=4, pad_token_id=0, batch_size=5)
     normal = old[:2]
-    prober = Prober(
-        old, normal, cache(model, normal), expected, tokenizer=tiny_tokenizer, rho=0.2, size=size, batch_size=5
-    )
+    prober = Prober(old, normal, cache(model, normal), expected, tokenizer=tiny_tokenizer, size=size, batch_size=5)
     shares = []
     for number in range(COUNT) if size == COUNT else (0, 2, 4, 6):
         if expected[number]:
@@ -141,5 +137,5 @@ def test_truth_probability_weighs_the_likeliest_expected_answer_against_the_old_
             shares.append(best / (best + own))
     found = prober.quick(model, 0)
     assert found.truth_probability == pytest.approx(sum(shares) / len(shares), rel=1e-5)
-    nobody = Prober(old, normal, cache(model, normal), tokenizer=tiny_tokenizer, rho=0.2, size=size, batch_size=5)
+    nobody = Prober(old, normal, cache(model, normal), tokenizer=tiny_tokenizer, size=size, batch_size=5)
     assert nobody.quick(model, 0) == replace(found, truth_probability=None)

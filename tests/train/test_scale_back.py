@@ -14,9 +14,7 @@ from letheon.train.stop import Probe, StopRule
 
 
 def probe(probability: float, normal_ratio: float) -> Probe:
-    return Probe(
-        step=9, probability=probability, share=0.5, extraction_strength=0.0, normal_ratio=normal_ratio, kl=0.0
-    )
+    return Probe(step=9, probability=probability, extraction_strength=0.0, normal_ratio=normal_ratio, kl=0.0)
 
 
 @pytest.fixture

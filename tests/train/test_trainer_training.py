@@ -657,7 +657,7 @@ def test_settings_are_not_written_into(
 def test_expected_steps_extrapolate_what_remains(make_trainer: Make) -> None:
     trainer = make_trainer(stop_rule=True, stop_probability=0.1, stop_extraction=0.1)
     assert trainer.expected_steps() == 80
-    levels = {"share": 0.0, "extraction_strength": 0.0, "normal_ratio": 1.0, "kl": 0.0}
+    levels = {"extraction_strength": 0.0, "normal_ratio": 1.0, "kl": 0.0}
     trainer.probes.extend(Probe(step=n, probability=p, **levels) for n, p in ((0, 0.8), (60, 0.4)))
     # Halved in 60 steps, three halvings to go in all.
     assert trainer.expected_steps() == 180

@@ -21,7 +21,6 @@ from letheon.objective.negative import (
     SatImp,
     SimNPO,
     log_odds_margin,
-    share_preferred,
 )
 from letheon.objective.normal import AnswerPreservation, CrossEntropy, ReferenceJS, ReferenceKL, top_k_kl
 from letheon.objective.objective import GROUPS, PARTS, Counts, Group, Objective, Part
@@ -69,6 +68,5 @@ __all__ = [
     "WGA",
     "log_odds_margin",
     "log_prob",
-    "share_preferred",
     "top_k_kl",
 ]

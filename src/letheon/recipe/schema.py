@@ -145,8 +145,6 @@ class StopRecipe(Section):
     """… their extraction strength at most this: about what a model that never saw them has."""
     truth_probability: float = Field(0.8, gt=0, lt=1)
     """Or replaced: expected answers that state something are so much likelier than the old ones."""
-    rho: float = Field(0.2, gt=0, lt=1)
-    """For the curve: a probe token is still preferred when its odds against its rivals exceed rho / (1 - rho)."""
     normal_budget: float = Field(1.12, gt=1)
     """Guard: the normal probe's perplexity may rise to this multiple of what it was before."""
     kl_budget: float = Field(0.12, gt=0)

@@ -26,7 +26,7 @@ class RunFolder:
         recipe: `recipe.yaml`, where there is one.
         manifest: `manifest.json`, or {}.
         steps: The training lines of `training.jsonl`, in order of step.
-        probes: Its probe lines, each {"step", "share", "normal_ratio", "kl", "alpha"}, as far as they are known.
+        probes: Its probe lines, each {"step", "probability", "kl", "alpha", …}, as far as they are known.
         verdicts: `verdicts.jsonl`, or [].
         samples: `samples.jsonl`, or []: ids and scores.
         audit: `audit.json`, where a person has begun one.

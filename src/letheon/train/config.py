@@ -109,7 +109,6 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     stop_truth: float = field(
         default=0.8, metadata={"help": "Probe truth probability from which expected answers stand for old ones."}
     )
-    stop_rho: float = field(default=0.2, metadata={"help": "Odds above which a probe token is still preferred."})
     stop_normal_budget: float = field(
         default=1.12, metadata={"help": "Guard on the normal probe's perplexity ratio."}
     )

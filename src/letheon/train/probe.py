@@ -17,13 +17,12 @@ from letheon.evaluate.text import repetition
 from letheon.evaluate.truth_ratio import truth_probability, truth_ratio
 from letheon.forward import answer_logits, batch_for, batches
 from letheon.models import Model, Tokenizer, in_eval_mode
-from letheon.objective import log_odds_margin, log_prob, share_preferred, top_k_kl
+from letheon.objective import log_prob, top_k_kl
 from letheon.prefix import FrozenPrefix
 from letheon.split import spread
 from letheon.train.dataset import Reference
 from letheon.train.stop import Probe
 
-RIVALS = 10
 GENERATED = 4
 NEW_TOKENS = 24
 FEW = 8
@@ -52,7 +51,6 @@ class Prober:
         expected: For each of `old`, the expected answers to its prompt that are to be learnt; there may be none.
         rehearsed: Other normal sequences that training does not see.
         tokenizer: For padding and for reading greedy answers.
-        rho: Threshold of "still preferred".
         size: Sequences of each kind in a quick probe; the full probe takes all.
         batch_size: Sequences a forward pass.
         prefix: Where forward passes start from.
@@ -67,7 +65,6 @@ class Prober:
         *,
         rehearsed: Sequence[Encoded] = (),
         tokenizer: Tokenizer,
-        rho: float,
         size: int,
         batch_size: int,
         prefix: FrozenPrefix | None = None,
@@ -78,7 +75,6 @@ class Prober:
         self.reference = list(reference)
         self.expected = list(expected) or [()] * len(self.old)
         self.tokenizer = tokenizer
-        self.rho = rho
         self.size = size
         self.batch_size = batch_size
         self.prefix = prefix
@@ -99,12 +95,10 @@ class Prober:
     def _probe(self, model: Model, step: int, most: int) -> Probe:
         """Probe at most so many of the old answers, of all normal ones, and of the log's own normal ones."""
         old, normal, own = (spread(range(size), most) for size in (len(self.old), len(self.normal), self.own))
-        margins: list[Tensor] = []
         known: dict[int, Tensor] = {}
         strengths: list[float] = []
         with in_eval_mode(model):
             for chosen, logits, targets, row in self._forwards(model, [self.old[n] for n in old]):
-                margins.append(log_odds_margin(logits, targets, RIVALS))
                 matches, log_probs = (logits.argmax(dim=1) == targets).cpu(), log_prob(logits, targets).cpu()
                 for place, number in enumerate(chosen):
                     mine = row.cpu() == place
@@ -116,7 +110,6 @@ class Prober:
         return Probe(
             step=step,
             probability=sum(map(probability, known.values())) / len(known),
-            share=share_preferred(torch.cat(margins), self.rho),
             extraction_strength=sum(strengths) / len(strengths),
             normal_ratio=_exp(float(torch.cat(lost).double().mean())) if lost else 1.0,
             kl=float(torch.cat([drift[n].kl for n in normal]).mean()) if normal else 0.0,

@@ -311,7 +311,6 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
         "stop_probability": stop.probability,
         "stop_extraction": stop.extraction_strength,
         "stop_truth": stop.truth_probability,
-        "stop_rho": stop.rho,
         "stop_normal_budget": stop.normal_budget,
         "stop_kl_budget": stop.kl_budget,
         "stop_normal_kept": stop.normal_kept,

@@ -128,7 +128,6 @@ class Watch:
             [one.expected for one in self.probed],
             rehearsed=self.rehearsed,
             tokenizer=self.tokenizer,
-            rho=self.args.stop_rho,
             size=self.args.probe_size,
             batch_size=cache.batch_size,
             prefix=cache.prefix,

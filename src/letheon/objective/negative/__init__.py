@@ -25,7 +25,7 @@ mean. m, p and π are always those of the old answer's tokens, π⁺ and p⁺ th
 
 from letheon.objective.negative.base import BaseOdds
 from letheon.objective.negative.flattening import LogitFlattening, MaxEntropy
-from letheon.objective.negative.hinge import MASC, LogOddsHinge, log_odds_margin, share_preferred
+from letheon.objective.negative.hinge import MASC, LogOddsHinge, log_odds_margin
 from letheon.objective.negative.inverted_hinge import InvertedHinge
 from letheon.objective.negative.likelihood import NLUL, WGA, GradientAscent, SatImp, log_unlikelihood
 from letheon.objective.negative.preference import DPO, NPO, FlatTV, SimNPO
@@ -51,5 +51,4 @@ __all__ = [
     "SimNPO",
     "log_odds_margin",
     "log_unlikelihood",
-    "share_preferred",
 ]

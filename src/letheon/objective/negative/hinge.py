@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from letheon.objective.answers import Answers
@@ -89,16 +88,3 @@ def _hinge(answers: Answers, term: LogOddsHinge | MASC, below: float) -> Tensor:
     corner = math.log(term.rho / (1 - term.rho)) - below
     margins = answers.reduce(lambda logits, targets: log_odds_margin(logits, targets, term.rivals))
     return (margins - corner).relu() / term.eta
-
-
-def share_preferred(margins: Tensor, rho: float) -> float:
-    """Share of tokens with margin above logit ρ, in [0, 1]; lower is more forgotten. NaN where any margin is.
-
-    Args:
-        margins: (N,) log-odds margins.
-        rho: Threshold as a probability against the rivals.
-    """
-    if bool(margins.isnan().any()):
-        # No comparison with NaN is true, so that a broken model would seem to have forgotten everything.
-        return math.nan
-    return float((margins > math.log(rho / (1 - rho))).to(torch.float32).mean())
