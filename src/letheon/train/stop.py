@@ -37,8 +37,6 @@ class Probe:
     alpha: float = 1.0
 
 
-NEARLY = 1.1
-"""A quick probe may err: from here on, in multiples of what is enough, the larger one is asked."""
 NEAR = 1.25
 """How far the guards may be overrun where training ends. Going on beside them mends more than scaling back would."""
 SLACK = 2.0
@@ -166,7 +164,7 @@ class StopRule:
 
     def look(self, probe: Probe) -> Decision:
         """Take a quick probe."""
-        return Decision("confirm") if self._is_done(probe, NEARLY) else self._go_on(probe)
+        return Decision("confirm") if self._is_done(probe) else self._go_on(probe)
 
     def confirm(self, probe: Probe) -> Decision:
         """Take the larger probe after a "confirm"."""
@@ -176,8 +174,8 @@ class StopRule:
         """How much is left to forget if what overruns the guards is scaled back, and forgetting with it."""
         return self.remaining(probe) * math.sqrt(max(self.overrun(probe), 1.0))
 
-    def _is_done(self, probe: Probe, most: float = 1.0) -> bool:
-        return self.left(probe) <= most and self.breach(probe, NEAR) is None
+    def _is_done(self, probe: Probe) -> bool:
+        return self.left(probe) <= 1 and self.breach(probe, NEAR) is None
 
     def _go_on(self, probe: Probe) -> Decision:
         """Whether to go on after a probe that is not good enough, and how."""
