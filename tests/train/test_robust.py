@@ -137,10 +137,10 @@ def test_other_distances_keep_their_own(make_trainer: Make) -> None:
 
 def test_the_probe_is_asked_otherwise_too(make_trainer: Make, targets: list[Target]) -> None:
     probe = [target.turn for target in targets[:3]]
-    sizes = [len(make_trainer(probe_dataset=probe, robust=robust)._watch.probed) for robust in (False, True)]
+    sizes = [len(make_trainer(probe_dataset=probe, robust=robust)._watch.watched.old) for robust in (False, True)]
     assert sizes == [3, 6]
     # Where no probe is given, it is of what is trained on.
-    sizes = [len(make_trainer(robust=robust)._watch.probed) for robust in (False, True)]
+    sizes = [len(make_trainer(robust=robust)._watch.watched.old) for robust in (False, True)]
     assert sizes == [len(targets), 2 * len(targets)]
 
 

@@ -175,7 +175,7 @@ def test_kinds_of_rows(make_trainer: Make, kind: str) -> None:
     replies = [tokenizer.decode(e.ids) for e in trainer.train_dataset.forget[0].expected]
     assert any("assistant\nNo.<|im_end|>" in reply for reply in replies)
     assert len(trainer.train_dataset.forget[1].expected) > 1
-    assert len(trainer._watch.normal) == len(trainer._watch.probed) == 1
+    assert len(trainer._watch.watched.normal) == len(trainer._watch.watched.old) == 1
     assert trainer.evaluate()["eval_loss"] > 0
 
 

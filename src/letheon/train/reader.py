@@ -17,8 +17,6 @@ from letheon.train.rows import dialogue_of
 
 MOST_EXPECTED = 3
 """Of so many expected answers to a question the stop rule asks whether one has taken the old one's place."""
-
-
 GUARDS = 16
 """So many normal sequences the guards look at where they are given none."""
 
@@ -28,6 +26,20 @@ class Probed(NamedTuple):
 
     old: Encoded
     expected: tuple[Encoded, ...] = ()
+
+
+class Watched(NamedTuple):
+    """What the stop rule looks at.
+
+    Attributes:
+        old: Old answers.
+        normal: Normal dialogues of the log.
+        rehearsed: What the model answered to everyday questions.
+    """
+
+    old: list[Probed]
+    normal: list[Encoded]
+    rehearsed: list[Encoded]
 
 
 class Reader:
@@ -74,20 +86,28 @@ class Reader:
             for number, row in enumerate(rows or ())
         ]
 
-    def guards(
-        self, rows: Sequence[Dialogue | Encoded | Mapping[str, Any]] | None, normal: Sequence[Encoded]
-    ) -> tuple[list[Encoded], list[Encoded]]:
-        """What the guards look at: dialogues, and what was rehearsed; where there is none some of the normal ones."""
-        read = list(zip(rows or (), self.normal(rows), strict=True))
+    def watched(
+        self,
+        targets: Sequence[Target],
+        probe: Sequence[Turn],
+        guards: Sequence[Dialogue | Encoded | Mapping[str, Any]] | None,
+        normal: Sequence[Encoded],
+    ) -> Watched:
+        """What the stop rule looks at.
+
+        Args:
+            targets: What is to be forgotten.
+            probe: Turns with old answers; where there are none the targets themselves are probed.
+            guards: Dialogues, and what was rehearsed; where there is nothing some of `normal` stand for them.
+            normal: What is to be kept.
+        """
+        read = list(zip(guards or (), self.normal(guards), strict=True))
         own = [sequence for row, sequence in read if not isinstance(row, Encoded)]
         rehearsed = [sequence for row, sequence in read if isinstance(row, Encoded)]
-        return (own, rehearsed) if read else (list(normal[:GUARDS]), [])
+        return Watched(self._probed(targets, probe), own if read else list(normal[:GUARDS]), rehearsed)
 
-    def probed(self, targets: Sequence[Target], turns: Sequence[Turn]) -> list[Probed]:
-        """What the stop rule looks at: these turns, or where there are none the targets themselves.
-
-        Expected answers are waited for where there is a pull toward them and they state something; see `Probe`.
-        """
+    def _probed(self, targets: Sequence[Target], turns: Sequence[Turn]) -> list[Probed]:
+        """Expected answers are waited for where there is a pull toward them and they state something; see `Probe`."""
         waits = self.objective.positive is not None and tells(targets)
         if turns:
             asked = [(turn, turn.expected[:MOST_EXPECTED]) for turn in turns]

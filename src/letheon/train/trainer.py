@@ -110,8 +110,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         forget = self._reader.forget(targets)
         self._base = base
         normal = self._reader.kept(normal_dataset, forget)
-        probed = self._reader.probed(targets, [turn_of(row, n) for n, row in enumerate(probe_dataset or ())])
-        normal_probed, rehearsed_probed = self._reader.guards(normal_probe_dataset, normal)
+        probe = [turn_of(row, n) for n, row in enumerate(probe_dataset or ())]
+        watched = self._reader.watched(targets, probe, normal_probe_dataset, normal)
 
         # Where padding is the token that ends a turn, its row would get no gradient. Nothing reads padding anyway.
         model.get_input_embeddings().padding_idx = None
@@ -173,9 +173,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._watch = Watch(
             self.args,
             base,
-            probed,
-            normal_probed,
-            rehearsed_probed,
+            watched,
             tokenizer=processing_class,
             on=bool(forget) and args.stop_rule,
             log=self._log_probe,

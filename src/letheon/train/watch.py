@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from letheon.chat import Encoded
 from letheon.models import Model, Tokenizer
 from letheon.records import Stop
 from letheon.train.base import BaseSaid
 from letheon.train.config import UnlearnConfig
 from letheon.train.probe import Prober
-from letheon.train.reader import Probed
+from letheon.train.reader import Watched
 from letheon.train.reference import ReferenceCache
 from letheon.train.scale_back import Line, scale_back
 from letheon.train.scope import what_learns
@@ -71,9 +70,7 @@ class Watch:
     Args:
         args: Settings.
         base: What the base said, whose level is then the limit.
-        probed: Old answers that training does not see.
-        normal: Normal dialogues that training does not see.
-        rehearsed: What the model answered to everyday questions, that training does not see either.
+        watched: What is probed.
         tokenizer: The tokenizer.
         on: Whether anything is probed. If not, only a loss that is not finite ends training.
         log: Told of each probe.
@@ -89,17 +86,14 @@ class Watch:
         self,
         args: UnlearnConfig,
         base: BaseSaid | None,
-        probed: Sequence[Probed],
-        normal: Sequence[Encoded],
-        rehearsed: Sequence[Encoded],
+        watched: Watched,
         *,
         tokenizer: Tokenizer,
         on: bool,
         log: Callable[[Probe], None],
         autocast: Callable[[], AbstractContextManager[Any]],
     ):
-        self.args, self.probed, self.normal, self.rehearsed = args, probed, normal, rehearsed
-        self.tokenizer = tokenizer
+        self.args, self.watched, self.tokenizer = args, watched, tokenizer
         self.on, self._log, self._autocast = on, log, autocast
         probability, strength = (args.stop_probability, args.stop_extraction) if base is None else base.limits()
         self.rule = StopRule(
@@ -121,12 +115,13 @@ class Watch:
     def begin(self, model: Model, cache: ReferenceCache) -> bool:
         """Take the first probe, under θ₀; True where the model does not say the old answers, and is done."""
         self._model = model
+        old, normal, rehearsed = self.watched
         self.prober = Prober(
-            [one.old for one in self.probed],
-            self.normal,
-            cache(model, [*self.normal, *self.rehearsed]),
-            [one.expected for one in self.probed],
-            rehearsed=self.rehearsed,
+            [one.old for one in old],
+            normal,
+            cache(model, [*normal, *rehearsed]),
+            [one.expected for one in old],
+            rehearsed=rehearsed,
             tokenizer=self.tokenizer,
             size=self.args.probe_size,
             batch_size=cache.batch_size,
