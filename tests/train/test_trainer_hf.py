@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, TrainerCallback
 
+from letheon.chat import Encoded
 from letheon.errors import InputError
 from letheon.expected import Target
 from letheon.objective import LogOddsHinge, Objective
@@ -177,6 +178,17 @@ def test_kinds_of_rows(make_trainer: Make, kind: str) -> None:
     assert len(trainer.train_dataset.forget[1].expected) > 1
     assert len(trainer._watch.watched.normal) == len(trainer._watch.watched.old) == 1
     assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_guards_tell_dialogues_from_what_was_rehearsed(make_trainer: Make) -> None:
+    rehearsed = Encoded([1, 2, 3, 4], [False, False, True, True])
+    watched = make_trainer(normal_probe_dataset=[rehearsed, NORMAL[1], rehearsed])._watch.watched
+    assert (len(watched.normal), watched.rehearsed) == (1, [rehearsed, rehearsed])
+    # Where nothing is given, those that are trained on stand for them.
+    watched = make_trainer(normal_dataset=NORMAL)._watch.watched
+    assert (len(watched.normal), watched.rehearsed) == (len(NORMAL), [])
+    with pytest.raises(InputError, match="row 1"):
+        make_trainer(normal_probe_dataset=[rehearsed, {"question": "?"}])
 
 
 def test_a_forget_dialogue_without_a_question(make_trainer: Make) -> None:
