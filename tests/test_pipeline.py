@@ -57,7 +57,7 @@ def test_every_file_of_a_run_folder_is_there(finished: Path) -> None:
     assert {"schema", "verdict", "stop", "seconds", "peak_memory_mb", "screening", "metrics"} <= results.keys()
     assert results["verdict"].keys() == {"forgotten", "why"}
     assert results["stop"]["step"] > 0
-    guards = {"normal_ratio": 1000, "kl": 1000}
+    guards = {"normal_ratio": 1000, "kl": 1000, "normal_kept": 0.9}
     assert results["stop"]["limits"] == {
         **guards,
         "probability": 0.1,
