@@ -671,7 +671,7 @@ def test_rehearsal_is_kept_beside_the_normal_dialogues(
     def watch(self: Any, *args: Any, **kwargs: Any) -> None:
         start(self, *args, **kwargs)
         kept.append(self.train_dataset.normal)
-        guarded.append(self._watch.normal)
+        guarded.append(self._watch.watched)
 
     monkeypatch.setattr(UnlearnTrainer, "__init__", watch)
     command = ("unlearn", "run", "--set", "train.max_steps=1")
@@ -682,8 +682,9 @@ def test_rehearsal_is_kept_beside_the_normal_dialogues(
     assert 0 < int(number) < len(everyday_questions())
     # Some of them are for the guards, and not trained on.
     assert len(kept[1]) - len(kept[0]) == int(number) - -(-int(number) // GUARDING)
-    assert len(guarded[1]) - len(guarded[0]) == -(-int(number) // GUARDING)
-    assert not any(answer in kept[1] for answer in guarded[1])
+    assert guarded[1].normal == guarded[0].normal
+    assert (len(guarded[0].rehearsed), len(guarded[1].rehearsed)) == (0, -(-int(number) // GUARDING))
+    assert not any(answer in kept[1] for answer in (*guarded[1].normal, *guarded[1].rehearsed))
 
 
 def test_verdicts_teach_a_judge_of_new_answers(finished: Path) -> None:
