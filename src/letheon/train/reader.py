@@ -107,7 +107,7 @@ class Reader:
         return Watched(self._probed(targets, probe), own if read else list(normal[:GUARDS]), rehearsed)
 
     def _probed(self, targets: Sequence[Target], turns: Sequence[Turn]) -> list[Probed]:
-        """Old answers, with the expected ones where there is a pull toward them and they state something; see `Probe`."""
+        """Old answers, with expected ones where there is a pull toward them and they state something; see `Probe`."""
         waits = self.objective.positive is not None and tells(targets)
         if turns:
             asked = [(turn, turn.expected[:MOST_EXPECTED]) for turn in turns]
