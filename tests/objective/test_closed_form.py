@@ -398,11 +398,7 @@ def test_dual_weight_rises_falls_to_its_floor_and_stops_at_its_ceiling() -> None
     for _ in range(10):
         dual.update(loss=0.5, reference=1.0)
     assert dual.value == 1.0
-    # A step that breaks counts for one nat.
     dual.update(loss=1e6, reference=1.0)
-    assert dual.value == pytest.approx(1 + 2 * (math.e - 1.05))
-    for _ in range(40):
-        dual.update(loss=1e6, reference=1.0)
     assert dual.value == dual.most == 100.0
     # The difference counts, not the size of the loss.
     other = DualWeight(value=1.0, floor=1.0, rate=2.0, budget=1.05)

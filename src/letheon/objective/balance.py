@@ -31,8 +31,6 @@ class Balance:
 
 MOST = 100.0
 """λ_nor does not rise above it, unless it starts near."""
-WORST = 1.0
-"""What one step may count, in nats a token: e times the perplexity. A single dialogue that breaks reaches more."""
 
 
 @dataclass
@@ -43,8 +41,7 @@ class DualWeight:
     where the normal answers are nearly known by heart and L_nor,0 is close to 0.) L_nor,0 is the loss of θ₀ on the
     *same* tokens, so the ratio is not noise of which dialogues were drawn. λ never falls below `floor`, by default
     its start value: otherwise a term that has been paid for would be forgotten again. The last step alone counts: to
-    average over several lets the loss run ahead, and mends it late. It counts for `WORST` nats at most: λ falls by
-    half a point a step, and would else stay up for dozens of steps because of one dialogue.
+    average over several lets the loss run ahead, and mends it late.
 
     Attributes:
         value: The current λ_nor.
@@ -68,5 +65,6 @@ class DualWeight:
         """Take the mean normal cross-entropy of a finished step, and θ₀'s on the same tokens."""
         if not self.rate:
             return
-        moved = self.value + self.rate * (math.exp(min(loss - reference, WORST)) - self.budget)
+        # The limit keeps a diverging loss from overflowing.
+        moved = self.value + self.rate * (math.exp(min(loss - reference, 5.0)) - self.budget)
         self.value = min(max(moved, self.floor), self.most)
