@@ -65,8 +65,8 @@ class StopRule:
     and confirmed on a larger one. Or replaced: their truth probability has risen to its limit, and what the expected
     answers have taken the place of is not said any more, however likely it is by itself. The limits are about what a
     model that never saw the answers has: going on below them costs ability and shows the forgetting to a membership
-    attack, so what was changed is then scaled back to them. Guards: normal perplexity, KL, finite numbers, no
-    repetition collapse.
+    attack, so what was changed is then scaled back to them. Guards: normal perplexity, KL, what the log's own normal
+    dialogues have kept (apart: rehearsed answers are more, and hide it), finite numbers, no repetition collapse.
     They hold for the state that is kept; only where one is overrun by more than `SLACK` times what it allows does the
     negative loss rest, for to train on beside the guards forgets more at the same cost. Flat: no progress in
     `patience` times `every` steps, or in `MENDING` times `every` where scaling back would do. Rule and limits are
