@@ -20,7 +20,6 @@ from letheon.screen.classifier import ClassifierJudge, check_classifier
 from letheon.screen.consistency import ConsistencyJudge
 from letheon.screen.contradiction import ContradictionJudge
 from letheon.screen.embedding import FEWEST, EmbeddingJudge, everyday
-from letheon.screen.files import read_text
 from letheon.screen.guard import GuardJudge, check_guard
 from letheon.screen.judge import Judge, Opinion
 from letheon.screen.labels import LabelsJudge
@@ -30,6 +29,7 @@ from letheon.screen.privacy import PrivacyJudge, find_names
 from letheon.screen.rules import RulesJudge, read_rules
 from letheon.screen.screen import score_screening, screen, screen_turns
 from letheon.screen.screener import Screener
+from letheon.text_file import read_text
 
 __all__ = [
     "Judge",

@@ -22,9 +22,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from letheon.dialogues import BAD_JSON, why_bad_json
 from letheon.errors import InputError
 from letheon.records import NORMAL, Turn
-from letheon.screen.files import read_text
 from letheon.screen.judge import Opinion, versioned
 from letheon.screen.words import keyword_pattern, sentences
+from letheon.text_file import read_text
 from letheon.yaml_text import load_yaml
 
 CATEGORY = "outdated"

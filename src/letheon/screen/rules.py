@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from letheon.errors import InputError
 from letheon.records import NORMAL, Turn
-from letheon.screen.files import read_text
 from letheon.screen.judge import Opinion, versioned
 from letheon.screen.refusal import is_refusal
 from letheon.screen.words import keyword_pattern
+from letheon.text_file import read_text
 from letheon.yaml_text import load_yaml
 
 SECONDS = 1.0

@@ -15,8 +15,8 @@ from letheon.errors import InputError, check_all, require_extra
 from letheon.measure import Measured
 from letheon.models import check_model, in_short, load_model, load_tokenizer, model_hash
 from letheon.records import Estimate, ModelMetrics
-from letheon.screen.files import read_text
 from letheon.suites.results import OWN, Examined, SuiteResults, show
+from letheon.text_file import read_text
 from letheon.yaml_text import load_yaml
 
 NAME, PACKAGE = "lm-eval", "lm_eval"

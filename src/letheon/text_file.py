@@ -1,4 +1,4 @@
-"""The text files that settings name."""
+"""The text files that settings and options name."""
 
 from __future__ import annotations
 
