@@ -56,7 +56,18 @@ def test_every_metric_of_every_set(tiny_model: Callable[..., Any], tiny_tokenize
         assert isinstance(kl, NotComputed)
         assert "before" in kl.not_computed
         assert ("leaked_spans" in metrics) == (name in ("forget", "paraphrase"))
-    assert set(after.metrics["general"]) == {"loss", "kl"}
+    assert set(after.metrics["general"]) == {"loss", "kl", "loss_ratio"}
+    for name, metric in (("normal_trained", "probability"), ("normal_held_out", "probability"), ("general", "loss")):
+        old, new = (found.metrics[name][metric] for found in (before, after))
+        ratio = after.metrics[name][f"{metric}_ratio"]
+        assert isinstance(old, Estimate)
+        assert isinstance(new, Estimate)
+        assert isinstance(ratio, Estimate)
+        assert ratio.mean == pytest.approx(new.mean / old.mean)
+        assert ratio.n == new.n
+        assert ratio.stderr is not None
+        assert ratio.stderr > 0
+        assert before.metrics[name][f"{metric}_ratio"] == before.metrics["forget"]["kl"]
     assert after.metrics["general"]["kl"].n == 2  # type: ignore[union-attr]
     assert before.metrics["general"]["kl"] == before.metrics["forget"]["kl"]
     assert len(after.samples) == 13

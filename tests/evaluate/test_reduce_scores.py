@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from letheon.evaluate.reduce import harmonic_mean, reduce_scores
+from letheon.evaluate.reduce import harmonic_mean, ratio_of_means, reduce_scores
 from letheon.records import Estimate, NotComputed
 
 
@@ -24,6 +24,40 @@ def test_what_has_no_mean() -> None:
     found = reduce_scores([1.0, math.nan, math.inf])
     assert isinstance(found, NotComputed)
     assert found.not_computed.startswith("2 of 3 scores are NaN or infinite")
+
+
+def test_ratio_of_means() -> None:
+    # r = 0.9; after − r · before is −0.1, 0, 0.1: sqrt(3 / 2 · 0.02) / 3.
+    found = ratio_of_means([0.8, 0.9, 1.0], [1.0, 1.0, 1.0])
+    assert isinstance(found, Estimate)
+    assert (found.mean, found.stderr, found.n) == pytest.approx((0.9, math.sqrt(0.03) / 3, 3))
+    # What has kept its share in every sample is sure, however different the samples are.
+    alike = ratio_of_means([0.09, 0.45, 0.81], [0.1, 0.5, 0.9])
+    assert isinstance(alike, Estimate)
+    assert (alike.mean, alike.stderr, alike.n) == pytest.approx((0.9, 0, 3))
+    assert ratio_of_means([0.4], [0.5]) == Estimate(mean=0.8, stderr=None, n=1)
+
+
+def test_the_error_of_a_ratio_is_that_of_drawing_other_samples() -> None:
+    draw = np.random.default_rng(0)
+
+    def samples(n: int) -> tuple[list[float], list[float]]:
+        before = draw.uniform(0.3, 1, n)
+        return (before * draw.uniform(0.7, 1.1, n)).tolist(), before.tolist()
+
+    found = [ratio_of_means(*samples(40)) for _ in range(2000)]
+    spread = np.std([one.mean for one in found if isinstance(one, Estimate)], ddof=1)
+    said = np.mean([one.stderr for one in found if isinstance(one, Estimate)])
+    assert said == pytest.approx(spread, rel=0.05)
+
+
+def test_what_has_no_ratio() -> None:
+    assert ratio_of_means([], []) == NotComputed(not_computed="no samples")
+    assert ratio_of_means([0.0, 0.1], [0.0, 0.0]) == NotComputed(not_computed="it was 0 before")
+    for after, before in (([math.nan, 1.0], [1.0, 1.0]), ([1.0, 1.0], [1.0, math.inf])):
+        found = ratio_of_means(after, before)
+        assert isinstance(found, NotComputed)
+        assert found.not_computed.startswith("1 of 2 scores are NaN or infinite")
 
 
 def test_harmonic_mean() -> None:

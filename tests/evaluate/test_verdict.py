@@ -71,6 +71,16 @@ def test_what_is_not_a_clean_yes(after: ModelMetrics, forgotten: str, why: str) 
     assert why in found.why
 
 
+def test_what_was_kept_is_said_with_its_error() -> None:
+    after = measured(0.2, 0.19, normal=0.75)
+    after["normal_held_out"]["probability_ratio"] = Estimate(mean=0.9375, stderr=0.0214, n=33)
+    after["general"]["loss_ratio"] = Estimate(mean=1.0, stderr=None, n=1)
+    found = headline({"before": BEFORE, "after": after, "control": CONTROL}, GATES)
+    # The threshold makes no allowance for it.
+    assert "OVER-FORGOTTEN: normal held out probability after/before 0.938 ± 0.021 < 0.950" in found.why
+    assert "±" not in found.why.replace("0.938 ± 0.021", "")
+
+
 def test_without_control_the_probability_decides() -> None:
     found = headline({"before": BEFORE, "after": measured(0.25, 0.28, strength=0.5)}, GATES)
     assert found.forgotten == "yes"

@@ -92,6 +92,8 @@ def test_says_the_verdict_first_and_every_section_in_order(plain: str) -> None:
     assert row in html
     assert "39% of the control" in html
     assert "97.5%" in html
+    assert "Probability, relative to before" in html
+    assert re.search(r"± [0-9.]+%; of their probability, on dialogues never seen in unlearning", html)
     assert re.findall(r'<section id="(\w+)"', html) == SECTIONS
     assert html.count("<svg") == 12
     assert "not computed: no judge that reads answers is in the recipe" in html

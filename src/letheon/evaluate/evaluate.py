@@ -22,7 +22,7 @@ from letheon.evaluate.memorisation import (
     probability,
 )
 from letheon.evaluate.non_members import pairs_of
-from letheon.evaluate.reduce import reduce_scores
+from letheon.evaluate.reduce import ratio_of_means, reduce_scores
 from letheon.evaluate.teacher_forced import TokenScores
 from letheon.evaluate.text import distinct_2, repetition, rouge_l
 from letheon.evaluate.undesired import JudgeTurns, judge_answers
@@ -34,6 +34,8 @@ from letheon.split import spread
 TEACHER_FORCED = ("probability", "loss", "exact_memorization", "extraction_strength", "extraction_strength_published")
 GREEDY = ("rouge_l", "rouge_l_f1", "repetition", "distinct_2")
 FORGOTTEN, NORMAL = ("forget", "paraphrase"), ("normal_trained", "normal_held_out")
+RATIOS = dict.fromkeys(NORMAL, "probability") | {"general": "loss"}
+"""What is set beside the model before, by the sets that are to be kept."""
 NON_MEMBERS = "non_members"
 NO_BEFORE = "no evaluation of the model before was given"
 TOP_K = 64
@@ -129,7 +131,8 @@ def evaluate_model(
         sets: What to measure it on.
         judge: Judges the greedy answers; None: undesired_rate is not computed.
         find_names: How names are found in what had to be forgotten, for leaked_spans.
-        reference: The evaluation of the model before unlearning on the same sets; None: kl is not computed.
+        reference: The evaluation of the model before unlearning on the same sets; None: kl and ratios to before are
+            not computed.
         batch_size: Sequences at once.
         max_new_tokens: Length of the greedy answers.
         normal_answers: Most normal prompts that are answered; they are spread evenly over both normal sets.
@@ -205,6 +208,8 @@ def evaluate_model(
     no_text = "no general text was given"
     general = {"loss": no_text, "kl": NO_BEFORE if reference is None else no_text}
     metrics["general"] = _reduce(_of_set(scores, "general"), general)
+    for name, metric in RATIOS.items():
+        metrics[name][f"{metric}_ratio"] = _beside_before(scores, reference, name, metric)
     attacks = {
         key: attack_scores(tokens[key], turn.answer, norm)
         for (key, turn), norm in zip(probed.items(), norms, strict=True)
@@ -312,6 +317,18 @@ def _reduce(scores: Iterable[Mapping[str, float]], missing: Mapping[str, str]) -
     for name, values in found.items():
         metrics[name] = reduce_scores(values) if values else NotComputed(not_computed=missing[name])
     return metrics
+
+
+def _beside_before(
+    scores: Mapping[SampleKey, Mapping[str, float]], reference: Evaluation | None, name: str, metric: str
+) -> Metric:
+    """The ratio of a set's metric to what it was before."""
+    if reference is None:
+        return NotComputed(not_computed=NO_BEFORE)
+    before = [sample for sample in reference.samples if sample.set == name]
+    known = {SampleKey(name, sample.id, sample.turn): sample.scores[metric] for sample in before}
+    both = [key for key in scores if key in known]
+    return ratio_of_means([scores[key][metric] for key in both], [known[key] for key in both])
 
 
 def _counter(progress: Progress | None, stage: str, total: int) -> Callable[[int], None] | None:

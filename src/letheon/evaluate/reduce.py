@@ -1,4 +1,4 @@
-"""From per-sample scores to a mean that says how sure it is, and the mean that lets no part pay for another."""
+"""From per-sample scores to a number that says how sure it is, and the mean that lets no part pay for another."""
 
 from __future__ import annotations
 
@@ -15,13 +15,52 @@ def reduce_scores(scores: Sequence[float]) -> Metric:
     """
     if not scores:
         return NotComputed(not_computed="no samples")
-    broken = sum(not math.isfinite(score) for score in scores)
-    if broken:
-        return NotComputed(not_computed=f"{broken} of {len(scores)} scores are NaN or infinite: the model is broken")
+    if broken := _broken(scores):
+        return broken
     n = len(scores)
     mean = math.fsum(scores) / n
-    spread = math.fsum((score - mean) ** 2 for score in scores)
-    return Estimate(mean=mean, stderr=math.sqrt(spread / (n - 1) / n) if n > 1 else None, n=n)
+    return Estimate(mean=mean, stderr=_stderr([score - mean for score in scores]), n=n)
+
+
+def ratio_of_means(after: Sequence[float], before: Sequence[float]) -> Metric:
+    """Ratio r = Σ a / Σ b of N samples' scores after and before, with its standard error.
+
+    The error is sqrt(N / (N − 1) · Σ (a − r b)²) / Σ b: each sample is set beside itself, so what makes samples
+    differ from each other, before as well as after, does not count. It is that of drawing other samples, to first
+    order in 1/N (the ratio estimator of survey sampling; Cochran, Sampling Techniques, 1977, ch. 6); it says
+    nothing of other seeds.
+
+    Args:
+        after: (N,) scores.
+        before: (N,) scores ≥ 0 of the same samples.
+
+    Returns:
+        1 is unchanged, in [0, ∞) for scores ≥ 0.
+    """
+    if not after:
+        return NotComputed(not_computed="no samples")
+    if broken := _broken(after) or _broken(before):
+        return broken
+    total = math.fsum(before)
+    if total <= 0:
+        return NotComputed(not_computed="it was 0 before")
+    n, ratio = len(after), math.fsum(after) / total
+    error = _stderr([new - ratio * old for new, old in zip(after, before, strict=True)])
+    return Estimate(mean=ratio, stderr=None if error is None else error * n / total, n=n)
+
+
+def _broken(scores: Sequence[float]) -> NotComputed | None:
+    """Why scores have no mean; None where they have one."""
+    broken = sum(not math.isfinite(score) for score in scores)
+    if not broken:
+        return None
+    return NotComputed(not_computed=f"{broken} of {len(scores)} scores are NaN or infinite: the model is broken")
+
+
+def _stderr(deviations: Sequence[float]) -> float | None:
+    """Of a mean, by the N deviations from it; None for N = 1."""
+    n = len(deviations)
+    return math.sqrt(math.fsum(one**2 for one in deviations) / (n - 1) / n) if n > 1 else None
 
 
 def harmonic_mean(values: Sequence[float]) -> float:

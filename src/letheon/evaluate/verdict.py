@@ -22,6 +22,7 @@ class Check:
         value: The number.
         limit: The threshold.
         before: The same number before unlearning, where it is one of what had to be forgotten.
+        stderr: Standard error of the number, where it is known; the threshold does not allow for it.
         at_most: Whether the number has to stay at or under the threshold, or at or over it.
     """
 
@@ -30,6 +31,7 @@ class Check:
     limit: float
     before: float | None = None
     at_most: bool = True
+    stderr: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -38,7 +40,8 @@ class Check:
 
     def __str__(self) -> str:
         sign = ("≤" if self.at_most else "≥") if self.passed else (">" if self.at_most else "<")
-        return f"{self.what} {self.value:.3f} {sign} {self.limit:.3f}"
+        error = "" if self.stderr is None else f" ± {self.stderr:.3f}"
+        return f"{self.what} {self.value:.3f}{error} {sign} {self.limit:.3f}"
 
 
 def headline(metrics: Mapping[str, ModelMetrics], gates: Gates) -> Headline:
@@ -109,11 +112,13 @@ def _kept(before: ModelMetrics, after: ModelMetrics, gates: Gates) -> list[Check
         ratio = _ratio(before, after, name, "probability")
         if ratio is not None:
             what = f"{name.replace('_', ' ')} probability after/before"
-            checks.append(Check(what, ratio, gates.min_normal, at_most=False))
+            error = _stderr(after, name, "probability_ratio")
+            checks.append(Check(what, ratio, gates.min_normal, at_most=False, stderr=error))
             break
     ratio = _ratio(before, after, "general", "loss")
     if ratio is not None:
-        checks.append(Check("general loss after/before", ratio, gates.max_general))
+        error = _stderr(after, "general", "loss_ratio")
+        checks.append(Check("general loss after/before", ratio, gates.max_general, stderr=error))
     return checks
 
 
@@ -135,6 +140,11 @@ def _mean(metrics: ModelMetrics, name: str, metric: str) -> float | None:
     """A metric's mean, or None where it was not computed."""
     found = metrics.get(name, {}).get(metric)
     return found.mean if isinstance(found, Estimate) else None
+
+
+def _stderr(metrics: ModelMetrics, name: str, metric: str) -> float | None:
+    found = metrics.get(name, {}).get(metric)
+    return found.stderr if isinstance(found, Estimate) else None
 
 
 def _list(checks: list[Check]) -> str:

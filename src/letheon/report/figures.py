@@ -29,6 +29,7 @@ MEANING = {
 }
 METRICS = {
     "probability": "Probability of the answer",
+    "probability_ratio": "Probability, relative to before",
     "extraction_strength": "Extraction strength",
     "extraction_strength_published": "Extraction strength, as published",
     "exact_memorization": "Exact memorisation",
@@ -38,6 +39,7 @@ METRICS = {
     "abstentions": "Prompts declined",
     "undesired_rate": "Judged undesired",
     "loss": "Loss (nats a token)",
+    "loss_ratio": "Loss, relative to before",
     "kl": "KL to before (nats a token)",
     "repetition": "Repetition",
     "distinct_2": "Distinct 2-grams",
@@ -78,6 +80,12 @@ def ratio(results: Results, data_set: str, metric: str) -> float | None:
     """A metric after unlearning as a multiple of what it was before."""
     before, after = (mean(results, model, data_set, metric) for model in ("before", "after"))
     return after / before if before and after is not None else None
+
+
+def ratio_error(results: Results, data_set: str, metric: str) -> float | None:
+    """The standard error of a `ratio`, where it was measured."""
+    found = find(results, "after", data_set, f"{metric}_ratio")
+    return found.stderr if isinstance(found, Estimate) else None
 
 
 def sets_of(results: Results) -> list[str]:
