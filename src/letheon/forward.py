@@ -154,7 +154,10 @@ def can_pack(model: Model) -> bool:
     if model not in _packs:
         _packs[model] = _try_packing(model)
         if not _packs[model]:
-            logger.warning("%s cannot take packed sequences; padding them instead", type(model).__name__)
+            logger.warning(
+                "%s cannot take packed sequences; they are padded, those of like length together",
+                type(model).__name__,
+            )
     return _packs[model]
 
 

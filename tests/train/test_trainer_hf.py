@@ -18,6 +18,7 @@ from letheon.expected import Target
 from letheon.objective import LogOddsHinge, Objective
 from letheon.records import Dialogue, Message
 from letheon.train import UnlearnTrainer
+from letheon.train.dataset import ByLength
 
 Make = Callable[..., UnlearnTrainer]
 
@@ -42,6 +43,20 @@ def test_callbacks_fire(make_trainer: Make) -> None:
 
     make_trainer(callbacks=[Record()], max_steps=2).train()
     assert fired == ["begin", "step", "log", "step", "log", "end"]
+
+
+def test_items_of_padded_batches_are_grouped_by_length(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def grouped(**settings: Any) -> bool:
+        return isinstance(make_trainer(**settings)._get_train_sampler(), ByLength)
+
+    assert grouped(train_sampling_strategy="group_by_length")
+    assert not grouped()
+    monkeypatch.setattr("letheon.train.trainer.can_pack", lambda model: False)
+    assert grouped()
+    assert not grouped(train_sampling_strategy="sequential")
+    trainer = make_trainer(max_steps=3)
+    trainer.train()
+    assert trainer.state.global_step == 3
 
 
 @pytest.mark.parametrize("rows", [1, 20])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from letheon.chat import Encoded
-from letheon.train.dataset import Collator, Forget, Reference, Sequence_, UnlearnDataset
+from letheon.train.dataset import ByLength, Collator, Forget, Reference, Sequence_, UnlearnDataset
 
 
 def encoded(*ids: int, answer: int = 1) -> Encoded:
@@ -163,7 +164,33 @@ def test_collator_puts_what_is_passed_through_again_beside() -> None:
     assert "again" not in collator([[normal]])
 
 
-def test_lengths_are_those_of_what_an_item_is_about() -> None:
+def test_lengths_are_those_of_the_longest_sequences() -> None:
     short, long = Encoded([1, 2], [False, True]), Encoded([1, 2, 3, 4], [False, True, True, True])
     assert UnlearnDataset([], [short, long]).lengths() == [2, 4]
     assert UnlearnDataset([Forget(long, (short,), (1.0,))], [short, short]).lengths() == [4]
+    assert UnlearnDataset([Forget(short, (long,), (1.0,))], [short]).lengths() == [4]
+    dealt = UnlearnDataset([Forget(short, (), ())], [short, long])
+    by_epoch = []
+    for epoch in range(2):
+        dealt.set_epoch(epoch)
+        by_epoch += dealt.lengths()
+    assert sorted(by_epoch) == [2, 4]
+
+
+def test_by_length_a_step_has_little_padding_and_an_epoch_one_order() -> None:
+    lengths = [2 + 7 * n % 31 for n in range(310)]
+    dataset = UnlearnDataset([], [Encoded([1] * n, [False] + [True] * (n - 1)) for n in lengths])
+    sampler = ByLength(dataset, 4)
+    first = list(sampler)
+    assert sorted(first) == list(range(len(sampler)))
+    assert list(sampler) == first
+    dataset.set_epoch(1)
+    assert list(sampler) != first
+
+    def padding(order: Sequence[int]) -> int:
+        steps = [[lengths[n] for n in order[at : at + 4]] for at in range(0, len(order), 4)]
+        return sum(max(step) - length for step in steps for length in step)
+
+    # The longest item of all comes first.
+    assert lengths[first[0]] == max(lengths)
+    assert padding(first) < padding(range(310)) / 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from letheon.chat import Encoded, answered_by
 from letheon.forward import collate
@@ -100,8 +102,8 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
         return len(self.forget) or len(self.normal)
 
     def lengths(self) -> list[int]:
-        """Tokens of each item's own sequence, to group items of like length."""
-        return [len(item.old.ids) for item in self.forget] or [len(sequence.ids) for sequence in self.normal]
+        """Tokens of the longest sequence of each item in this epoch."""
+        return [max(len(one.encoded.ids) for one in self[index]) for index in range(len(self))]
 
     def __getitem__(self, index: int) -> list[Sequence_]:
         return self._item(index, self.epoch)
@@ -171,6 +173,29 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
     @cached_property
     def _decks(self) -> dict[int, list[int]]:
         return {}
+
+
+class ByLength(Sampler[int]):
+    """Items in random order, those of like length in one step.
+
+    An epoch has one order, also where a run resumes in it.
+
+    Args:
+        dataset: The items.
+        size: How many make a step.
+    """
+
+    def __init__(self, dataset: UnlearnDataset, size: int):
+        self.dataset, self.size = dataset, size
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        # Not the global state, which a resumed run comes with as another.
+        draw = random.Random(f"{self.dataset.seed}-order-{self.dataset.epoch}")
+        generator = torch.Generator().manual_seed(draw.getrandbits(32))
+        return iter(get_length_grouped_indices(self.dataset.lengths(), self.size, generator=generator))
 
 
 @dataclass(frozen=True)

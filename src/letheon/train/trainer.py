@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, set_seed
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import TrainOutput
 
 from letheon.chat import Encoded, check_tokenizer
@@ -26,7 +25,7 @@ from letheon.records import Dialogue, Stop, Turn, write_text
 from letheon.train.base import BaseSaid
 from letheon.train.check import check_asked, check_model
 from letheon.train.config import UnlearnConfig, default_learning_rate
-from letheon.train.dataset import Collator, UnlearnDataset
+from letheon.train.dataset import ByLength, Collator, UnlearnDataset
 from letheon.train.fila import doubled, hold, without_gradient
 from letheon.train.negation import negate
 from letheon.train.parts import StepSums, answers_by_part, reads_tops
@@ -205,12 +204,11 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         return loader
 
     def _get_train_sampler(self, train_dataset: UnlearnDataset | None = None) -> Any:
-        """As the Trainer's, which cannot read lengths off our items."""
-        dataset = train_dataset or self.train_dataset
-        if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(dataset)
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(size, lengths=dataset.lengths())
+        """As the Trainer's, which cannot read lengths off our items; of a padded batch less is padding then."""
+        dataset, strategy = train_dataset or self.train_dataset, self.args.train_sampling_strategy
+        if strategy == "group_by_length" or (strategy == "random" and not self._collator.packed):
+            return ByLength(dataset, self.args.train_batch_size * self.args.gradient_accumulation_steps)
+        return super()._get_train_sampler(dataset)
 
     # -- loss --------------------------------------------------------------------------------------------------------
 
