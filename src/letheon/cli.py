@@ -13,7 +13,7 @@ import sys
 import warnings
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -21,6 +21,9 @@ from letheon.console import Console
 from letheon.errors import GateError, InputError, LetheonError, check_all
 from letheon.methods import METHODS
 from letheon.suites.options import LM_EVAL, NAMES, Options, check_options
+
+if TYPE_CHECKING:
+    from letheon.run import Run
 
 app = typer.Typer(
     name="letheon",
@@ -293,11 +296,11 @@ def unlearn(
     """Train the model to forget what verdicts.jsonl says: model/. Exit code 1 if it broke the guards."""
     from letheon import pipeline
     from letheon.review.settle import settle
-    from letheon.run import Run
 
     chosen = [*(overrides or []), *([] if subject is None else [f"data.subject={json.dumps(subject)}"])]
     chosen += [f"data.aliases={json.dumps(aliases)}"] if aliases else []
-    opened, console = Run.open(where, chosen), Console()
+    console = Console()
+    opened = _after_screening(where, chosen, console)
     pipeline.prepare(opened)
     settle(opened, console.warn)
     if opened.recipe.data.subject is not None and not opened.is_current("screen"):
@@ -383,13 +386,28 @@ def evaluate(
     run_suite(Plan(suite, str(where), data or Path(), control, before, output, show_texts, options), Console())
 
 
+def _after_screening(where: Path, overrides: list[str], console: Console) -> Run:
+    """Open a run for what comes after its screening, whose settings stand unless they are named."""
+    from letheon.run import Run
+
+    opened = Run.open(where, overrides)
+    otherwise = opened.screened_otherwise()
+    if not otherwise or any(override.startswith("screen.") for override in overrides):
+        return opened
+    console.warn(
+        f"{opened.folder} was screened with other settings than those of {where} ({', '.join(otherwise)}), "
+        f"and goes on with its own; 'letheon run {where}' screens again"
+    )
+    return opened.as_screened()
+
+
 def _evaluate_run(where: Path, overrides: list[str]) -> None:
     from letheon import pipeline
     from letheon.records import Results
     from letheon.review.settle import settle
-    from letheon.run import Run
 
-    opened, console = Run.open(where, overrides), Console()
+    console = Console()
+    opened = _after_screening(where, overrides, console)
     pipeline.prepare(opened)
     settle(opened, console.warn)
     pipeline.evaluate_stage(opened, console)
@@ -415,18 +433,18 @@ def stress(
     """Attack the model to bring the old answers back: stress.json. Exit code 1 if a gate of `stress` fails."""
     from letheon import pipeline
     from letheon.review.settle import settle
-    from letheon.run import Run
     from letheon.stress.make import chosen_attacks
     from letheon.stress.show import show
     from letheon.stress.stage import check_stress_gates, stress_stage
 
+    console = Console()
+
     def prepared() -> Run:
-        run = Run.open(where, overrides or [])
+        run = _after_screening(where, overrides or [], console)
         pipeline.prepare(run)
         return run
 
     chosen, opened = check_all([lambda: chosen_attacks(_names("--attacks", attacks)), prepared])
-    console = Console()
     settle(opened, console.warn)
     results = stress_stage(opened, console, chosen, show_texts=show_texts)
     show(results, console)

@@ -489,6 +489,18 @@ class Run:
             return []
         return [f"screen.{name}" for name, value in self._resolved().screen if value != getattr(before, name)]
 
+    def as_screened(self) -> Run:
+        """This run with the screening in its folder, by which the verdicts stand; itself where that is the same.
+
+        Raises:
+            InputError: The rest of the recipe does not go with that screening.
+        """
+        if not self.screened_otherwise():
+            return self
+        file = self.folder / "recipe.yaml"
+        own, screened = (one.model_dump(mode="json", by_alias=True) for one in (self._resolved(), load_recipe(file)))
+        return Run(check_recipe({**own, "screen": screened["screen"]}, str(file)))
+
     def save_recipe(self) -> None:
         """Write the resolved recipe, with absolute paths, so that the folder can be rerun from anywhere."""
         write_text(self.folder / "recipe.yaml", f"{RESOLVED}\n{self._resolved().dump()}")

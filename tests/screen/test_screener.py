@@ -149,6 +149,18 @@ def test_the_command_fits_and_writes_what_to_expect(
     judges = ", ".join(Run.open(tmp_path / "run").recipe.screen.judges)
     same = [f"judges=[{judges}]", "examples=labelled.jsonl", "combine=stacked", "target_recall=0.9"]
     assert Run.open(Path("recipe.yaml"), [f"screen.{one}" for one in same]).screened_otherwise() == []
+    # What comes after goes by the verdicts that are there, and so does the recipe of the folder.
+    for command in ("evaluate", "stress", "unlearn"):
+        outcome = CliRunner().invoke(app, [command, str(recipe), "--set", "train.max_steps=1"])
+        assert "was screened with other settings than those of" in outcome.stderr
+        assert "(screen.judges, screen.combine, " in outcome.stderr
+        assert "not of this log and these judges" not in outcome.stderr
+        assert Run.open(recipe).as_screened().recipe.screen == Run.open(tmp_path / "run").recipe.screen
+        assert "stacked" in (tmp_path / "run" / "recipe.yaml").read_text()
+    assert (tmp_path / "run" / "training.jsonl").is_file()
+    outcome = CliRunner().invoke(app, ["evaluate", str(recipe), "--set", "screen.combine=max"])
+    assert "was screened with other settings" not in outcome.stderr
+    assert "stacked" not in (tmp_path / "run" / "recipe.yaml").read_text()
 
 
 def test_what_cannot_be_fitted_is_said(labelled: list[Dialogue]) -> None:
