@@ -92,12 +92,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
     ):
         # A copy: the learning rate chosen below is this model's, not that of the next one with these settings.
         args = copy.copy(args) if args is not None else UnlearnConfig()
-        if processing_class is None:
-            raise InputError("processing_class is missing: pass the model's tokenizer")
-        check_tokenizer(processing_class)
-        if processing_class.pad_token_id is None:
-            processing_class.pad_token = processing_class.eos_token
-        self._tokenizer = processing_class
+        self._tokenizer = _able_to_pad(processing_class)
         fine_tuning = forget_dataset is None
         self.objective = objective or (Objective(None, None, CrossEntropy()) if fine_tuning else Objective())
         check_asked(args, self.objective, forget=forget_dataset, normal=normal_dataset, base=base)
@@ -112,17 +107,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         probe = [turn_of(row, n) for n, row in enumerate(probe_dataset or ())]
         watched = self._reader.watched(targets, probe, normal_probe_dataset, normal)
 
-        # Where padding is the token that ends a turn, its row would get no gradient. Nothing reads padding anyway.
-        model.get_input_embeddings().padding_idx = None
-        # Before the adapter is made: its weights are drawn at random.
-        set_seed(args.seed)
-        self._prepared = Prepared()
         # None where no adapter is new.
         self._adapter_init = args.adapter_init if peft_config is not None else None
-        if peft_config is not None:
-            from peft import get_peft_model
-
-            model = get_peft_model(model, doubled(peft_config) if self._adapter_init == "fila" else peft_config)
+        model = _able_to_learn(model, args, peft_config)
         contrast = bool(forget and normal and contrasted(model, args, self._adapter_init))
         check_model(
             model,
@@ -133,8 +120,6 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             normal=normal,
             directed=contrast and "optimizers" not in kwargs,
         )
-        if args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
-            model.enable_input_require_grads()
         if args.learning_rate is None:
             args.learning_rate = RATE if args.select is not None else default_learning_rate(model, contrast=contrast)
 
@@ -144,15 +129,12 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         dataset = UnlearnDataset(
             forget, normal, normal_per_forget=beside, seed=args.seed, pushed=pushed, rejecting=self.objective.rejects
         )
-        tops = frozenset(part for part in PARTS if reads_tops(self.objective, part))
-        collator = Collator(processing_class.pad_token_id, self._prepared.reference, self._prepared.states, tops)
-        if args.sam_rho or args.robust:
-            # The negative term is taken once more elsewhere, with what it reads.
-            collator.again = frozenset({"negative", "positive"} if self.objective.prefers else {"negative"})
+        self._prepared = Prepared()
+        self._collator = self._collates(twice=bool(args.sam_rho or args.robust))
         super().__init__(
             model=model,
             args=args,
-            data_collator=collator,
+            data_collator=self._collator,
             train_dataset=dataset,
             eval_dataset=None if eval_dataset is None else self._evaluated(eval_dataset),
             processing_class=processing_class,
@@ -161,8 +143,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         # By this, transformers before 5.19 tells what `loss_is_scaled_for_ga` says.
         self.model_accepts_loss_kwargs = True
         # Several devices under one process split a batch by its rows.
-        collator.packed = self.args.n_gpu <= 1 and can_pack(self.model)
-        self._collator = collator
+        self._collator.packed = self.args.n_gpu <= 1 and can_pack(self.model)
         self._weights = Weights(self.objective, targets, args)
         # Where the negative gradient of the micro-batch is still to be taken, and whether the model is there.
         self._elsewhere: AbstractContextManager[None] | None = None
@@ -192,6 +173,18 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         return self._watch.probes
 
     # -- data --------------------------------------------------------------------------------------------------------
+
+    def _collates(self, *, twice: bool) -> Collator:
+        """The collator; `twice` where the negative term is taken once more elsewhere, with what it reads."""
+        tops = frozenset(part for part in PARTS if reads_tops(self.objective, part))
+        negative: frozenset[Group] = frozenset({"negative", "positive"} if self.objective.prefers else {"negative"})
+        return Collator(
+            self._tokenizer.pad_token_id,
+            self._prepared.reference,
+            self._prepared.states,
+            tops,
+            again=negative if twice else frozenset(),
+        )
 
     def _evaluated(self, rows: Sequence[Dialogue | Mapping[str, Any]]) -> UnlearnDataset:
         return UnlearnDataset([], self._reader.normal(rows), cached=False)
@@ -457,6 +450,35 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._watch.restore(state)
         self._watch.best.copy_from(file.parent)
         self._weights.restore(state)
+
+
+def _able_to_pad(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer, checked, with a padding token.
+
+    Raises:
+        InputError: There is no tokenizer, or it has no chat template.
+    """
+    if tokenizer is None:
+        raise InputError("processing_class is missing: pass the model's tokenizer")
+    check_tokenizer(tokenizer)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _able_to_learn(model: Model, args: UnlearnConfig, peft_config: Any) -> Model:
+    """The model with its adapter, if it gets one, ready for gradients."""
+    # Where padding is the token that ends a turn, its row would get no gradient. Nothing reads padding anyway.
+    model.get_input_embeddings().padding_idx = None
+    # Before the adapter is made: its weights are drawn at random.
+    set_seed(args.seed)
+    if peft_config is not None:
+        from peft import get_peft_model
+
+        model = get_peft_model(model, doubled(peft_config) if args.adapter_init == "fila" else peft_config)
+    if args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
+        model.enable_input_require_grads()
+    return model
 
 
 class _Adapt(TrainerCallback):  # type: ignore[misc]
