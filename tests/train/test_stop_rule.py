@@ -190,32 +190,6 @@ def test_what_scaling_back_would_do_is_not_waited_for() -> None:
     assert actions == ["continue"] * 2 + ["stop"] * 3
 
 
-def test_before_the_least_steps_what_is_forgotten_goes_on() -> None:
-    rule, looks, step = StopRule(every=6, patience=3, min_steps=100), [], 0
-    while not looks or looks[-1][1] == "continue":
-        seen = probe(0.05, extraction_strength=0.0, step=step)
-        looks.append((step, rule.look(seen).action))
-        step += rule.wait(seen)
-    # Patience is not for what is enough.
-    assert looks == [(step, "continue") for step in range(0, 108, 12)] + [(108, "confirm")]
-
-
-def test_nor_does_what_scaling_back_would_do_end_it_before_them() -> None:
-    rule, looks = StopRule(probability=0.1, kl_budget=0.1, every=6, min_steps=60), []
-    for step in range(6, 96, 6):
-        seen = probe(0.05, extraction_strength=0.0, kl=0.15, step=step)
-        looks.append((step, rule.look(seen).action))
-        assert rule.wait(seen) == 6
-    assert [step for step, action in looks if action == "stop"][0] == 72
-
-
-def test_what_goes_nowhere_ends_before_the_least_steps() -> None:
-    rule = StopRule(every=6, patience=2, min_steps=1000)
-    decisions = [rule.look(probe(0.5, step=step)) for step in (6, 12, 18)]
-    assert decisions[-1].reason == "no progress for 12 steps"
-    assert rule.look(probe(math.nan, step=24)).action == "stop"
-
-
 def test_probes_are_seldom_where_it_is_far_from_enough() -> None:
     """At a limit of 0.1, with the steps of a real run."""
     rule, waits = StopRule(every=6, patience=10), []

@@ -437,24 +437,6 @@ def test_stops_when_forgotten(make_trainer: Make) -> None:
     assert trainer.probes[-1].repetition is not None
 
 
-def test_what_is_forgotten_sooner_goes_on_for_the_least_epochs_and_is_scaled_back(make_trainer: Make) -> None:
-    limits = {"stop_probability": 0.3, "stop_extraction": 0.3}
-    settings: dict[str, Any] = {**LOOSE, **limits, "stop_every": 2, "learning_rate": 2e-2}
-    soon = make_trainer(**settings, max_steps=60)
-    soon.train()
-    assert soon.stop is not None
-    late = make_trainer(
-        **settings, max_steps=60, stop_min_epochs=6.4, per_device_train_batch_size=1, gradient_accumulation_steps=2
-    )
-    size = len(late.train_dataset)
-    late.train()
-    assert late.stop is not None
-    assert late.stop.reason.startswith("forgotten")
-    assert late.stop.step >= math.ceil(6.4 * math.ceil(size / 2)) > soon.stop.step
-    assert 0 < late.probes[-1].alpha < 1
-    assert late.probes[-1].probability > late.probes[-2].probability
-
-
 def test_a_clean_model_is_left_alone(
     make_trainer: Make, tiny_model: Callable[..., Any], lora: Callable[[], Any]
 ) -> None:

@@ -153,8 +153,6 @@ class StopRecipe(Section):
     """Guard: of their probability before, the log's own normal dialogues on the probe keep at least this share."""
     patience: int = Field(10, ge=1)
     """Give up after so many times `every` steps without progress."""
-    min_epochs: float = Field(0.0, ge=0)
-    """Where it is forgotten sooner, go on for so many epochs, and then scale back: slower, and keeps more."""
 
 
 class Evaluate(Section):

@@ -119,9 +119,6 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
     stop_patience: int = field(
         default=10, metadata={"help": "Give up after so many times stop_every steps without progress."}
     )
-    stop_min_epochs: float = field(
-        default=0.0, metadata={"help": "Where it is forgotten sooner, go on for so many epochs, then scale back."}
-    )
     probe_size: int = field(default=16, metadata={"help": "Dialogues in a quick probe; confirmed on all of them."})
 
     def __post_init__(self) -> None:

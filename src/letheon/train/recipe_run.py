@@ -315,7 +315,6 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
         "stop_kl_budget": stop.kl_budget,
         "stop_normal_kept": stop.normal_kept,
         "stop_patience": stop.patience,
-        "stop_min_epochs": stop.min_epochs,
         **recipe.train,
     }
     known = {field.name: str(field.type) for field in fields(UnlearnConfig)}

@@ -69,9 +69,8 @@ class StopRule:
     dialogues have kept (apart: rehearsed answers are more, and hide it), finite numbers, no repetition collapse.
     They hold for the state that is kept; only where one is overrun by more than `SLACK` times what it allows does the
     negative loss rest, for to train on beside the guards forgets more at the same cost. Flat: no progress in
-    `patience` times `every` steps, or in `MENDING` times `every` where scaling back would do. Where that is before
-    `min_steps`, training goes on until then. Rule and limits are ours; the two-stage probe follows MASC (arXiv
-    2606.02920).
+    `patience` times `every` steps, or in `MENDING` times `every` where scaling back would do. Rule and limits are
+    ours; the two-stage probe follows MASC (arXiv 2606.02920).
     """
 
     every: int = 1
@@ -83,7 +82,6 @@ class StopRule:
     normal_kept: float = 0.9
     max_repetition: float = 0.5
     patience: int = 10
-    min_steps: int = 0
     clean_extraction: float = 0.05
     lowest: float = math.inf
     best_remaining: float = math.inf
@@ -177,11 +175,7 @@ class StopRule:
         return self.remaining(probe) * math.sqrt(max(self.overrun(probe), 1.0))
 
     def _is_done(self, probe: Probe) -> bool:
-        return self.left(probe) <= 1 and self.breach(probe, NEAR) is None and not self._is_early(probe)
-
-    def _is_early(self, probe: Probe) -> bool:
-        """Whether scaling back would do, but training goes on all the same."""
-        return self.left(probe) <= 1 and probe.step < self.min_steps
+        return self.left(probe) <= 1 and self.breach(probe, NEAR) is None
 
     def _go_on(self, probe: Probe) -> Decision:
         """Whether to go on after a probe that is not good enough, and how."""
@@ -193,9 +187,9 @@ class StopRule:
         if breach is None and left < self.lowest - 0.1:
             self.flat = 0
             self.lowest = left
-        elif not self._is_early(probe):
+        else:
             self.flat += self.waited
-        self.mending = self.mending + self.waited if self.left(probe) <= 1 and not self._is_early(probe) else 0
+        self.mending = self.mending + self.waited if self.left(probe) <= 1 else 0
         if self.mending > MENDING:
             return Decision("stop", f"still beside the guards after {MENDING * self.every} steps more")
         if self.flat >= self.patience:
@@ -207,7 +201,7 @@ class StopRule:
         """Steps to the next probe: half of those in which, at the rate since the last one, it would be forgotten.
 
         In [every, SELDOM · every]; `every` where the guards are overrun, and where it may soon be enough; the most of
-        it while no rate is known, and while it is enough but goes on.
+        it while no rate is known.
         """
         left, before, elapsed = self.left(probe), self.last_left, probe.step - self.last_step
         self.last_step, self.last_left, self.waited = probe.step, left, 1
@@ -215,8 +209,6 @@ class StopRule:
             gained = math.log(before / left) / elapsed if elapsed else 0.0
             times = math.log(left) / gained / 2 / self.every if gained > 0 else SELDOM
             self.waited = int(min(max(times, 1), SELDOM))
-        elif self._is_early(probe) and self.overrun(probe) <= 1:
-            self.waited = SELDOM
         return self.waited * self.every
 
     def is_best(self, probe: Probe) -> bool:

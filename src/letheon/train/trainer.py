@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -155,7 +154,6 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             self.args,
             base,
             watched,
-            steps_per_epoch=math.ceil(len(dataset) / (self._items_a_step * self.args.world_size)),
             tokenizer=processing_class,
             on=bool(forget) and args.stop_rule,
             log=self._log_probe,
@@ -198,16 +196,11 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
         return loader
 
-    @property
-    def _items_a_step(self) -> int:
-        """Of one process."""
-        return int(self.args.train_batch_size * self.args.gradient_accumulation_steps)
-
     def _get_train_sampler(self, train_dataset: UnlearnDataset | None = None) -> Any:
         """As the Trainer's, which cannot read lengths off our items; of a padded batch less is padding then."""
         dataset, strategy = train_dataset or self.train_dataset, self.args.train_sampling_strategy
         if strategy == "group_by_length" or (strategy == "random" and not self._collator.packed):
-            return ByLength(dataset, self._items_a_step)
+            return ByLength(dataset, self.args.train_batch_size * self.args.gradient_accumulation_steps)
         return super()._get_train_sampler(dataset)
 
     # -- loss --------------------------------------------------------------------------------------------------------

@@ -71,7 +71,6 @@ class Watch:
         args: Settings.
         base: What the base said, whose level is then the limit.
         watched: What is probed.
-        steps_per_epoch: Optimizer steps in which each item is seen once.
         tokenizer: The tokenizer.
         on: Whether anything is probed. If not, only a loss that is not finite ends training.
         log: Told of each probe.
@@ -89,7 +88,6 @@ class Watch:
         base: BaseSaid | None,
         watched: Watched,
         *,
-        steps_per_epoch: int,
         tokenizer: Tokenizer,
         on: bool,
         log: Callable[[Probe], None],
@@ -107,7 +105,6 @@ class Watch:
             kl_budget=args.stop_kl_budget,
             normal_kept=args.stop_normal_kept,
             patience=args.stop_patience,
-            min_steps=math.ceil(args.stop_min_epochs * steps_per_epoch),
         )
         self.best = BestState(Path(args.output_dir or "") / "best.safetensors")
         self.stop: Stop | None = None
@@ -175,14 +172,13 @@ class Watch:
         What remains to be forgotten is taken to fall at a constant rate. But to be at the limits is not yet to be
         within the guards, so it is never less than is usual.
         """
-        usual = max(USUAL_STEPS, self.rule.min_steps)
         if not self.on:
             return None
         remaining = [(probe.step, self.rule.remaining(probe)) for probe in self.probes]
         if len(remaining) < 2 or not 1 < remaining[-1][1] < remaining[0][1]:
-            return usual
+            return USUAL_STEPS
         (_, start), (step, now) = remaining[0], remaining[-1]
-        return max(usual, math.ceil(step * math.log(start) / math.log(start / now)))
+        return max(USUAL_STEPS, math.ceil(step * math.log(start) / math.log(start / now)))
 
     def finish(self, step: int, line: Line) -> None:
         """After so many steps along a line, leave the model in the state to be kept; `stop` says which it is."""
