@@ -103,7 +103,7 @@ class UnlearnDataset(torch.utils.data.Dataset[list[Sequence_]]):
 
     def lengths(self) -> list[int]:
         """Tokens of the longest sequence of each item in this epoch."""
-        return [max(len(one.encoded.ids) for one in self[index]) for index in range(len(self))]
+        return [max((len(one.encoded.ids) for one in self[index]), default=0) for index in range(len(self))]
 
     def __getitem__(self, index: int) -> list[Sequence_]:
         return self._item(index, self.epoch)
