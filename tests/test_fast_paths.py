@@ -139,6 +139,8 @@ def test_twenty_steps_end_where_those_of_the_plain_path_do(monkeypatch: pytest.M
                 directions=0,
                 stop_rule=False,
                 bf16=False,
+                # The order that padded batches have in any case.
+                train_sampling_strategy="group_by_length",
             ),
             forget_dataset=forget,
             normal_dataset=normal,

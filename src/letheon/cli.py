@@ -387,18 +387,23 @@ def evaluate(
 
 
 def _after_screening(where: Path, overrides: list[str], console: Console) -> Run:
-    """Open a run for what comes after its screening, whose settings stand unless they are named."""
+    """Open a run for what comes after its screening, whose settings stand unless others are named here."""
     from letheon.run import Run
 
     opened = Run.open(where, overrides)
     otherwise = opened.screened_otherwise()
     if not otherwise or any(override.startswith("screen.") for override in overrides):
         return opened
+    # All its faults at once, before a file that lacks is one.
+    opened.check()
+    screened = opened.as_screened()
+    if opened.is_current("screen") or not screened.is_current("screen"):
+        return opened
     console.warn(
         f"{opened.folder} was screened with other settings than those of {where} ({', '.join(otherwise)}), "
         f"and goes on with its own; 'letheon run {where}' screens again"
     )
-    return opened.as_screened()
+    return screened
 
 
 def _evaluate_run(where: Path, overrides: list[str]) -> None:

@@ -490,7 +490,7 @@ class Run:
         return [f"screen.{name}" for name, value in self._resolved().screen if value != getattr(before, name)]
 
     def as_screened(self) -> Run:
-        """This run with the screening in its folder, by which the verdicts stand; itself where that is the same.
+        """This run with the screening that the recipe in its folder has; itself where that is the same.
 
         Raises:
             InputError: The rest of the recipe does not go with that screening.
