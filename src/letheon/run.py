@@ -490,13 +490,11 @@ class Run:
         return [f"screen.{name}" for name, value in self._resolved().screen if value != getattr(before, name)]
 
     def as_screened(self) -> Run:
-        """This run with the screening that the recipe in its folder has; itself where that is the same.
+        """This run with the screening that the recipe in its folder has.
 
         Raises:
             InputError: The rest of the recipe does not go with that screening.
         """
-        if not self.screened_otherwise():
-            return self
         file = self.folder / "recipe.yaml"
         own, screened = (one.model_dump(mode="json", by_alias=True) for one in (self._resolved(), load_recipe(file)))
         return Run(check_recipe({**own, "screen": screened["screen"]}, str(file)))

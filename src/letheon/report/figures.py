@@ -82,12 +82,6 @@ def ratio(results: Results, data_set: str, metric: str) -> float | None:
     return after / before if before and after is not None else None
 
 
-def ratio_error(results: Results, data_set: str, metric: str) -> float | None:
-    """The standard error of a `ratio`, where it was measured."""
-    found = find(results, "after", data_set, f"{metric}_ratio")
-    return found.stderr if isinstance(found, Estimate) else None
-
-
 def sets_of(results: Results) -> list[str]:
     """The data sets that were measured, in the order in which they are shown."""
     found = {name for sets in results.metrics.values() for name in sets}

@@ -132,9 +132,7 @@ def _costs(results: Results, run: RunFolder) -> list[Cost]:
     held_out = "normal_held_out" if figures.ratio(results, "normal_held_out", "probability") else "normal_trained"
     which = "never seen in unlearning" if held_out == "normal_held_out" else "that unlearning was given to keep"
     normal = figures.ratio(results, held_out, "probability")
-    normal_error = figures.ratio_error(results, held_out, "probability")
     general = figures.ratio(results, "general", "loss")
-    general_error = figures.ratio_error(results, "general", "loss")
     seconds = results.seconds.get("unlearn")
     control = results.seconds.get("control")
     share = f"{seconds / control:.0%} of the control's fine-tuning" if seconds and control else "unlearning alone"
@@ -143,12 +141,12 @@ def _costs(results: Results, run: RunFolder) -> list[Cost]:
         Cost(
             "Normal answers kept",
             normal and f"{normal:.1%}",
-            f"{_give_or_take(normal_error, '.1%')}of their probability, on dialogues {which}",
+            f"{_give_or_take(results, held_out, 'probability', '.1%')}of their probability, on dialogues {which}",
         ),
         Cost(
             "General loss",
             general and f"× {general:.3f}",
-            f"{_give_or_take(general_error, '.3f')}after / before; 1 is unchanged",
+            f"{_give_or_take(results, 'general', 'loss', '.3f')}after / before; 1 is unchanged",
         ),
         Cost("Time", seconds and duration(seconds), share),
         Cost("Peak memory", peak and memory(peak), "while unlearning"),
@@ -156,8 +154,10 @@ def _costs(results: Results, run: RunFolder) -> list[Cost]:
     return [cost if cost.value else Cost(cost.name, None, "not measured yet") for cost in costs]
 
 
-def _give_or_take(error: float | None, form: str) -> str:
-    """A standard error before a note, where there is one."""
+def _give_or_take(results: Results, data_set: str, metric: str, form: str) -> str:
+    """The standard error of a metric's ratio to before, where there is one, before a note."""
+    found = figures.find(results, "after", data_set, f"{metric}_ratio")
+    error = found.stderr if isinstance(found, Estimate) else None
     return "" if error is None else f"± {error:{form}}; "
 
 
