@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from screened_run import talk, verdict, write_run
 
 from letheon.console import Console
@@ -245,6 +245,21 @@ def test_already_decided(screened: Screened, serve: Serve, show: Show) -> None:
     page.get_by_role("button", name="Put back").click()
     served.wait_for(("d3", "undone", None))
     expect(rows).to_have_count(1)
+    page.get_by_role("button", name="To decide 5").click()
+    on_page(page, "d3")
+
+
+def test_a_late_answer_does_not_draw_over_another_tab(screened: Screened, serve: Serve, show: Show) -> None:
+    page = show(serve(screened()))
+    on_page(page, "d1")
+    held: list[Route] = []
+    page.route("**/api/decide?*", lambda route: held.append(route))
+    with page.expect_request("**/api/decide?*"):
+        page.keyboard.press("y")
+    page.get_by_role("button", name="Already decided").click()
+    held[0].continue_()
+    expect(page.locator(".rows button")).to_have_count(1)
+    expect(page.locator(".card")).to_have_count(0)
     page.get_by_role("button", name="To decide 5").click()
     on_page(page, "d3")
 

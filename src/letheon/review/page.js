@@ -91,6 +91,7 @@ async function refresh() {
     if (view.tab === "decided") {
       const answer = await call("decided");
       ({ state, rows } = answer);
+      items = []; // an answer to what was sent from the tab before may have brought some
     } else {
       const answer = await call("queue");
       state = answer.state;
