@@ -7,11 +7,12 @@ w_k ∝ exp(cos(e_k, c) / temperature). Clustering comes first because the mean 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -84,9 +85,10 @@ def read_safe_replies(path: Path | None = None) -> dict[str, list[str]]:
     Raises:
         InputError: The file is no mapping of categories to lists of texts, or lacks the category "other".
     """
-    source = files("letheon").joinpath("safe_replies.yaml") if path is None else path
+    if path is None:
+        return {category: list(texts) for category, texts in _own_replies().items()}
     try:
-        replies = load_yaml(source.read_text(encoding="utf-8"))
+        replies = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot read safe replies: {' '.join(str(error).split())}") from None
     well_formed = isinstance(replies, dict) and all(
@@ -96,6 +98,13 @@ def read_safe_replies(path: Path | None = None) -> dict[str, list[str]]:
     if not well_formed or "other" not in replies:
         raise InputError(f"{path}: expected lists of replies under category names, 'other' among them")
     return {str(category): list(texts) for category, texts in replies.items()}
+
+
+@functools.cache
+def _own_replies() -> dict[str, list[str]]:
+    """The replies that come with Letheon: a trainer asks for them more than once."""
+    with as_file(files("letheon") / "safe_replies.yaml") as path:
+        return read_safe_replies(path)
 
 
 def expected_answers(
