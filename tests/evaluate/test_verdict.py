@@ -14,23 +14,36 @@ def measured(
     paraphrase: float | None = None,
     *,
     strength: float | None = 0.0,
-    normal: float | None = 0.8,
-    general: float | None = 3.0,
+    normal: float | None = 1.0,
+    general: float | None = 1.0,
 ) -> ModelMetrics:
+    """What a model might show; `normal` and `general` are what it has of the metrics of the model before."""
+
     def value(number: float | None) -> Estimate | NotComputed:
         if number is None:
             return NotComputed(not_computed="no such dialogues")
-        return Estimate(mean=number, stderr=0.01, n=10)
+        return Estimate(mean=number, stderr=None, n=10)
 
     return {
         "forget": {"probability": value(forget), "extraction_strength": value(strength)},
         "paraphrase": {"probability": value(paraphrase), "extraction_strength": value(strength)},
-        "normal_held_out": {"probability": value(normal)},
-        "general": {"loss": value(general)},
+        "normal_held_out": {
+            "probability": value(None if normal is None else normal * 0.8),
+            "probability_ratio": value(normal),
+        },
+        "general": {"loss": value(None if general is None else general * 3), "loss_ratio": value(general)},
     }
 
 
-BEFORE = measured(0.9, 0.7, strength=0.6)
+def alone(metrics: ModelMetrics) -> ModelMetrics:
+    """A model beside which none before was measured."""
+    return {
+        data_set: {name: metric for name, metric in found.items() if not name.endswith("_ratio")}
+        for data_set, found in metrics.items()
+    }
+
+
+BEFORE = alone(measured(0.9, 0.7, strength=0.6))
 CONTROL = measured(0.15, 0.15)
 
 
@@ -53,11 +66,11 @@ def test_forgotten_to_the_control() -> None:
         (measured(0.5, 0.1), "partly", "forget probability 0.500 > 0.200"),
         (measured(0.85, 0.7), "no", "forget probability 0.850 > 0.200"),
         (
-            measured(0.1, 0.1, normal=0.7),
+            measured(0.1, 0.1, normal=0.875),
             "partly",
             "OVER-FORGOTTEN: normal held out probability after/before 0.875",
         ),
-        (measured(0.1, 0.1, general=3.3), "partly", "OVER-FORGOTTEN: general loss after/before 1.100 > 1.050"),
+        (measured(0.1, 0.1, general=1.1), "partly", "OVER-FORGOTTEN: general loss after/before 1.100 > 1.050"),
         (measured(0.1, 0.1, general=None), "partly", "general loss after/before nan > 1.050"),
         (measured(0.1, None), "partly", "paraphrase probability nan > 0.200"),
         (measured(0.1, 0.1, strength=None), "partly", "forget extraction strength nan > 0.050"),
@@ -72,7 +85,7 @@ def test_what_is_not_a_clean_yes(after: ModelMetrics, forgotten: str, why: str) 
 
 
 def test_what_was_kept_is_said_with_its_error() -> None:
-    after = measured(0.2, 0.19, normal=0.75)
+    after = measured(0.2, 0.19)
     after["normal_held_out"]["probability_ratio"] = Estimate(mean=0.9375, stderr=0.0214, n=33)
     after["general"]["loss_ratio"] = Estimate(mean=1.0, stderr=None, n=1)
     found = headline({"before": BEFORE, "after": after, "control": CONTROL}, GATES)
@@ -99,8 +112,8 @@ def test_a_control_that_was_not_measured_is_none() -> None:
 def test_nothing_to_forget_and_nothing_to_compare() -> None:
     clean = measured(0.1, 0.1)
     assert "did not say it before either" in headline({"before": clean, "after": clean}, GATES).why
-    alone = headline({"after": clean}, GATES)
-    assert alone.forgotten == "yes"
-    assert "what it cost was not measured" in alone.why
+    found = headline({"after": alone(clean)}, GATES)
+    assert found.forgotten == "yes"
+    assert "what it cost was not measured" in found.why
     assert headline({}, GATES).forgotten == "no"
     assert headline({"after": measured(0.9)}, GATES).forgotten == "no"

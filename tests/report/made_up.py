@@ -154,12 +154,12 @@ def results(show_texts: bool) -> Results:
         itself = {"not_computed": "this is the control itself"}
         sets["membership"]["privleak"] = itself if model == "control" else interval(-41.2, -58.0, -24.4)
         sets["general"] = {"loss": {"mean": 3.412 + 0.031 * (model == "after"), "stderr": None, "n": 1}}
-        before = probability["normal_held_out"][0]
-        sets["normal_held_out"]["probability_ratio"] = (
-            {"not_computed": "no evaluation of the model before was given"}
-            if model == "before"
-            else estimate(probability["normal_held_out"][number] / before, 40)
-        )
+        no_before = {"not_computed": "no evaluation of the model before was given"}
+        for name in ("normal_trained", "normal_held_out"):
+            kept = estimate(probability[name][number] / probability[name][0], 40)
+            sets[name]["probability_ratio"] = no_before if model == "before" else kept
+        general = {"mean": 1.009 if model == "after" else 1.0, "stderr": 0.002, "n": 59}
+        sets["general"]["loss_ratio"] = no_before if model == "before" else general
         metrics[model] = sets
     return Results.model_validate(
         {

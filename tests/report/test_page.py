@@ -94,6 +94,8 @@ def test_says_the_verdict_first_and_every_section_in_order(plain: str) -> None:
     assert "97.5%" in html
     assert "Probability, relative to before" in html
     assert re.search(r"± [0-9.]+%; of their probability, on dialogues never seen in unlearning", html)
+    assert "× 1.009" in html
+    assert "± 0.002; after / before; 1 is unchanged" in html
     assert re.findall(r'<section id="(\w+)"', html) == SECTIONS
     assert html.count("<svg") == 12
     assert "not computed: no judge that reads answers is in the recipe" in html

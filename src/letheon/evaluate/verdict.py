@@ -109,16 +109,12 @@ def _kept(before: ModelMetrics, after: ModelMetrics, gates: Gates) -> list[Check
     checks = []
     # Without held-out dialogues the trained ones say at least something.
     for name in ("normal_held_out", "normal_trained"):
-        ratio = _ratio(before, after, name, "probability")
-        if ratio is not None:
+        if found := _beside_before(before, after, name, "probability"):
             what = f"{name.replace('_', ' ')} probability after/before"
-            error = _stderr(after, name, "probability_ratio")
-            checks.append(Check(what, ratio, gates.min_normal, at_most=False, stderr=error))
+            checks.append(Check(what, found.mean, gates.min_normal, at_most=False, stderr=found.stderr))
             break
-    ratio = _ratio(before, after, "general", "loss")
-    if ratio is not None:
-        error = _stderr(after, "general", "loss_ratio")
-        checks.append(Check("general loss after/before", ratio, gates.max_general, stderr=error))
+    if found := _beside_before(before, after, "general", "loss"):
+        checks.append(Check("general loss after/before", found.mean, gates.max_general, stderr=found.stderr))
     return checks
 
 
@@ -129,22 +125,18 @@ def _half_way(check: Check) -> bool:
     return check.before is not None and check.before - check.value >= (check.before - check.limit) / 2
 
 
-def _ratio(before: ModelMetrics, after: ModelMetrics, name: str, metric: str) -> float | None:
-    old, new = _mean(before, name, metric), _mean(after, name, metric)
-    if old is None or old <= 0:
-        return None
-    return BROKEN if new is None else new / old
+def _beside_before(before: ModelMetrics, after: ModelMetrics, name: str, metric: str) -> Estimate | None:
+    """What a metric is after unlearning, as a multiple of what it was before; None where it was not measured."""
+    found = after.get(name, {}).get(f"{metric}_ratio")
+    if isinstance(found, Estimate):
+        return found
+    return Estimate(mean=BROKEN, stderr=None, n=0) if _mean(before, name, metric) else None
 
 
 def _mean(metrics: ModelMetrics, name: str, metric: str) -> float | None:
     """A metric's mean, or None where it was not computed."""
     found = metrics.get(name, {}).get(metric)
     return found.mean if isinstance(found, Estimate) else None
-
-
-def _stderr(metrics: ModelMetrics, name: str, metric: str) -> float | None:
-    found = metrics.get(name, {}).get(metric)
-    return found.stderr if isinstance(found, Estimate) else None
 
 
 def _list(checks: list[Check]) -> str:

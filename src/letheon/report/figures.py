@@ -76,12 +76,6 @@ def find(results: Results, model: str, data_set: str, metric: str) -> Metric | N
     return by_model.get(model, {}).get(data_set, {}).get(metric)
 
 
-def ratio(results: Results, data_set: str, metric: str) -> float | None:
-    """A metric after unlearning as a multiple of what it was before."""
-    before, after = (mean(results, model, data_set, metric) for model in ("before", "after"))
-    return after / before if before and after is not None else None
-
-
 def sets_of(results: Results) -> list[str]:
     """The data sets that were measured, in the order in which they are shown."""
     found = {name for sets in results.metrics.values() for name in sets}

@@ -129,10 +129,12 @@ class Cost:
 
 def _costs(results: Results, run: RunFolder) -> list[Cost]:
     """What was paid for the forgetting: ability, time, memory."""
-    held_out = "normal_held_out" if figures.ratio(results, "normal_held_out", "probability") else "normal_trained"
-    which = "never seen in unlearning" if held_out == "normal_held_out" else "that unlearning was given to keep"
-    normal = figures.ratio(results, held_out, "probability")
-    general = figures.ratio(results, "general", "loss")
+    normal = _beside_before(results, "normal_held_out", "probability")
+    which = "never seen in unlearning"
+    if normal is None:
+        normal = _beside_before(results, "normal_trained", "probability")
+        which = "that unlearning was given to keep"
+    general = _beside_before(results, "general", "loss")
     seconds = results.seconds.get("unlearn")
     control = results.seconds.get("control")
     share = f"{seconds / control:.0%} of the control's fine-tuning" if seconds and control else "unlearning alone"
@@ -140,13 +142,13 @@ def _costs(results: Results, run: RunFolder) -> list[Cost]:
     costs = [
         Cost(
             "Normal answers kept",
-            normal and f"{normal:.1%}",
-            f"{_give_or_take(results, held_out, 'probability', '.1%')}of their probability, on dialogues {which}",
+            None if normal is None else f"{normal.mean:.1%}",
+            f"{_give_or_take(normal, '.1%')}of their probability, on dialogues {which}",
         ),
         Cost(
             "General loss",
-            general and f"× {general:.3f}",
-            f"{_give_or_take(results, 'general', 'loss', '.3f')}after / before; 1 is unchanged",
+            None if general is None else f"× {general.mean:.3f}",
+            f"{_give_or_take(general, '.3f')}after / before; 1 is unchanged",
         ),
         Cost("Time", seconds and duration(seconds), share),
         Cost("Peak memory", peak and memory(peak), "while unlearning"),
@@ -154,11 +156,15 @@ def _costs(results: Results, run: RunFolder) -> list[Cost]:
     return [cost if cost.value else Cost(cost.name, None, "not measured yet") for cost in costs]
 
 
-def _give_or_take(results: Results, data_set: str, metric: str, form: str) -> str:
-    """The standard error of a metric's ratio to before, where there is one, before a note."""
+def _beside_before(results: Results, data_set: str, metric: str) -> Estimate | None:
+    """What a metric is after unlearning, as a multiple of what it was before."""
     found = figures.find(results, "after", data_set, f"{metric}_ratio")
-    error = found.stderr if isinstance(found, Estimate) else None
-    return "" if error is None else f"± {error:{form}}; "
+    return found if isinstance(found, Estimate) else None
+
+
+def _give_or_take(found: Estimate | None, form: str) -> str:
+    """A standard error, where there is one, before a note."""
+    return "" if found is None or found.stderr is None else f"± {found.stderr:{form}}; "
 
 
 @dataclass(frozen=True)
