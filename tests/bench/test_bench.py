@@ -74,6 +74,7 @@ def test_an_ablation_overrides_what_every_method_is_set_to(compare: Callable[...
     assert "objective.colour" in err
 
 
+@pytest.mark.slow
 def test_rows_of_another_comparison_stay_out_of_the_table(compare: Callable[..., Any], tmp_path: Path) -> None:
     given = ("outdated", "--trials", 1, "--tuning", "full")
     assert compare(*given, "--methods", "ga,npo", "--budget", 600)[0] == 0

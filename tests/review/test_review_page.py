@@ -371,6 +371,8 @@ def test_reordered_after_ten_decisions(
     on_page(page, "d0")
     page.keyboard.type("n")
     on_page(page, "d1")
+    # The answer is there, with the next dialogues in the old order.
+    expect(page.locator("#more")).to_have_text("0 forget, 1 normal")
     served.session.rescore({1: 0.45, 25: 0.501}, learned_from=10)
     page.keyboard.type("n")
     # The next ones were on the page already; what comes after them is in the new order.
@@ -388,6 +390,8 @@ def test_the_score_of_the_dialogue_on_the_page_is_renewed(screened: Screened, se
     on_page(page, "d0")
     page.keyboard.type("n")
     on_page(page, "d1")
+    # The answer is there, with the next dialogues in the old order.
+    expect(page.locator("#more")).to_have_text("0 forget, 1 normal")
     served.session.rescore({2: 0.8}, learned_from=10)
     page.keyboard.type("n")
     on_page(page, "d2")

@@ -187,7 +187,9 @@ def test_fast_paths_end_where_the_plain_path_does(
     assert distance(weights(fast), weights(plain)) < 1e-2 * distance(before, weights(plain))
 
 
-@pytest.mark.parametrize("killed_at", [4, 6, 9])
+@pytest.mark.parametrize(
+    "killed_at", [4, pytest.param(6, marks=pytest.mark.slow), pytest.param(9, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("tuning", ["full", "lora", "upper layer", "upper layer in bfloat16"])
 def test_a_killed_run_resumes_to_the_same_result(
     make_trainer: Make, killed_and_resumed: Resume, lora: Callable[[], Any], tuning: str, killed_at: int
@@ -337,7 +339,7 @@ NEGATIVE = [
 
 
 @pytest.mark.parametrize("negative", NEGATIVE, ids=lambda t: type(t).__name__)
-@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("tuning", [pytest.param("full", marks=pytest.mark.slow), "lora"])
 def test_lowers_the_negative_loss(make_trainer: Make, lora: Callable[[], Any], tuning: str, negative: Any) -> None:
     trainer = make_trainer(
         peft_config=lora() if tuning == "lora" else None,
