@@ -34,7 +34,7 @@ demo: setup  ## Run the whole story on a small real model; options in ARGS, e.g.
 	$(BIN)/letheon demo $(ARGS)
 
 test: setup  ## Run the tests, without the slow ones; options in ARGS, e.g. ARGS="-k stop"
-	$(PYTEST) -n 2 $(ARGS)
+	$(PYTEST) -n 2 --dist worksteal $(ARGS)
 
 test-slow: setup  ## Run the tests that need the real demo model or minutes
 	$(PYTEST) -m slow $(ARGS)

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 
+import pytest
+
 from letheon.dialogues import read_dialogues
 from letheon.embed import Embedder
 from letheon.recipe import Screen
 from letheon.screen import build_judges, score_screening, screen
 
 
+@pytest.mark.slow
 def test_the_demos_screening_finds_what_is_labelled(embedder: Embedder) -> None:
     with as_file(files("letheon.demo") / "data") as folder:
         log = read_dialogues(folder / "log.jsonl")

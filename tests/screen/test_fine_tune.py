@@ -76,6 +76,7 @@ def test_it_learns_and_leaves_the_embedder_and_the_random_state_alone(
     assert np.array_equal(tuned.scores(marked[0]).argmax(1), marked[1])
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_scores(tiny: TinyEmbedder, marked: tuple[Pairs, np.ndarray]) -> None:
     first, again, other = (fit(tiny, marked, seed=seed).scores(marked[0]) for seed in (0, 0, 1))
     assert np.array_equal(first, again)
