@@ -96,7 +96,7 @@ class Plain:
             assert expected is not None
             gain = self._ratio(expected) - self._ratio(forget)
             loss = loss - 2 / self.beta * logsigmoid(self.beta * gain).mean()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.optimizer.zero_grad()
         return float(loss.detach())

@@ -71,7 +71,7 @@ def presidio_alone(pipeline: str) -> FindNames:
     from presidio_analyzer.nlp_engine import SpacyNlpEngine
 
     # Its recogniser of e-mail would fetch a list of suffixes.
-    tldextract.extract = tldextract.TLDExtract(suffix_list_urls=()).__call__
+    tldextract.extract = tldextract.TLDExtract(suffix_list_urls=()).__call__  # type: ignore[assignment]
     engine = SpacyNlpEngine(models=[{"lang_code": "en", "model_name": pipeline}])
     engine.nlp = {"en": spacy.load(pipeline)}
     registry = RecognizerRegistry()
@@ -85,10 +85,14 @@ def presidio_alone(pipeline: str) -> FindNames:
             for one in sorted(analyzer.analyze(text, language="en"), key=lambda one: -one.score):
                 if all(one.end <= other.start or other.end <= one.start for other in best):
                     best.append(one)
-            found.append([Identifier(one.entity_type, one.start, one.end) for one in best])  # type: ignore[arg-type]
+            found.append([Identifier(one.entity_type, one.start, one.end) for one in best])
         return found
 
     return find
+
+
+def about_persons(spans: Sequence[Span]) -> list[Span]:
+    return [span for span in spans if span[0] not in NO_PERSON]
 
 
 def counts(sentences: Sequence[Sentence], group: str | None) -> tuple[int, int, int, int]:
@@ -131,15 +135,12 @@ def rows_of(sentences: Sequence[Sentence], half: str, names: str) -> list[dict[s
     rows = []
     groups = sorted({span[0] for _, gold, found in sentences for span in (*gold, *found)})
     for level, count in (("span", counts), ("sentence", sentence_counts)):
-        of_persons: list[Sentence] = [
-            (text, *([span for span in spans if span[0] not in NO_PERSON] for spans in (gold, found)))
-            for text, gold, found in sentences
-        ]
+        of_persons = [(text, about_persons(gold), about_persons(found)) for text, gold, found in sentences]
         for group in (None, "of persons", *groups):
             whole = group in (None, "of persons")
             numbers = count(of_persons if group == "of persons" else sentences, None if whole else group)
             recall, precision = ratios(numbers)
-            row = {"names": names, "half": half, "level": level, "type": group or "all"}
+            row: dict[str, Any] = {"names": names, "half": half, "level": level, "type": group or "all"}
             row |= dict(zip(("marked", "marked_found", "found", "found_right"), numbers, strict=True))
             row |= {"recall": "" if recall is None else f"{recall:.3f}"}
             row |= {"precision": "" if precision is None else f"{precision:.3f}"}

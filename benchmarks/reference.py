@@ -14,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,8 @@ def main() -> None:
         seen = float(top_k_kl(now, ids.long(), values).mean()) / true
         ways[f"top-{k}"] = (
             8 * k + 4,
-            lambda k=k: top(old[:tokens], k),
-            lambda leaf, ids=ids, values=values: top_k_kl(leaf, ids[:tokens].long(), values[:tokens]),
+            partial(top, old[:tokens], k),
+            partial(top_k_kl, top_ids=ids[:tokens].long(), top_log_probs=values[:tokens]),
             seen,
         )
     ways["states"] = (
@@ -108,7 +109,7 @@ def main() -> None:
     for _ in range(given.rounds):
         for name, (_, make, loss, _) in ways.items():
             taken.setdefault((name, "make"), []).append(milliseconds(make))
-            taken.setdefault((name, "use"), []).append(milliseconds(lambda loss=loss: use(loss)))
+            taken.setdefault((name, "use"), []).append(milliseconds(partial(use, loss)))
     rows = [
         {
             "kept": name,

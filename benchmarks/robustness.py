@@ -25,7 +25,7 @@ import json
 import shutil
 import statistics
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -47,7 +47,6 @@ from letheon.models import Model, load_model
 from letheon.pipeline import prepare, run_all, screen_stage
 from letheon.recipe import Recipe, check_recipe, load_recipe
 from letheon.records import Estimate, Interval, Results, write_text
-from letheon.report.figures import ratio
 from letheon.run import Run, read_manifest
 from letheon.store import key_of
 from letheon.stress.attack import EXTRACTION, Attack, Found, Given
@@ -182,7 +181,7 @@ def attack_shared(shared: Run, stress: Sequence[str], attacks: Sequence[str], co
 def attack_run(folder: Path, stress: Sequence[str], attacks: Sequence[str], console: Console) -> None:
     """Make those of the attacks that have not been made on a run."""
     known = read_stress(folder / "stress.json")
-    made = {one.attack for one in [*known.rows, *known.not_run]} if known else set()
+    made = {row.attack for row in known.rows} | {one.attack for one in known.not_run} if known else set()
     if lacking := [name for name in chosen_attacks(attacks) if name not in made]:
         stress_stage(Run.open(folder, stress), console, lacking)
 
@@ -192,11 +191,11 @@ def rows(folder: Path, task: str, method: str, seed: int) -> Iterator[dict[str, 
     found, results = read_stress(folder / "stress.json"), Results.load(folder / "results.json")
     if found is None:
         sys.exit(f"{folder}: no stress.json")
-    kept = ratio(results, "normal_held_out", "probability")
+    kept = results.metrics["after"]["normal_held_out"]["probability_ratio"]
     forgotten = results.verdict.forgotten if results.verdict else None
     run = {"task": task, "run": folder.name, "method": method, "seed": seed}
     run |= {"device": read_manifest(folder / "manifest.json")["hardware"]["gpu"] or "cpu"}
-    run |= {"forgotten": forgotten, "normal_kept": rounded(kept)}
+    run |= {"forgotten": forgotten, "normal_kept": rounded(kept.mean) if isinstance(kept, Estimate) else None}
     areas = {(curve.attack, curve.variant, curve.metric): curve for curve in found.curves}
     for row in found.rows:
         line = {**run, "attack": row.attack, "variant": row.variant, "metric": row.metric, "at": row.at}
@@ -232,7 +231,7 @@ def put(path: Path, new: Sequence[dict[str, Any]]) -> None:
     kept = [row for row in read_rows(path) if (row["task"], row["run"]) not in runs]
     methods = [*TITLES]
 
-    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+    def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
         method = row["method"]
         order = methods.index(method) if method in methods else len(methods)
         return TASKS.index(row["task"]), int(row["seed"]), order, method, row["run"]

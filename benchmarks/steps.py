@@ -235,11 +235,15 @@ def measure(who: str, tuning: str, method: str, batch: int, words: int, steps: i
     torch.set_num_threads(1)
     folder = str(demo_model())
     checkpointed = partial(time_letheon, gradient_checkpointing=True)
-    run = {"plain": time_plain, "letheon": time_letheon, "checkpointed": checkpointed}[who]
+    ways: dict[str, Callable[..., list[Any]]] = {
+        "plain": time_plain,
+        "letheon": time_letheon,
+        "checkpointed": checkpointed,
+    }
     with Measured() as cost, FlopCounterMode(display=False) if count else nullcontext() as counter:
         tick = counter.get_total_flops if counter is not None else time.process_time
         model, tokenizer = load_model(folder), load_tokenizer(folder)
-        taken = run(model, tokenizer, tuning, method, batch, words, steps + WARM_UP, tick)[WARM_UP:]
+        taken = ways[who](model, tokenizer, tuning, method, batch, words, steps + WARM_UP, tick)[WARM_UP:]
     if count:
         return {"flops": taken}
     peak = peak_rate(torch.bfloat16 if who != "plain" and fast_bf16() else torch.float32)

@@ -53,7 +53,7 @@ def dialogue(row: dict[str, Any], number: int) -> Dialogue:
     return Dialogue.model_validate({"id": str(number), "messages": messages})
 
 
-def author_of(rows: Sequence[dict[str, Any]], find: FindNames) -> str:
+def author_of(rows: Sequence[dict[str, str]], find: FindNames) -> str:
     """The name of two words or more that the rows have most often."""
     texts = [row[field] for row in rows for field in ("question", "answer")]
     names = [
