@@ -174,8 +174,12 @@ def test_keys_faster_than_the_answers(screened: Screened, serve: Serve, show: Sh
     served.wait_for(("d0", "forget", "privacy"), ("d1", "normal", None), ("d2", "forget", "privacy"))
     page.keyboard.type("n" * 40)
     expect(page.locator("#more")).to_have_text(re.compile(r"2 forget, \d+ normal"))
-    page.wait_for_timeout(200)
-    names = [name for name, _, _ in served.decisions()]
+    # All that was sent is answered when the page shows the first that is not in the file.
+    for _ in range(50):
+        names = [name for name, _, _ in served.decisions()]
+        if page.locator(".card .id").inner_text() == f"d{len(names)}":
+            break
+        page.wait_for_timeout(100)
     assert names == [f"d{number}" for number in range(len(names))]
     on_page(page, f"d{len(names)}")
 
