@@ -161,7 +161,7 @@ def test_every_method_gives_a_row(compare: Callable[..., Any], tmp_path: Path, t
     assert set(rows) == {"before", "control", *METHODS}
     failed = {name: row["failed"] for name, row in rows.items() if row["failed"]}
     # With full tuning its 512 components are more than a model of this width has, and no adapter starts by FILA.
-    assert set(failed) == ({"repselect"} if tuning == "lora" else {"repselect", "loku"})
+    assert set(failed) == ({"repselect"} if tuning == "lora" else {"repselect", "loku"}), failed
     assert ("an adapter could not hold it" if tuning == "lora" else "take fewer") in failed["repselect"]
     if tuning == "full":
         assert "is how an adapter starts" in failed["loku"]
