@@ -136,6 +136,21 @@ def test_flat_probes_end_it() -> None:
     assert actions == ["continue"] * 6 + ["stop"]
 
 
+def test_to_fall_again_after_a_setback_is_not_counted() -> None:
+    """As on the demo: nearly enough, then a guard that sends the normal weight up, and the way back."""
+    rule = StopRule(patience=4)
+    for left in (0.4, 0.102, 0.13, 0.2, 0.19, 0.17, 0.15, 0.12, 0.11, 0.101):
+        assert rule.look(probe(left)).action == "continue"
+    assert rule.look(probe(0.1)).action == "confirm"
+    # To swing to and fro ends it all the same, if later.
+    rule = StopRule(patience=4)
+    actions = [rule.look(probe(left)).action for left in [0.102, *[0.2, 0.15] * 4]]
+    assert actions.index("stop") == 7
+    # To sink further beyond a guard does, too.
+    rule = StopRule(patience=2, kl_budget=0.05)
+    assert [rule.look(probe(0.5, kl=kl)).action for kl in (0.0, 1.0, 0.8)] == ["continue", "hold", "stop"]
+
+
 def test_probes_in_breach_are_no_progress() -> None:
     rule = StopRule(patience=3, kl_budget=0.05)
     decisions = [rule.look(probe(left, kl=1.0)) for left in (0.9, 0.6, 0.3)]

@@ -69,8 +69,8 @@ class StopRule:
     dialogues have kept (apart: rehearsed answers are more, and hide it), finite numbers, no repetition collapse.
     They hold for the state that is kept; only where one is overrun by more than `SLACK` times what it allows does the
     negative loss rest, for to train on beside the guards forgets more at the same cost. Flat: no progress in
-    `patience` times `every` steps, or in `MENDING` times `every` where scaling back would do. Rule and limits are
-    ours; the two-stage probe follows MASC (arXiv 2606.02920).
+    `patience` times `every` steps, of which those in which less was left again do not count, or in `MENDING` times
+    `every` where scaling back would do. Rule and limits are ours; the two-stage probe follows MASC (arXiv 2606.02920).
     """
 
     every: int = 1
@@ -84,6 +84,7 @@ class StopRule:
     patience: int = 10
     clean_extraction: float = 0.05
     lowest: float = math.inf
+    latest: float = math.inf
     best_remaining: float = math.inf
     best_step: int = -1
     flat: int = 0
@@ -187,8 +188,10 @@ class StopRule:
         if breach is None and left < self.lowest - 0.1:
             self.flat = 0
             self.lowest = left
-        else:
+        elif breach is not None or left > self.latest - 0.1:
+            # What falls again after a setback is on its way, though it was lower before.
             self.flat += self.waited
+        self.latest = left
         self.mending = self.mending + self.waited if self.left(probe) <= 1 else 0
         if self.mending > MENDING:
             return Decision("stop", f"still beside the guards after {MENDING * self.every} steps more")
