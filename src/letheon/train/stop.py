@@ -69,8 +69,8 @@ class StopRule:
     dialogues have kept (apart: rehearsed answers are more, and hide it), finite numbers, no repetition collapse.
     They hold for the state that is kept; only where one is overrun by more than `SLACK` times what it allows does the
     negative loss rest, for to train on beside the guards forgets more at the same cost. Flat: no progress in
-    `patience` times `every` steps, of which those in which less was left again do not count, or in `MENDING` times
-    `every` where scaling back would do. Rule and limits are ours; the two-stage probe follows MASC (arXiv 2606.02920).
+    `patience` times `every` steps, without those in which what is left fell, or in `MENDING` times `every` where
+    scaling back would do. Rule and limits are ours; the two-stage probe follows MASC (arXiv 2606.02920).
     """
 
     every: int = 1
