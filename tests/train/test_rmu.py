@@ -119,8 +119,8 @@ def test_a_step_runs_what_its_objective_reads(make: Make, name: str) -> None:
     assert ran == ([1, 2, 3, 99] if OBJECTIVES[name].reads_logits else [1, 2])
 
 
-@pytest.mark.parametrize("tuning", [pytest.param("full", marks=pytest.mark.slow), "lora", "upper"])
-@pytest.mark.parametrize("name", ["rmu", pytest.param("adaptive", marks=pytest.mark.slow), "expected by logits"])
+@pytest.mark.parametrize("tuning", ["full", "lora", "upper"])
+@pytest.mark.parametrize("name", ["rmu", "adaptive", "expected by logits"])
 def test_fast_paths_end_where_the_plain_path_does(
     make: Make, tuning: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
