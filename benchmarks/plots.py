@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,6 @@ SCOPES = {
 }
 FEW = {"4-6": "top-8"}
 """What learns with RMU in place of the last layers."""
-
-
-OUTCOMES = (
-    ("after_forget_probability", "old answers' probability", "#a8476a"),
-    ("after_paraphrase_probability", "to reworded questions", "#c98a4b"),
-    ("normal_kept", "share of normal answers' probability kept", "#1f6f78"),
-)
 
 
 def plain_axes(axes: Any, title: str) -> None:
@@ -91,46 +85,11 @@ def growth() -> None:
     figure.savefig(RESULTS / "growth.png", dpi=120)
 
 
-def spans(rows: list[dict[str, str]], names: set[str], what: str, field: str) -> Any:
-    """Of each variant, in order of its mean `what`: that, the mean of a field, and how far the seeds lie from it."""
-    found = []
-    for name in names:
-        x, y = ([float(row[column]) for row in rows if row["variant"] == name] for column in (what, field))
-        mean = sum(y) / len(y)
-        found.append((sum(x) / len(x), mean, mean - min(y), max(y) - mean))
-    return zip(*sorted(found), strict=True)
-
-
-def end_to_end() -> None:
-    """What unlearning achieves by the recall and by the precision of its screening; bars span the seeds."""
-    rows = read_rows(RESULTS / "end_to_end.csv")
-    if not rows:
-        print("end_to_end.csv: not there yet, so there is no picture of it")
-        return
-    figure, both = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
-    known = {row["variant"] for row in rows}
-    for axes, what in zip(both, ("recall", "precision"), strict=True):
-        curve = {name for name in known if name == "labels" or name.startswith(f"{what}-")}
-        for field, label, colour in OUTCOMES:
-            axes.plot([], [], color=colour, label=label)
-            for names, style in ((curve, "o-"), (known & {"judge"}, "D"), (known & {"reviewed"}, "s")):
-                if not names:
-                    continue
-                x, y, *around = spans(rows, names, what, field)
-                axes.errorbar(x, y, around, fmt=style, color=colour, elinewidth=0.8, markersize=5)
-        for model, style in (("before", ":"), ("control", "--")):
-            level = sum(float(row[f"{model}_forget_probability"]) for row in rows) / len(rows)
-            axes.axhline(level, color=OUTCOMES[0][2], linewidth=0.8, linestyle=style, label=f"old answers, {model}")
-        for marker, label in (("D", "the demo's judges"), ("s", "after 50 turns reviewed")):
-            axes.plot([], [], marker, color="#5f6a71", label=label)
-        axes.set_ylim(0, 1.05)
-        plain_axes(axes, f"By the screening's {what}; along the lines it errs at random")
-    figure.legend(*both[0].get_legend_handles_labels(), loc="lower center", ncol=4, frameon=False, fontsize=8)
-    figure.tight_layout(rect=(0, 0.12, 1, 1))
-    figure.savefig(RESULTS / "end_to_end.png", dpi=120)
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    steps()
+    growth()
 
 
 if __name__ == "__main__":
-    steps()
-    growth()
-    end_to_end()
+    main()

@@ -4,11 +4,14 @@ The sentences come from templates; those of odd templates are reported, those of
 patterns (`half`). A marked span counts as found when at least half of its characters lie in found spans of its group,
 and a found span as right when at least half of its characters lie in marked spans of its group; towns and countries
 count with addresses, titles with names, since the marks put them now here, now there. Intervals are bootstraps over
-sentences. Run in the repository, beside which the public data lie: python benchmarks/privacy.py [DATA].
+sentences.
+
+    python benchmarks/privacy.py --data data
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import sys
@@ -23,7 +26,6 @@ from letheon.records import Dialogue
 from letheon.screen.privacy import FindNames, Identifier, PrivacyJudge, find_names, find_personal
 from letheon.screen.privacy.presidio import installed_pipeline
 
-DATA = Path(__file__).parents[2] / "shared/data"
 RESULTS = Path(__file__).parent / "results/privacy.csv"
 GROUPS = {
     "PERSON": "person",
@@ -219,7 +221,10 @@ def judged(
     }
 
 
-def main(data: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder of public data sets")
+    data: Path = parser.parse_args().data
     raw = json.loads((data / "pii/generated_small.json").read_text(encoding="utf-8"))
     rows = []
     pipeline = installed_pipeline()
@@ -259,4 +264,4 @@ def main(data: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DATA)
+    main()

@@ -1,16 +1,17 @@
 """How much of what a log says of one person an erasure request finds, by the name alone: TOFU's authors.
 
 Each of 20 authors is asked to be forgotten in the log of all 200 (20 pairs of question and answer each). Then every
-mention in the author's own pairs is rewritten to another form of the name. Run in the repository, beside which the
-public data lie: python benchmarks/subject.py [DATA].
+mention in the author's own pairs is rewritten to another form of the name.
+
+    python benchmarks/subject.py --data data
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,6 @@ from letheon.records import Dialogue
 from letheon.screen.privacy import FindNames, find_names
 from letheon.screen.subject import Subject, subject_verdicts
 
-DATA = Path(__file__).parents[2] / "shared/data"
 RESULTS = Path(__file__).parent / "results/subject.csv"
 PAIRS = 20
 """Of each author, one after the other in the file."""
@@ -65,7 +65,10 @@ def author_of(rows: Sequence[dict[str, str]], find: FindNames) -> str:
     return Counter(name for name in names if " " in name).most_common(1)[0][0]
 
 
-def main(data: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder of public data sets")
+    data: Path = parser.parse_args().data
     rows = [json.loads(line) for line in (data / "tofu/full.jsonl").read_text(encoding="utf-8").splitlines()]
     log = [dialogue(row, number) for number, row in enumerate(rows)]
     find, draw = find_names("rampart"), random.Random(0)
@@ -96,4 +99,4 @@ def main(data: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DATA)
+    main()

@@ -109,11 +109,11 @@ def _kept(before: ModelMetrics, after: ModelMetrics, gates: Gates) -> list[Check
     checks = []
     # Without held-out dialogues the trained ones say at least something.
     for name in ("normal_held_out", "normal_trained"):
-        if found := _beside_before(before, after, name, "probability"):
+        if found := _ratio(before, after, name, "probability"):
             what = f"{name.replace('_', ' ')} probability after/before"
             checks.append(Check(what, found.mean, gates.min_normal, at_most=False, stderr=found.stderr))
             break
-    if found := _beside_before(before, after, "general", "loss"):
+    if found := _ratio(before, after, "general", "loss"):
         checks.append(Check("general loss after/before", found.mean, gates.max_general, stderr=found.stderr))
     return checks
 
@@ -125,7 +125,7 @@ def _half_way(check: Check) -> bool:
     return check.before is not None and check.before - check.value >= (check.before - check.limit) / 2
 
 
-def _beside_before(before: ModelMetrics, after: ModelMetrics, name: str, metric: str) -> Estimate | None:
+def _ratio(before: ModelMetrics, after: ModelMetrics, name: str, metric: str) -> Estimate | None:
     """What a metric is after unlearning, as a multiple of what it was before; None where it was not measured."""
     found = after.get(name, {}).get(f"{metric}_ratio")
     if isinstance(found, Estimate):

@@ -129,12 +129,12 @@ class Cost:
 
 def _costs(results: Results, run: RunFolder) -> list[Cost]:
     """What was paid for the forgetting: ability, time, memory."""
-    normal = _beside_before(results, "normal_held_out", "probability")
+    normal = _ratio(results, "normal_held_out", "probability")
     which = "never seen in unlearning"
     if normal is None:
-        normal = _beside_before(results, "normal_trained", "probability")
+        normal = _ratio(results, "normal_trained", "probability")
         which = "that unlearning was given to keep"
-    general = _beside_before(results, "general", "loss")
+    general = _ratio(results, "general", "loss")
     seconds = results.seconds.get("unlearn")
     control = results.seconds.get("control")
     share = f"{seconds / control:.0%} of the control's fine-tuning" if seconds and control else "unlearning alone"
@@ -156,7 +156,7 @@ def _costs(results: Results, run: RunFolder) -> list[Cost]:
     return [cost if cost.value else Cost(cost.name, None, "not measured yet") for cost in costs]
 
 
-def _beside_before(results: Results, data_set: str, metric: str) -> Estimate | None:
+def _ratio(results: Results, data_set: str, metric: str) -> Estimate | None:
     """What a metric is after unlearning, as a multiple of what it was before."""
     found = figures.find(results, "after", data_set, f"{metric}_ratio")
     return found if isinstance(found, Estimate) else None
