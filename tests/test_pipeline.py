@@ -489,6 +489,10 @@ def test_resumed_training_ends_where_the_unbroken_one_does(talk: Path, letheon: 
     assert not (talk / "run/checkpoints").exists()
     assert letheon("run", "run", "--fresh")[0] == 0
     assert_same(resumed, weights(talk / "run/model"), 1e-6)
+    # Where nothing was cut off there is nothing to go on with.
+    code, _, err = letheon("unlearn", "run", "--resume", "--set", "train.max_steps=1")
+    assert "no training was cut off here" in err
+    assert {row["step"] for row in map(json.loads, (talk / "run/training.jsonl").open())} <= {0, 1}
 
 
 AUTO = ("--set", "tuning.layers=auto")

@@ -201,6 +201,14 @@ def test_two_processes_do_not_work_in_one_folder(talk: Path, letheon: Any) -> No
     assert letheon("screen", "recipe.yaml")[0] == 0
 
 
+def test_a_run_is_of_one_process(talk: Path, letheon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of several would write and remove the same folders."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = letheon("unlearn", "recipe.yaml")
+    assert (code, "a run is one process's, and this is one of 2: start letheon by itself" in err) == (2, True)
+    assert not (talk / "run").exists()
+
+
 def test_a_disk_without_locks_is_said(talk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def acquire(self: FileLock, **options: Any) -> None:
         raise NotImplementedError

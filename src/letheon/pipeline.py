@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -94,8 +95,15 @@ def prepare(run: Run, *, whole: bool = False) -> None:
         whole: Every stage is going to run.
 
     Raises:
-        InputError: Every fault at once; nothing has been written then. Or another process is at work on the run.
+        InputError: Every fault at once; nothing has been written then. Or another process is at work on the run, or
+            this is one of several that were started together.
     """
+    # Before settings of the Trainer are made, which would wait for the others.
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"a run is one process's, and this is one of {os.environ['WORLD_SIZE']}: start letheon by itself; "
+            "letheon.UnlearnTrainer trains in several, from a script of yours"
+        )
     run.check(whole=whole)
     run.hold()
     run.save_recipe()
@@ -247,7 +255,10 @@ def unlearn_stage(run: Run, console: Console, *, resume: bool = False, keep_cach
             "word: they are left out, for they would tell nothing of other wordings"
         )
     inputs = run.checkpoints / "inputs.txt"
-    if resume and inputs.is_file() and inputs.read_text(encoding="utf-8", errors="replace") != key:
+    if resume and not inputs.is_file():
+        console.say("no training was cut off here: it starts from the beginning")
+        resume = False
+    if resume and inputs.read_text(encoding="utf-8", errors="replace") != key:
         console.warn("settings or data have changed since the training was cut off: it starts anew")
         resume = False
     if not resume:

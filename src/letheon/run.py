@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import os
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -458,9 +457,6 @@ class Run:
         Raises:
             InputError: One is at work there.
         """
-        # Of several processes that train together the first is there for all.
-        if os.environ.get("LOCAL_RANK", "0") != "0":
-            return
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(blocking=False)

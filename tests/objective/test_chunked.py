@@ -45,9 +45,9 @@ TERMS = [
     GradientAscent(),
     ClusterMean(),
     CrossEntropy(),
-    ReferenceKL(top_k=4),
+    ReferenceKL(),
     BaseOdds(),
-    ReferenceJS(top_k=4),
+    ReferenceJS(),
 ]
 N, D, V = 11, 6, 17
 

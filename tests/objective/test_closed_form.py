@@ -365,15 +365,15 @@ def test_js_of_two_tokens_by_hand() -> None:
         reference_top_log_probs=torch.tensor([[0.8]]).log(),
     )
     halves = [p * math.log(p / m) / 2 for p, m in ((0.8, 0.65), (0.2, 0.35), (0.5, 0.65), (0.5, 0.35))]
-    assert float(ReferenceJS(1)(given)) == pytest.approx(sum(halves), abs=1e-6)
+    assert float(ReferenceJS()(given)) == pytest.approx(sum(halves), abs=1e-6)
 
 
 def test_reference_kl_adds_the_cross_entropy_unless_switched_off() -> None:
     before, now = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(1))
     ids, values = top(before, 4)
     given = answers(now, [0, 1, 2], reference_top_ids=ids, reference_top_log_probs=values)
-    kl = ReferenceKL(4, cross_entropy=False)(given)
-    both = ReferenceKL(4)(given)
+    kl = ReferenceKL(cross_entropy=False)(given)
+    both = ReferenceKL()(given)
     assert both.tolist() == pytest.approx((kl + CrossEntropy()(given)).tolist())
 
 

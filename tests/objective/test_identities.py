@@ -55,11 +55,11 @@ TERMS: list[Any] = [
     JensUn(),
     GradientAscent(),
     CrossEntropy(),
-    ReferenceJS(top_k=3),
+    ReferenceJS(),
     ClusterMean(),
-    ReferenceKL(top_k=3),
+    ReferenceKL(),
     BaseOdds(),
-    ReferenceKL(top_k=3, cross_entropy=False),
+    ReferenceKL(cross_entropy=False),
 ]
 OF_PLACES = (MaxEntropy, LogitFlattening, JensUn, ReferenceJS)
 """They read where an answer's tokens are, not which they are."""
@@ -301,7 +301,7 @@ def test_undial_where_nothing_is_lowered_distils_the_model_before() -> None:
     _, gradient = mean_and_gradient(UNDIAL(beta=0.0), given)
     inside = (given.targets[:, None] == given.reference_top_ids).any(dim=1)
     assert inside.any()
-    _, of_kl = mean_and_gradient(ReferenceKL(top_k=3, cross_entropy=False), given)
+    _, of_kl = mean_and_gradient(ReferenceKL(cross_entropy=False), given)
     # Where the old token is not among the top ones, it is an outcome more.
     torch.testing.assert_close(gradient[inside], of_kl[inside])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -94,6 +95,12 @@ def test_tokens_that_do_not_count_stay_out(make_trainer: Make, said: BaseSaid) -
 def test_without_a_base_there_is_no_going_back(make_trainer: Make) -> None:
     with pytest.raises(InputError, match="BaseOdds needs base"):
         make_trainer(objective=Objective(BaseOdds()))
+
+
+def test_a_base_that_was_asked_about_others_is_refused(make_trainer: Make, said: BaseSaid) -> None:
+    for log_probs in (said.log_probs[:-1], said.log_probs[::-1]):
+        with pytest.raises(InputError, match="give ask_base the same turns in the same order"):
+            make_trainer(objective=Objective(BaseOdds()), base=replace(said, log_probs=log_probs))
 
 
 def test_all_that_does_not_go_together_is_told_at_once(make_trainer: Make) -> None:

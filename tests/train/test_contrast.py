@@ -88,3 +88,15 @@ def test_moments_everywhere_leave_out_padding_alone(packed: bool, monkeypatch: p
 def test_more_directions_than_there_are() -> None:
     with pytest.raises(InputError, match="5 directions of a layer that reads 4 numbers: give at most so many"):
         contrast_directions(torch.eye(4), torch.eye(4), 5)
+
+
+def test_moments_of_a_layer_that_reads_a_list_of_tokens() -> None:
+    """As the layers of a mixture of experts do: rows and positions are one dimension."""
+    layer, hidden = nn.Linear(2, 3), torch.tensor([[[1.0, 0.0], [2.0, 1.0]], [[5.0, 5.0], [1.0, 3.0]]])
+    found = []
+    for given in (hidden, hidden.flatten(0, 1)):
+        moments = Moments({"q": layer})
+        with moments.watching({"predictors": torch.tensor([1, 3])}):
+            layer(given)
+        found.append(moments.mean("q").tolist())
+    assert found[0] == found[1] == [[2.5, 2.5], [2.5, 5.0]]

@@ -40,7 +40,7 @@ OBJECTIVES = {
     "rmu": ALONE,
     "adaptive": Objective(AdaptiveRMU(READ, scale=2.0), None, ReferenceStates(READ), weights=(1.0, 0.0, 20.0)),
     "no normal term": Objective(RMU(READ), None, None),
-    "normal by logits": Objective(RMU(READ), None, ReferenceKL(8)),
+    "normal by logits": Objective(RMU(READ), None, ReferenceKL()),
     "expected by logits": Objective(AdaptiveRMU(READ), ClusterMean(), ReferenceStates(READ)),
     "states kept from dpo": Objective(DPO(), None, ReferenceStates(READ)),
 }
@@ -353,5 +353,5 @@ def test_a_layer_that_is_not_there_is_refused(make_trainer: Make, tiny_model: Ca
 
 def test_several_devices_under_one_process_are_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UnlearnConfig, "n_gpu", 2)
-    with pytest.raises(InputError, match="one device a process, and this has 2: start it with accelerate launch"):
+    with pytest.raises(InputError, match="one device a process, and this has 2: show it one"):
         make()

@@ -59,10 +59,10 @@ def test_items_of_padded_batches_are_grouped_by_length(make_trainer: Make, monke
     assert trainer.state.global_step == 3
 
 
-@pytest.mark.parametrize("rows", [1, 20])
+@pytest.mark.parametrize("rows", [1, 9, 20])
 def test_evaluate(make_trainer: Make, rows: int) -> None:
     """The mean cross-entropy of the answers; more rows than there are normal dialogues, in batches of 8."""
-    held_out = [dialogue(f"And {n}?", f"yes {n}") for n in range(rows)]
+    held_out = [dialogue(f"And {n}?", f"yes {n} " * (n % 3 + 1)) for n in range(rows)]
     trainer = make_trainer(
         eval_dataset=held_out, eval_strategy="steps", eval_steps=2, max_steps=4, per_device_eval_batch_size=8
     )
@@ -74,11 +74,24 @@ def test_evaluate(make_trainer: Make, rows: int) -> None:
         with torch.no_grad():
             logits = trainer.model(ids).logits[0, :-1][mask[1:]]
         losses.append(torch.nn.functional.cross_entropy(logits, ids[0][mask], reduction="none"))
-    if rows == 1:
-        assert before["eval_loss"] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
+    assert before["eval_loss"] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
     trainer.train()
     # While training, beside the reference of the normal dialogues that training sees.
     assert len([row for row in trainer.state.log_history if "eval_loss" in row]) == 2
+
+
+def test_trains_once(make_trainer: Make) -> None:
+    """What it has measured is of the model as it was: a second time it would be of another."""
+    trainer = make_trainer(max_steps=1)
+    trainer.train()
+    with pytest.raises(InputError, match="make a new UnlearnTrainer"):
+        trainer.train()
+
+
+def test_the_stop_rule_alone_settles_what_is_kept(make_trainer: Make) -> None:
+    best = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1, "save_steps": 1}
+    with pytest.raises(InputError, match="load_best_model_at_end=True: the stop rule settles"):
+        make_trainer(eval_dataset=[dialogue("And?", "yes")], load_best_model_at_end=True, **best)
 
 
 def detached(result: tuple[torch.Tensor, dict[str, torch.Tensor]]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

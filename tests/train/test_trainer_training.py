@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from letheon import forward
 from letheon.errors import InputError
-from letheon.expected import Target
+from letheon.expected import Candidate, Target
 from letheon.objective import (
     DPO,
     MASC,
@@ -41,6 +41,8 @@ from letheon.objective import (
 from letheon.records import Dialogue
 from letheon.train import Probe, UnlearnConfig, UnlearnTrainer
 from letheon.train import trainer as trainer_module
+from letheon.train.parts import StepSums
+from letheon.train.probe import Prober
 from letheon.train.trainer import STATE_FILE
 from letheon.train.watch import Watch
 
@@ -468,6 +470,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(make_trainer: Make) -> None:
         trainer.train()
         assert trainer.stop is not None
         assert trainer.stop.reason.startswith("diverged")
+        assert not trainer.stop.within_guards
         assert trainer.state.global_step == 3
 
 
@@ -506,8 +509,28 @@ def test_a_loss_beyond_all_bounds_is_no_crash(make_trainer: Make) -> None:
     assert trainer.probes[-1].normal_ratio == math.inf
 
 
+def test_what_several_processes_add_up_is_their_mean() -> None:
+    """One whose loss is not finite ends all; one that has no old answer in a step adapts as the others do."""
+    first, second = StepSums(), StepSums()
+    first.losses, first.normal_loss, first.normal_tokens = {"negative": 3.0, "normal": math.nan}, 4.0, 10
+    second.losses, second.normal_loss, second.normal_tokens = {"normal": 1.0}, 8.0, 30
+    values: list[Tensor] = []
+    for own in (first, second):
+        own.average(lambda vector: values.append(vector) or vector)
+    for own in (first, second):
+        own.average(lambda vector: torch.stack(values[:2]).mean(dim=0))
+        assert own.losses["negative"] == 1.5
+        assert math.isnan(own.losses["normal"])
+        assert (own.normal_loss, own.normal_tokens) == (6.0, 20.0)
+
+
 @pytest.mark.usefixtures("regular_probes")
-def test_goes_back_to_the_best_state_within_the_guards(make_trainer: Make) -> None:
+@pytest.mark.parametrize("babbles", [False, True])
+def test_goes_back_to_the_best_state_within_the_guards(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch, babbles: bool
+) -> None:
+    """What passed a quick look is looked at whole, with answers, before it is said to be within the guards."""
+
     class Wreck(TrainerCallback):  # type: ignore[misc]
         """Ruins the model after the second probe."""
 
@@ -533,17 +556,25 @@ def test_goes_back_to_the_best_state_within_the_guards(make_trainer: Make) -> No
         max_steps=8,
         learning_rate=3e-3,
     )
+    if babbles:
+        monkeypatch.setattr(Prober, "with_answers", lambda self, model, probe: replace(probe, repetition=0.9))
     trainer.train()
     assert trainer.stop is not None
     assert trainer.stop.step == 4
     assert "went back to step 4" in trainer.stop.reason
+    assert trainer.stop.within_guards is not babbles
+    assert ("no state passed the guards" in trainer.stop.reason, "repeat themselves" in trainer.stop.reason) == (
+        babbles,
+        babbles,
+    )
     assert distance(weights(trainer), wreck.best) == 0.0
     assert not trainer._watch.best.file.exists()
 
 
 @pytest.mark.usefixtures("regular_probes")
 def test_says_when_no_state_passed_the_guards(make_trainer: Make) -> None:
-    trainer = make_trainer(**LOOSE | {"stop_kl_budget": -1.0}, stop_every=1, stop_patience=3, max_steps=9)
+    trainer = make_trainer(**LOOSE, stop_every=1, stop_patience=3, max_steps=9)
+    trainer._watch.rule.kl_budget = -1.0
     trainer.train()
     assert trainer.stop is not None
     assert trainer.state.global_step == 3
@@ -554,8 +585,9 @@ def test_says_when_no_state_passed_the_guards(make_trainer: Make) -> None:
 
 def test_the_negative_loss_rests_while_a_guard_is_breached(make_trainer: Make) -> None:
     """Held from the first probe on, gradient ascent is as if it were not there."""
-    settings: dict[str, Any] = {"stop_every": 1, "stop_kl_budget": -1.0, "stop_patience": 99, "balance": False}
+    settings: dict[str, Any] = {"stop_every": 1, "stop_patience": 99, "balance": False}
     held = make_trainer(stop_rule=True, max_steps=5, **settings)
+    held._watch.rule.kl_budget = -1.0
     held.train()
     assert held._watch.holding
     assert held._weights.of["negative"] == 1.0
@@ -579,7 +611,7 @@ def test_full_tuning_along_directions_moves_linear_layers_only(make_trainer: Mak
         assert torch.linalg.matrix_rank(weights(trainer)[name] - start[name], rtol=1e-4) <= 2
 
 
-@pytest.mark.parametrize("setting", [{"optim": "adafactor"}, {"weight_decay": 0.1}])
+@pytest.mark.parametrize("setting", [{"optim": "adafactor"}, {"weight_decay": 0.1}, {"fp16": True, "bf16": False}])
 def test_another_optimizer_is_not_ignored(make_trainer: Make, setting: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="set directions=0"):
         make_trainer(directions=2, **setting)
@@ -737,3 +769,9 @@ def test_a_preference_is_held_against_the_answer_that_was_drawn(make_trainer: Ma
 def test_a_preference_without_an_expected_answer_is_refused(make_trainer: Make, targets: list[Target]) -> None:
     with pytest.raises(InputError, match="DPO needs an expected answer for each"):
         make_trainer(objective=Objective(DPO()), forget_dataset=[*targets[:-1], replace(targets[-1], candidates=())])
+
+
+def test_an_expected_answer_that_does_not_fit_is_named(make_trainer: Make, targets: list[Target]) -> None:
+    long = Target(targets[0].turn, (Candidate("No. " * 60, "data", weight=1.0),), "data")
+    with pytest.raises(InputError, match="dialogue 'f0': an expected answer: the answer has .* at most 40 fit"):
+        make_trainer(forget_dataset=[long], max_length=40)

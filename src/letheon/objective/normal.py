@@ -85,12 +85,12 @@ class CrossEntropy:
 class ReferenceKL:
     """KL(p_θ₀ ‖ p_θ) on θ₀'s top-k tokens, plus the cross-entropy unless switched off.
 
+    k is `UnlearnConfig.top_k`.
+
     Attributes:
-        top_k: Number of cached reference tokens.
         cross_entropy: Whether CE(y° | x°) is added.
     """
 
-    top_k: int = 64
     cross_entropy: bool = True
     unit: ClassVar[Unit] = "token"
     needs: ClassVar[Needs] = frozenset({"reference_top"})
@@ -113,11 +113,9 @@ class ReferenceKL:
 class ReferenceJS:
     """JSD(p_θ₀, p_θ) on θ₀'s top-k tokens: JensUn's normal term (arXiv 2509.02820). Range [0, log 2].
 
-    Attributes:
-        top_k: Number of cached reference tokens.
+    k is `UnlearnConfig.top_k`.
     """
 
-    top_k: int = 64
     unit: ClassVar[Unit] = "token"
     needs: ClassVar[Needs] = frozenset({"reference_top"})
 

@@ -44,7 +44,7 @@ class Objective:
             expected answers say (`letheon.train.weights`).
 
     Example:
-        >>> objective = Objective(LogOddsHinge(rho=0.2), ClusterMean(), ReferenceKL(top_k=64))
+        >>> objective = Objective(LogOddsHinge(rho=0.2), ClusterMean(), ReferenceKL())
         >>> sorted(objective.needs("normal"))
         ['reference_top']
     """

@@ -10,6 +10,7 @@ from letheon.models import Model
 from letheon.objective import Objective
 from letheon.train.base import BaseSaid
 from letheon.train.config import UnlearnConfig
+from letheon.train.dataset import Forget
 from letheon.train.directional import check_optimizer
 from letheon.train.fila import check_fila
 from letheon.train.negation import check_negation
@@ -42,6 +43,11 @@ def check_asked(
             "dataloader_persistent_workers=True: such workers would not see what is scored at the start of an "
             "epoch; leave it off"
         )
+    if forget and args.load_best_model_at_end:
+        faults.append(
+            "load_best_model_at_end=True: the stop rule settles which state is kept, and a loss on eval_dataset "
+            "would take another; leave it off"
+        )
     if (args.sam_rho or args.robust) and args.world_size > 1:
         faults.append(
             f"sam_rho={args.sam_rho}, robust={args.robust}: weights are moved to and fro in one process; leave "
@@ -54,6 +60,24 @@ def check_asked(
             faults.append("robust=True: the base knows the old answers as they stand; use another distance")
     if faults:
         raise InputError(faults)
+
+
+def check_base(base: BaseSaid, forget: Sequence[Forget]) -> None:
+    """Check that the base was asked about what is to be forgotten.
+
+    Args:
+        base: What it said.
+        forget: What is to be forgotten.
+
+    Raises:
+        InputError: It was asked about something else.
+    """
+    said, asked = [len(one) for one in base.log_probs], [sum(item.old.answer_mask) for item in forget]
+    if said != asked:
+        raise InputError(
+            f"base was asked about {len(said)} other answers than the {len(asked)} of forget_dataset: give ask_base "
+            "the same turns in the same order, with the tokenizer and the max_length of this training"
+        )
 
 
 def check_model(

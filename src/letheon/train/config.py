@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from transformers import TrainingArguments
 
 from letheon.models import Model, fast_bf16
+
+AdapterInit = Literal["contrast", "random", "fila"]
+TokenChoice = Literal["all", "without-first", "informative"]
 
 
 @dataclass
@@ -41,7 +44,7 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
 
     normal_per_forget: int = field(default=2, metadata={"help": "Normal dialogues per dialogue to forget."})
     max_length: int | None = field(default=None, metadata={"help": "Longest sequence; None: the model's context."})
-    adapter_init: Literal["contrast", "random", "fila"] = field(
+    adapter_init: AdapterInit = field(
         default="contrast",
         metadata={
             "help": "contrast: new LoRA adapters look where forget inputs differ from normal ones; random; fila: "
@@ -59,7 +62,7 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
             "takes out less, None nothing."
         },
     )
-    token_choice: Literal["all", "without-first", "informative"] = field(
+    token_choice: TokenChoice = field(
         default="all", metadata={"help": "Which answer tokens the negative loss counts."}
     )
     sam_rho: float = field(
@@ -127,13 +130,29 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
             "gradient_accumulation_steps": 1,
             "normal_per_forget": 0,
             "max_length": 2,
+            "directions": 0,
+            "top_k": 1,
             "stop_every": 1,
+            "stop_patience": 1,
+            "probe_size": 1,
             "learning_rate": 0,
         }
         low = {name: value for name in least if (value := getattr(self, name)) is not None and value < least[name]}
         faults = [f"{name}={value}: at least {least[name]}" for name, value in low.items()]
         if self.max_steps == 0 or self.max_steps < -1:
             faults.append(f"max_steps={self.max_steps}: at least 1, or -1 for no limit")
+        above = [
+            name for name in ("stop_probability", "stop_extraction", "stop_kl_budget") if getattr(self, name) <= 0
+        ]
+        faults += [f"{name}={getattr(self, name)}: above 0" for name in above]
+        if self.stop_normal_budget <= 1:
+            faults.append(f"stop_normal_budget={self.stop_normal_budget}: above 1, where nothing is lost")
+        for name in ("stop_truth", "stop_normal_kept"):
+            if not 0 <= getattr(self, name) < 1:
+                faults.append(f"{name}={getattr(self, name)}: at least 0, and below 1")
+        for name, choices in (("adapter_init", get_args(AdapterInit)), ("token_choice", get_args(TokenChoice))):
+            if (value := getattr(self, name)) not in choices:
+                faults.append(f"{name}={value!r}: one of {', '.join(choices)}")
         if faults:
             raise ValueError("; ".join(faults))
         if self.damping is not None and self.damping <= 0:
@@ -181,10 +200,16 @@ def default_learning_rate(model: Model, *, contrast: bool) -> float:
         contrast: Whether the adapter's A is pointed and fixed, or full tuning has directions: what is learned for a
             few directions takes larger steps.
     """
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    adapter = hasattr(model, "peft_config")
+    if adapter:
+        # Both count what is packed into 4 bits as what it stands for.
+        learning, parameters = model.get_nb_trainable_parameters()
+        parameters -= learning
+    else:
+        parameters = model.num_parameters()
     if contrast:
         return 2e-2 if parameters < 5e8 else 4e-3
-    if hasattr(model, "peft_config"):
+    if adapter:
         return 5e-4 if parameters < 5e8 else 1e-4
     if parameters < 5e8:
         return 3e-5

@@ -70,7 +70,7 @@ class Moments:
                 self.shared[name] = self._last[0]
                 return
             self._last = (name, inputs[0])
-            chosen = inputs[0].flatten(0, 1)[self._places].float()
+            chosen = inputs[0].flatten(0, -2)[self._places].float()
             # Rounded to bfloat16 a moment may not even be positive.
             with torch.autocast(chosen.device.type, enabled=False):
                 self._sums[name] = self._sums.get(name, 0) + chosen.T @ chosen

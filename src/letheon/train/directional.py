@@ -85,8 +85,13 @@ def check_optimizer(args: TrainingArguments) -> None:
     """Refuse settings of an optimizer that would not be used.
 
     Raises:
-        InputError: Another optimizer than AdamW, or weight decay.
+        InputError: Another optimizer than AdamW, weight decay, or gradients that it would have to unscale.
     """
+    if args.fp16:
+        raise InputError(
+            "fp16=True: full tuning along directions knows no scaled gradients; use bf16 or neither, or set "
+            "directions=0 (tuning.full.directions) to train all weights"
+        )
     if args.optim not in ("adamw_torch", "adamw_torch_fused") or args.weight_decay:
         raise InputError(
             f"optim={args.optim.value!r}, weight_decay={args.weight_decay}: full tuning along directions has its own "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from letheon.objective import GROUPS, Answers, ChunkedLogits, Group, Objective, Part
+from letheon.objective import GROUPS, PARTS, Answers, ChunkedLogits, Group, Objective, Part
 
 
 def answers_by_part(
@@ -82,7 +82,7 @@ class StepSums:
         self.losses: dict[str, float] = {}
         self.normal_square = self.negative_square = 0.0
         self.normal_loss = self.normal_reference = 0.0
-        self.normal_tokens = 0
+        self.normal_tokens = 0.0
 
     def add(self, parts: Mapping[Part, Tensor], batch: Mapping[Group, Answers], *, balance: bool) -> None:
         """Add a micro-batch.
@@ -104,6 +104,19 @@ class StepSums:
         if balance and "negative" in parts and "normal" in parts:
             self.normal_square += _square_norm(parts["normal"], batch["normal"].logits)
             self.negative_square += _square_norm(parts["negative"], batch["negative"].logits)
+
+    def average(self, mean: Callable[[Tensor], Tensor]) -> None:
+        """Take the mean over processes, so that all adapt alike and none stops alone.
+
+        Args:
+            mean: Of a vector, over the processes.
+        """
+        fields = ("normal_square", "negative_square", "normal_loss", "normal_reference", "normal_tokens")
+        own = [self.losses.get(part, 0.0) for part in PARTS] + [getattr(self, name) for name in fields]
+        known = mean(torch.tensor(own)).tolist()
+        losses = dict(zip(PARTS, known, strict=False))
+        self.losses = {part: loss for part, loss in losses.items() if part in self.losses or loss}
+        vars(self).update(zip(fields, known[len(PARTS) :], strict=True))
 
 
 def _square_norm(loss: Tensor, logits: Tensor | ChunkedLogits | None) -> float:

@@ -151,7 +151,8 @@ class Reader:
         return encode_turn(self.tokenizer, turn, self.max_length)
 
     def _replies(self, turn: Turn, answers: Sequence[str]) -> tuple[Encoded, ...]:
-        return tuple(encode_reply(self.tokenizer, turn.prompt, answer, self.max_length) for answer in answers)
+        name = f"dialogue {turn.dialogue.id!r}: an expected answer"
+        return tuple(encode_reply(self.tokenizer, turn.prompt, text, self.max_length, name=name) for text in answers)
 
 
 def _heaviest(target: Target) -> tuple[str, ...]:

@@ -239,13 +239,12 @@ def objective_of(recipe: ObjectiveRecipe, layer: int | None = None, seed: int = 
         seed: Of what a term draws.
     """
     negative = recipe.negative
-    top_k = recipe.normal.top_k
     keep: dict[str, Term | None] = {
-        "ce+kl": ReferenceKL(top_k),
+        "ce+kl": ReferenceKL(),
         "ce": CrossEntropy(),
-        "kl": ReferenceKL(top_k, cross_entropy=False),
+        "kl": ReferenceKL(cross_entropy=False),
         "states": None if layer is None else ReferenceStates(layer),
-        "js": ReferenceJS(top_k),
+        "js": ReferenceJS(),
         "ap": AnswerPreservation() if recipe.normal.beta is None else AnswerPreservation(recipe.normal.beta),
         "none": None,
     }
@@ -327,6 +326,8 @@ def training_settings(recipe: Recipe, output: str) -> UnlearnConfig:
             faults.append("'train.output_dir' is the run folder's to set; set 'output' instead")
         elif name in {"cache_dir", "keep_cache"}:
             faults.append(f"'train.{name}' is the run folder's to set; use --keep-cache instead")
+        elif name == "eval_strategy" and value != "no":
+            faults.append("'train.eval_strategy' has no data in a recipe: the stop rule's probes look at training")
         elif wanted := _unmet(known[name], value):
             faults.append(f"'train.{name}' is {value!r}, expected {wanted}")
     if faults:

@@ -167,7 +167,8 @@ def check_read(model: Model, layer: int, *, devices: int, alone: bool) -> None:
         raise InputError(f"{type(bare_model(model)).__name__} has no list of layers whose states could be read")
     if devices > 1:
         raise InputError(
-            f"states are read on one device a process, and this has {devices}: start it with accelerate launch"
+            f"states are read on one device a process, and this has {devices}: show it one (CUDA_VISIBLE_DEVICES=0), "
+            "or start a script of yours with accelerate launch"
         )
     check_layer(layer, len(layers))
     learning = [n for n, one in enumerate(layers) if any(p.requires_grad for p in one.parameters())]

@@ -114,7 +114,7 @@ def _watch(into: list[Tensor], places: Tensor) -> Any:
 
     def watch(module: nn.Module, inputs: Any, output: Tensor) -> None:
         def keep(gradient: Tensor) -> None:
-            into.append(gradient.flatten(0, 1)[places].float())
+            into.append(gradient.flatten(0, -2)[places].float())
 
         output.register_hook(keep)  # type: ignore[no-untyped-call]
 

@@ -23,7 +23,7 @@ from letheon.models import Model, Tokenizer, context_length
 from letheon.objective import PARTS, Answers, ChunkedLogits, Counts, CrossEntropy, Group, Objective
 from letheon.records import Dialogue, Stop, Turn, write_text
 from letheon.train.base import BaseSaid
-from letheon.train.check import check_asked, check_model
+from letheon.train.check import check_asked, check_base, check_model
 from letheon.train.config import UnlearnConfig, default_learning_rate
 from letheon.train.dataset import ByLength, Collator, UnlearnDataset
 from letheon.train.fila import doubled, hold, without_gradient
@@ -103,6 +103,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         self._reader = Reader(processing_class, longest, self.objective, robust=args.robust, seed=args.seed)
         forget = self._reader.forget(targets)
         self._base = base
+        if base is not None:
+            check_base(base, forget)
         normal = self._reader.kept(normal_dataset, forget)
         probe = [turn_of(row, n) for n, row in enumerate(probe_dataset or ())]
         watched = self._reader.watched(targets, probe, normal_probe_dataset, normal)
@@ -145,6 +147,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         # Several devices under one process split a batch by its rows.
         self._collator.packed = self.args.n_gpu <= 1 and can_pack(self.model)
         self._weights = Weights(self.objective, targets, args)
+        # Each process writes for itself.
+        own = f"process-{self.args.process_index}" if self.args.world_size > 1 else ""
+        self._folder = Path(self.args.output_dir) / own
         # Where the negative gradient of the micro-batch is still to be taken, and whether the model is there.
         self._elsewhere: AbstractContextManager[None] | None = None
         self._is_elsewhere = False
@@ -156,10 +161,13 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             watched,
             tokenizer=processing_class,
             on=bool(forget) and args.stop_rule,
+            folder=self._folder,
             log=self._log_probe,
             autocast=self.accelerator.autocast,
         )
         self._step = StepSums()
+        # Summed loss and number of the tokens that an evaluation has seen.
+        self._evaluation = torch.zeros(2)
         self.add_callback(_Adapt(self))
 
     @property
@@ -238,7 +246,9 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
             # Data of an evaluation pass once.
             logits, targets, row = chunked_logits(model, inputs)
             all_count = torch.ones_like(targets, dtype=torch.bool)
-            loss = -Answers(logits, targets, row, all_count).log_probs().mean()
+            losses = -Answers(logits, targets, row, all_count).log_probs()
+            self._evaluation += torch.stack([losses.sum(), losses.new_tensor(len(losses))]).detach()
+            loss = losses.mean()
             return (loss, {"loss": loss}) if return_outputs else loss
         batch = self._answers(model, inputs)
         counts = None
@@ -302,13 +312,28 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, inputs).detach(), None, None
 
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """As the Trainer's, but for the mean over tokens: its own of batches counts short ones as much as long."""
+        self._evaluation = torch.zeros(2, device=self.args.device)
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        total, count = self.accelerator.reduce(self._evaluation, reduction="sum").tolist()
+        if count:
+            output.metrics[f"{metric_key_prefix}_loss"] = total / count
+        return output
+
     # -- run ---------------------------------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """Train until the stop rule or a limit of the settings ends it; leaves the best state in `model`.
 
         `stop` tells the reason. A model that does not say the old answers is left as it is.
+
+        Raises:
+            InputError: It has trained before: what it has measured, and where it has pointed adapters, is of the
+                model then.
         """
+        if self.stop is not None:
+            raise InputError("this trainer has trained: make a new UnlearnTrainer to train its model further")
         model = self.accelerator.unwrap_model(self.model)
         model.to(self.args.device)
         self._cache = open_cache(model, self.args, self.accelerator, self._tokenizer.pad_token_id)
@@ -346,9 +371,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
                 base=self._base.log_probs if self._base else (),
             )
             self._collator.reference, self._collator.states = self._prepared.reference, self._prepared.states
-        # Each process writes for itself.
-        own = f"process-{self.args.process_index}" if self.args.world_size > 1 else ""
-        self._line = Line(self._trainable(), Path(self.args.output_dir) / own)
+        self._line = Line(self._trainable(), self._folder)
         self._epochs_ahead = 0
         self.train_dataset.on_epoch = self._run_ahead
         with without_gradient(self._prepared.held):
@@ -398,6 +421,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
     def _after_step(self, step: int) -> bool:
         """Adapt the weights, probe when it is time; True when training should stop."""
         sums, self._step = self._step, StepSums()
+        if self.args.world_size > 1:
+            sums.average(lambda values: self.accelerator.reduce(values.to(self.args.device), reduction="mean"))
         self._logged = self._weights.after(sums, dual="normal" in self._collator.reference)
         return self._watch.after(step, sums.losses.values())
 
@@ -432,6 +457,8 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Model, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        if not self.args.should_save:
+            return
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self._watch.rule.best_step >= 0:
             self._watch.best.copy_to(folder)

@@ -73,6 +73,7 @@ class Watch:
         watched: What is probed.
         tokenizer: The tokenizer.
         on: Whether anything is probed. If not, only a loss that is not finite ends training.
+        folder: Where the best state is held meanwhile; of several processes each has its own.
         log: Told of each probe.
         autocast: Makes a context in the precision of training.
 
@@ -90,6 +91,7 @@ class Watch:
         *,
         tokenizer: Tokenizer,
         on: bool,
+        folder: Path,
         log: Callable[[Probe], None],
         autocast: Callable[[], AbstractContextManager[Any]],
     ):
@@ -106,7 +108,7 @@ class Watch:
             normal_kept=args.stop_normal_kept,
             patience=args.stop_patience,
         )
-        self.best = BestState(Path(args.output_dir or "") / "best.safetensors")
+        self.best = BestState(folder / "best.safetensors")
         self.stop: Stop | None = None
         self.probes: list[Probe] = []
         self.holding = False
@@ -144,7 +146,7 @@ class Watch:
     def after(self, step: int, losses: Iterable[float]) -> bool:
         """Take the losses of a step, and probe when it is time; True when training should stop."""
         if not all(map(math.isfinite, losses)):
-            self.stop = self._stop(step, "diverged: the loss is not finite")
+            self.stop = self._stop(step, "diverged: the loss is not finite", within_guards=False)
             return True
         return self.on and step >= self.next_probe and self.look(step)
 
@@ -218,8 +220,14 @@ class Watch:
         best = rule.best_step
         if best not in (-1, step):
             self.best.load(what_learns(self._model))
-            if kept is None or rule.remaining(self._with_answers(self._whole(best))) < rule.remaining(kept):
+            # It was the best of the quick probes, which see less and make no answers.
+            found = self._with_answers(self._whole(best))
+            breach = rule.breach(found)
+            if breach is None and (kept is None or rule.remaining(found) < rule.remaining(kept)):
                 return self._stop(best, f"{ended}; went back to step {best}, the best within the guards")
+            if kept is None:
+                why = f"{ended}; no state passed the guards; went back to step {best}, the nearest: {breach}"
+                return self._stop(best, why, within_guards=False)
         if kept is None:
             return self._stop(step, f"{ended}; no state passed the guards", within_guards=False)
         line.go(alpha)
