@@ -344,7 +344,7 @@ def test_js_is_bounded_symmetric_and_zero_where_nothing_has_moved() -> None:
     def js(before: Tensor, now: Tensor, k: int) -> Tensor:
         ids, values = top(before, k)
         given = answers(now, [0] * len(now), reference_top_ids=ids, reference_top_log_probs=values)
-        return ReferenceJS(k)(given)
+        return ReferenceJS()(given)
 
     random = torch.Generator().manual_seed(0)
     before, now = torch.randn(2, 7, 12, generator=random) * 3
