@@ -109,6 +109,25 @@ def test_without_a_control(
         assert "--samples 0" in found["forget"]["leak_at_k"].not_computed  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("name", ["leak", "tofu", "wmdp"])
+def test_a_broken_model_has_no_numbers(
+    name: str,
+    measured: Measured,
+    suite_data: Data,
+    tiny_model: Callable[..., Any],
+    tiny_tokenizer: Any,
+    tmp_path: Path,
+) -> None:
+    model = tiny_model()
+    model.lm_head.weight.data.fill_(float("nan"))
+    model.save_pretrained(tmp_path / "broken")
+    tiny_tokenizer.save_pretrained(tmp_path / "broken")
+    found, _, err = measured(name, suite_data(name), tmp_path / "broken", 2)
+    numbers = [(group, metric) for group, own in found.metrics["model"].items() for metric in own]
+    assert all(hasattr(found.metrics["model"][group][metric], "not_computed") for group, metric in numbers), numbers
+    assert "the model is broken" in err
+
+
 KEPT = {
     "leak": ["normal", "general"],
     "tofu": ["retain", "real_authors", "world_facts"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +9,6 @@ from functools import cached_property
 from letheon.chat import Encoded, encode_turn
 from letheon.console import OnProgress
 from letheon.evaluate import greedy_answers, score_sequences
-from letheon.evaluate.memorisation import extraction_strength
 from letheon.evaluate.text import rouge_l
 from letheon.models import Model, Tokenizer, in_eval_mode
 from letheon.recipe import Stress
@@ -90,8 +88,7 @@ def extraction(model: Model, sequences: Sequence[Encoded], batch_size: int) -> l
     """The corrected extraction strength of each sequence's marked tokens; NaN where the model is broken."""
     with in_eval_mode(model):
         scores = score_sequences(model, sequences, batch_size=batch_size)
-    # No comparison with NaN is true, so that a broken model would seem to have forgotten everything.
-    return [extraction_strength(t.content) if bool(t.log_probs.isfinite().all()) else math.nan for t in scores]
+    return [tokens.extraction_strength for tokens in scores]
 
 
 def as_it_is(model: Model, given: Given, update: OnProgress) -> Iterator[Found | NotRun]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from letheon.chat import Encoded
 from letheon.console import Console, OnProgress
-from letheon.errors import InputError
+from letheon.errors import BrokenModelError, InputError
 from letheon.evaluate.divergence import divergences
 from letheon.evaluate.generation import encode_either, greedy_answers, sampled_answers
 from letheon.evaluate.gradient_norm import gradient_norms
@@ -206,18 +206,25 @@ def _jobs(
             ),
         )
     drawn = [item for name in suite.drawn for item in suite.asked[name]] if samples else []
+
+    def draw(numbers: Sequence[int], tick: Callable[[float], None]) -> list[list[str]]:
+        try:
+            return sampled_answers(
+                model,
+                tokenizer,
+                [drawn[n].prompt for n in numbers],
+                samples=samples,
+                batch_size=DRAWN_AT_ONCE,
+                max_new_tokens=ANSWER_TOKENS,
+                progress=lambda more: tick(more / samples),
+            )
+        except BrokenModelError:
+            return [[] for _ in numbers]
+
     jobs[DRAWN] = _Job(
         f"drawing {samples} answers each",
         [1.0] * len(drawn),
-        lambda numbers, tick: sampled_answers(
-            model,
-            tokenizer,
-            [drawn[n].prompt for n in numbers],
-            samples=samples,
-            batch_size=DRAWN_AT_ONCE,
-            max_new_tokens=ANSWER_TOKENS,
-            progress=lambda more: tick(more / samples),
-        ),
+        draw,
     )
     return jobs
 

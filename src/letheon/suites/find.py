@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from letheon.errors import BrokenModelError
 from letheon.evaluate.leak_at_k import drawn_metrics, drawn_scores
 from letheon.evaluate.membership import MEMBERSHIP, PROBED, attack_scores, beside_control, membership
 from letheon.suites.suite import Findings, Seen, Suite
@@ -34,6 +35,9 @@ def _add_draws(findings: Findings, suite: Suite, seen: Seen, name: str) -> None:
     """leak@k, from the answers drawn to each item of a set."""
     if name not in seen.drawn:
         findings.lacks(name, drawn_metrics(0), "no answers were drawn (--samples 0)")
+        return
+    if not all(seen.drawn[name]):
+        findings.lacks(name, drawn_metrics(0), str(BrokenModelError()))
         return
     pairs = zip(seen.drawn[name], suite.asked[name], strict=True)
     findings.add(name, [drawn_scores(answers, item.answer) for answers, item in pairs])

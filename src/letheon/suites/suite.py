@@ -24,7 +24,7 @@ class Seen:
         tokenizer: Its tokenizer.
         scores: Of given answers.
         answers: Greedy answers.
-        drawn: Answers at temperature 1, several to an item.
+        drawn: Answers at temperature 1, several to an item; none where the model is broken.
         norms: `gradient_norms` of the suite's members and others.
         kl: `divergences` from the model before, of what is to be kept; or why there are none.
     """
