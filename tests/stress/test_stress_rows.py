@@ -134,6 +134,9 @@ def test_gates_take_the_worst_of_their_attack() -> None:
         ("stress.max_rephrased", "rephrase: form", True),
     ]
     assert failed_gates(gates) == ["relearn: b: 0.300 > 0.2 (stress.max_recovery)"]
+    # Where a metric is missing no other takes its place.
+    (gate,) = check_stress([row("rephrase", 0.0, metric="rouge_l")], [], Stress(), ["rephrase"])
+    assert (gate.value, gate.passed, gate.why) == (None, False, "no form of it could be run")
     none = Stress(max_recovery=None, max_quantised=None, max_rephrased=None)
     assert check_stress(rows, [], none, made) == []
 
