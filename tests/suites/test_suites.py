@@ -281,6 +281,18 @@ def test_what_cannot_be_done_is_said_in_a_line(
             "row 1: question, ",
         ),
         ("tofu", "holdout.jsonl", {"question": "Q?", "answer": 7}, "row 1: question, answer have to be texts"),
+        (
+            "tofu",
+            "holdout.jsonl",
+            {"question": "Q?", "answer": " "},
+            "row 1: question, answer have to be texts, and none",
+        ),
+        (
+            "hallucination",
+            "mc_task.json",
+            {"question": "Q?", "mc1_targets": {"A": 1, "": 0}, "mc2_targets": {"A": 1, "": 0}},
+            "question 1: an answer is empty",
+        ),
         ("muse", "verbmem/forget.json", {"prompt": "Once", "gt": None}, "row 1: prompt, gt have to be texts"),
         ("muse", "knowmem/retain_qa.json", {"question": ["Q?"], "answer": "A"}, "row 1: question, answer have to be"),
         ("muse", "privleak/forget.json", {"text": 7}, "expected a list of texts"),
