@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from letheon.errors import BrokenModelError
 from letheon.evaluate.leak_at_k import drawn_metrics, drawn_scores
+from letheon.evaluate.look import Item
 from letheon.evaluate.membership import MEMBERSHIP, PROBED, attack_scores, beside_control, membership
+from letheon.records import Turn
 from letheon.suites.suite import Findings, Seen, Suite
 
 
@@ -60,4 +62,16 @@ def _add_membership(
 def _attacked(suite: Suite, seen: Seen, name: str) -> list[dict[str, float]]:
     """Of each item of a set its scores by attack."""
     known = zip(seen.scores[name], suite.given[name], seen.norms[name], strict=True)
-    return [attack_scores(tokens, item.answer, norm) for tokens, item, norm in known]
+    return [
+        attack_scores(tokens, _scored_text(seen, item, len(tokens.log_probs)), norm) for tokens, item, norm in known
+    ]
+
+
+def _scored_text(seen: Seen, item: Item, scored: int) -> str:
+    """The text whose tokens have scores: of a plain one as much as the context had room for."""
+    if isinstance(item, Turn) or item.prompt:
+        return item.answer
+    ids = seen.tokenizer(item.answer, verbose=False).input_ids
+    # The first token has none: there is nothing before it.
+    kept = ids[: scored + 1]
+    return item.answer if len(kept) == len(ids) else str(seen.tokenizer.decode(kept, skip_special_tokens=True))
