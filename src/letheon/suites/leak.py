@@ -73,7 +73,8 @@ def read(folder: Path, options: Options) -> Suite:
         for name, file in (("paraphrase", PARAPHRASES), ("normal", NORMAL), ("general", GENERAL)):
             if name not in given:
                 metrics = ["loss"] if name == "paraphrase" else ["loss", "kl"]
-                findings.lacks(name, metrics, f"there is nothing in {file}, or no such file")
+                what = "no row of split test" if name == "paraphrase" else "nothing"
+                findings.lacks(name, metrics, f"there is {what} in {file}, or no such file")
         return findings
 
     no_others = f"there is no {HOLDOUT}: dialogues that were never trained on"
