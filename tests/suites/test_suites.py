@@ -109,7 +109,7 @@ def test_without_a_control(
         assert "--samples 0" in found["forget"]["leak_at_k"].not_computed  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", ["leak", "tofu", "wmdp"])
+@pytest.mark.parametrize("name", WRITERS)
 def test_a_broken_model_has_no_numbers(
     name: str,
     measured: Measured,

@@ -63,7 +63,7 @@ def _asked(model: Model, given: Given, kind: str, ways: list[Template]) -> Itera
         return
     all_fit = len(items) == len(every)
     how = HOW[kind] if all_fit else f"{HOW[kind]} (the {len(items)} of {len(every)} that fit the model's context)"
-    sequences, turns = ([which[number] for number in items] for which in (every, given.scored))
+    sequences, turns = [every[number] for number in items], [given.scored[number] for number in items]
     prompts = [ways[number].prompt(given.scored[number]) for number in items]
     begun = [
         sequence.ids[len(encode_prompt(given.tokenizer, prompt)) : sequence.answer_mask.index(True)]

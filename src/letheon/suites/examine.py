@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from letheon.chat import Encoded
@@ -143,7 +143,18 @@ def examine(
                     update(round(done), total)
 
                 job.run(rest, tick)
-    return _seen(tokenizer, suite, jobs, encoded, before)
+        broken = _is_broken(model, tokenizer, suite)
+    return replace(_seen(tokenizer, suite, jobs, encoded, before), broken=broken)
+
+
+def _is_broken(model: Model, tokenizer: Tokenizer, suite: Suite) -> bool:
+    """Whether nothing can be drawn after the first prompt of a set: then greedy answers are noise, too."""
+    prompts = [item.prompt for group in suite.asked.values() for item in group[:1]]
+    try:
+        sampled_answers(model, tokenizer, prompts, samples=1, max_new_tokens=1)
+    except BrokenModelError:
+        return True
+    return False
 
 
 def _jobs(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from itertools import chain
+
 from letheon.errors import BrokenModelError
 from letheon.evaluate.leak_at_k import drawn_metrics, drawn_scores
 from letheon.evaluate.look import Item
 from letheon.evaluate.membership import MEMBERSHIP, PROBED, attack_scores, beside_control, membership
-from letheon.records import Turn
+from letheon.records import NotComputed, Turn
 from letheon.suites.suite import Findings, Seen, Suite
 
 
@@ -30,6 +33,12 @@ def find(suite: Suite, seen: Seen, control: Seen | str) -> Findings:
             findings.lacks(name, ["kl"], seen.kl)
         else:
             findings.add(name, [{"kl": value} for value in seen.kl[name]])
+    if seen.broken:
+        for name, found in findings.values.items():
+            computed = [metric for metric, value in found.items() if not isinstance(value, NotComputed)]
+            findings.lacks(name, computed, str(BrokenModelError()))
+        for row in chain.from_iterable(findings.rows.values()):
+            row |= dict.fromkeys(row, math.nan)
     return findings
 
 
