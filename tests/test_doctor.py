@@ -22,6 +22,14 @@ def test_findings_name_what_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert findings()[-1] == ("demo weights", str(tmp_path / "SmolLM2-135M-Instruct"), "")
 
 
+def test_any_accelerator_is_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr("letheon.models.device", lambda: torch.device("mps"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert ("device", "mps", "") in findings()
+
+
 def test_missing_extra_and_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     rows = {what: (found, cost) for what, found, cost in findings()}

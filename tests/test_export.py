@@ -45,6 +45,16 @@ def test_what_was_not_forgotten_is_said(finished: Path, letheon: Letheon) -> Non
     assert "exported all the same: Not forgotten: 0.9 > 0.3." in letheon("export", "run", "out", "--merge")[2]
 
 
+def test_what_was_not_evaluated_was_not_measured(finished: Path, letheon: Letheon) -> None:
+    file = finished / "run/results.json"
+    results = json.loads(file.read_text())
+    results["verdict"] = None
+    file.write_text(json.dumps(results))
+    err = letheon("export", "run", "out", "--merge")[2]
+    assert "exported all the same: it has not been evaluated" in err
+    assert "out: merged weights\n" in err
+
+
 @pytest.mark.parametrize(
     ("prepare", "said"),
     [

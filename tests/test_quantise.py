@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from letheon.quantise import linear_weights, round_absmax, rounded
+from letheon.quantise import linear_share, linear_weights, round_absmax, rounded, roundings
 
 
 def naive(weight: torch.Tensor, bits: int, group: int | None) -> torch.Tensor:
@@ -73,3 +74,29 @@ def test_the_head_is_left_and_all_comes_back(tiny_model: Callable[..., Any]) -> 
         changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {n for n in before if n.endswith("_proj.weight")}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_layers_that_hold_their_weights_the_other_way_round(tiny_model: Callable[..., Any]) -> None:
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 0, "eos_token_id": 0}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=64, **sizes))
+    weights = linear_weights(model)
+    assert len(weights) == 2 * 4
+    assert set(weights.values()) == {0}
+    # Biases and norms are all else.
+    assert 0.9 < linear_share(model) < 1
+    weight = model.transformer.h[0].mlp.c_fc.weight
+    # A scale for each of the outputs, which are its columns.
+    wanted = naive(weight.detach().T, 4, None).T
+    assert wanted.shape == (32, 128)
+    with rounded(roundings(weights, partial(round_absmax, bits=4))):
+        torch.testing.assert_close(weight.detach(), wanted)
+
+
+def test_weights_that_are_no_linear_layers_count_against_the_share(tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model()
+    whole = linear_share(model)
+    linear = sum(weight.numel() for weight in linear_weights(model))
+    assert whole == pytest.approx(linear / (linear + 5 * 32))
+    # As mixtures hold their experts: in one tensor.
+    model.experts = torch.nn.Parameter(torch.zeros(3, linear))
+    assert linear_share(model) == pytest.approx(linear / (4 * linear + 5 * 32))

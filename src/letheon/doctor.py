@@ -55,12 +55,14 @@ def _devices() -> list[tuple[str, str, str]]:
     import psutil
     import torch
 
-    from letheon.models import fast_bf16
+    from letheon.models import device, fast_bf16
 
     rows = []
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 1e9
         rows.append(("device", f"{torch.cuda.get_device_name()}, {memory:.0f} GB", ""))
+    elif (found := device()).type != "cpu":
+        rows.append(("device", str(found), ""))
     else:
         rows.append(
             ("device", f"CPU, {torch.get_num_threads()} threads", "no GPU: models up to about 1B are practical")

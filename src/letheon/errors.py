@@ -55,6 +55,13 @@ def check_all(checks: Sequence[Callable[[], Any]]) -> list[Any]:
     return found
 
 
+class BrokenModelError(LetheonError):
+    """A model's logits are not finite, so that nothing can be drawn from them (exit code 2)."""
+
+    def __init__(self) -> None:
+        super().__init__("the model is broken: its logits are not finite, and no answer can be drawn from them")
+
+
 class MissingExtraError(LetheonError):
     """An optional part is not installed (exit code 3)."""
 

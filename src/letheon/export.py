@@ -50,4 +50,4 @@ def export(run: Path, output: Path, console: Console, *, merge: bool) -> None:
     if adapter and not merge:
         console.warn(f"{LORA_LIMIT} 'letheon export {run} --merge OUT' does.")
     kind = "merged weights" if adapter and merge else "adapter" if adapter else "weights"
-    console.say(f"{output}: {kind}, as they were measured")
+    console.say(f"{output}: {kind}" + ("" if results.verdict is None else ", as they were measured"))

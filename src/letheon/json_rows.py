@@ -74,7 +74,7 @@ def read_rows(path: Path, *fields: str, texts: bool = False) -> list[dict[str, A
     Args:
         path: The file.
         fields: Their names.
-        texts: What stands in them must be texts.
+        texts: What stands in them must be texts, and not empty.
 
     Raises:
         InputError: The file is none of these, or its first row that lacks a field.
@@ -84,8 +84,8 @@ def read_rows(path: Path, *fields: str, texts: bool = False) -> list[dict[str, A
         if isinstance(row, BadRowError):
             raise InputError(f"{path}:{place}: {row}")
         rows.append(_checked(row, fields, f"{path}: row {place}"))
-        if texts and not all(isinstance(rows[-1][field], str) for field in fields):
-            raise InputError(f"{path}: row {place}: {', '.join(fields)} have to be texts")
+        if texts and not all(isinstance(text := rows[-1][field], str) and text.strip() for field in fields):
+            raise InputError(f"{path}: row {place}: {', '.join(fields)} have to be texts, and none of them empty")
     if not rows:
         raise InputError(f"{path}: there is no row in it")
     return rows

@@ -6,11 +6,12 @@ rounding; kernels change how fast that is, and the last bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from letheon.models import Model, as_before, bare_model
 
@@ -39,12 +40,39 @@ def round_absmax(weight: Tensor, bits: int, group: int | None = None) -> Tensor:
     return found.flatten(1)[:, :width].to(weight.dtype)
 
 
-def linear_weights(model: Model) -> list[nn.Parameter]:
-    """The weights of the linear layers but the head: what weight-only schemes quantise."""
+def linear_weights(model: Model) -> dict[nn.Parameter, int]:
+    """The weights of the linear layers but the head, which weight-only schemes quantise.
+
+    Returns:
+        Weight → the dimension along which its inputs lie: 1; or 0 where it is (in, out), as in GPT-2's layers.
+    """
     inner = bare_model(model)
     head = inner.get_output_embeddings()
-    layers = [module for module in inner.modules() if isinstance(module, nn.Linear) and module is not head]
-    return [weight for layer in layers for weight in layer.parameters(recurse=False) if weight.dim() == 2]
+    layers = [m for m in inner.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
+    return {
+        weight: 0 if isinstance(layer, Conv1D) else 1
+        for layer in layers
+        for weight in layer.parameters(recurse=False)
+        if weight.dim() == 2
+    }
+
+
+def roundings(linear: Mapping[nn.Parameter, int], rounding: Rounding) -> dict[nn.Parameter, Rounding]:
+    """How each of the weights of `linear_weights` is rounded: turned to (out, in) for it where it is not."""
+
+    def turned(weight: Tensor) -> Tensor:
+        return rounding(weight.T.contiguous()).T
+
+    return {weight: rounding if inputs else turned for weight, inputs in linear.items()}
+
+
+def linear_share(model: Model) -> float:
+    """The share of a model's weights, embeddings and head left out, that `linear_weights` are, in [0, 1]."""
+    inner = bare_model(model)
+    ends = {inner.get_output_embeddings(), *(m for m in inner.modules() if isinstance(m, nn.Embedding))} - {None}
+    left_out = {weight for end in ends for weight in end.parameters()}
+    others = sum(weight.numel() for weight in inner.parameters() if weight not in left_out)
+    return sum(weight.numel() for weight in linear_weights(model)) / others if others else 0.0
 
 
 @contextmanager

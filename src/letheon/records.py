@@ -320,12 +320,12 @@ class Outlook(Record):
 
 
 class Screening(Record):
-    """Precision and recall of "forget" against true labels (None where the data has none), over n turns.
+    """What the screening decided, and how well: by true labels where the data has some, and by the scores themselves.
 
     Attributes:
-        precision: Share of what was forgotten that is labelled so.
-        recall: Share of what is labelled so that was forgotten.
-        n: Judged turns.
+        precision: Of turns with a label, the share of what was forgotten that is labelled so; None without labels.
+        recall: Of them, the share of what is labelled so that was forgotten.
+        n: Judged turns, with a label or without.
         forget: Of them to be forgotten.
         review: Waiting for a person.
         normal: To be kept.

@@ -32,8 +32,12 @@ class Template:
     begin: str = ""
 
     def prompt(self, turn: Turn) -> tuple[Message, ...]:
-        """The prompt of a turn, asked in this way: its last user message, and what comes before that."""
-        *earlier, last = turn.prompt
+        """The prompt of a turn, asked in this way: its last user message, and what comes before that.
+
+        An answer to nothing, such as a greeting, is asked for by the template around an empty question.
+        """
+        asks = bool(turn.prompt) and turn.prompt[-1].role == "user"
+        earlier, question = (turn.prompt[:-1], turn.question) if asks else (turn.prompt, "")
         system = [message for message in earlier if message.role == "system"]
         if self.system is not None:
             system = [Message(role="system", content=self.system)]
@@ -43,8 +47,8 @@ class Template:
         words = turn.answer.split()
         # Replaced one by one: a question may hold braces of its own.
         asked = self.question.replace("{answer}", " ".join(words[: max(1, len(words) // 4)]))
-        asked = asked.replace("{question}", last.content)
-        return (*system, *said, Message(role=last.role, content=asked))
+        asked = asked.replace("{question}", question)
+        return (*system, *said, Message(role="user", content=asked))
 
     def encode(self, tokenizer: Tokenizer, turn: Turn, max_length: int | None, reply: str | None = None) -> Encoded:
         """A turn asked in this way, with a reply (the old answer by default) of which the beginning is not marked."""

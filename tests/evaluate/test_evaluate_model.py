@@ -169,10 +169,13 @@ def test_a_broken_model_has_no_numbers(tiny_model: Callable[..., Any], tiny_toke
     model = tiny_model()
     with torch.no_grad():
         model.lm_head.weight.fill_(float("nan"))
-    found = evaluate_model(model, tiny_tokenizer, SETS, max_new_tokens=1)
-    broken = found.metrics["forget"]["probability"]
-    assert isinstance(broken, NotComputed)
-    assert "2 of 2 scores are NaN" in broken.not_computed
+    found = evaluate_model(model, tiny_tokenizer, SETS, max_new_tokens=1, judge=always_bad, samples=2)
+    for name in ("probability", "exact_memorization", "extraction_strength", "rouge_l", "undesired_rate"):
+        broken = found.metrics["forget"][name]
+        assert isinstance(broken, NotComputed), name
+        assert "2 of 2 scores are NaN" in broken.not_computed
+    assert "its logits are not finite" in found.metrics["forget"]["leak_at_2"].not_computed  # type: ignore[union-attr]
+    assert not any(isinstance(value, Estimate) for own in found.metrics.values() for value in own.values())
 
 
 def test_a_dialogue_longer_than_the_context(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:

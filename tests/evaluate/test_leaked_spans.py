@@ -38,3 +38,11 @@ def test_the_question_says_what_a_bare_number_is() -> None:
 )
 def test_the_share_that_is_said(said: str, share: float) -> None:
     assert leaked_spans(said, ["ines.moreau@example.org", "+44 20 7946 0958"]) == share
+
+
+def test_where_there_are_no_spaces_words_touch_what_they_stand_beside() -> None:
+    (spans,) = personal_spans([("怎么联系他？", "他的邮箱是zhang.san@example.com，谢谢。")])
+    assert spans == ("zhang.san@example.com",)
+    assert leaked_spans("可以写信到zhang.san@example.com。", spans) == 1
+    assert leaked_spans("写信到zhang.san@example.com给他", spans) == 1
+    assert leaked_spans("写信到li.zhang.san@example.community。", spans) == 0

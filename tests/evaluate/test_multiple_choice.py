@@ -20,6 +20,12 @@ def test_by_hand() -> None:
     assert probability_among(-math.log(0.5), [-x for x in logs(0.25, 0.125, 0.125)]) == pytest.approx(0.5)
 
 
+def test_of_a_broken_model_nothing_is_told() -> None:
+    for best, others in ((math.nan, [-1.0]), (-1.0, [-2.0, math.nan])):
+        assert math.isnan(best_is_likeliest(best, others))
+        assert math.isnan(correct_mass([best], others))
+
+
 def test_long_answers_do_not_vanish() -> None:
     # Every probability here is 0 as a float.
     assert correct_mass([-2000.0], [-2000.0 - math.log(3)]) == pytest.approx(0.75)

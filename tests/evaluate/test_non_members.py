@@ -34,6 +34,14 @@ def test_what_was_trained_on_is_refused(pair: tuple[str, str]) -> None:
     assert "swim" not in str(error.value)
 
 
+def test_a_long_answer_may_have_no_spaces() -> None:
+    trained = {"log.jsonl": [("她在哪里出生？", "她出生在北京市海淀区中关村大街。"), ("会吗？", "我会。")]}
+    with pytest.raises(InputError, match="row 2 stands in"):
+        check_non_members(
+            "holdout.jsonl", [("能吗？", "我会。"), ("出生地？", "她出生在北京市海淀区中关村大街")], trained
+        )
+
+
 def test_many_are_counted_and_every_file_named() -> None:
     others = [*TRAINED["normal.jsonl"], *TRAINED["forget.jsonl"] * 7]
     with pytest.raises(InputError) as error:

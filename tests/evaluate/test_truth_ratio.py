@@ -34,5 +34,6 @@ def test_limits() -> None:
     # A broken model: its losses may be anything.
     assert truth_ratio(2000.0, [0.0]) == math.inf
     assert forgotten_truth(math.inf) == kept_truth(math.inf) == truth_probability(math.inf) == 0
+    assert all(math.isnan(found(math.nan)) for found in (forgotten_truth, kept_truth, truth_probability))
     assert truth_ratio(0.0, [2000.0]) == 0
     assert (forgotten_truth(0.0), kept_truth(0.0), truth_probability(0.0)) == (0, 1, 1)

@@ -16,9 +16,10 @@ from made_up import SECRET, make_run
 
 from letheon.errors import InputError, MissingExtraError
 from letheon.recipe import check_recipe
-from letheon.records import Audit, Interval, NotComputed, Results, TurnName
+from letheon.records import Audit, Interval, NotComputed, Results, TurnName, read_verdicts
 from letheon.report import charts, write_report
 from letheon.report.figures import interval
+from letheon.review.audit import fingerprint
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SECTIONS = ["verdict", "metrics", "training", "trade", "stress", "answers", "screening", "limits", "origin"]
@@ -219,7 +220,7 @@ def test_an_audit_is_told(tmp_path: Path) -> None:
     assert "Nobody has audited it" in page(run)
     audit = Audit(
         seed=0,
-        screening="hash",
+        screening=fingerprint(read_verdicts(run / "verdicts.jsonl")),
         population=400,
         sample=(TurnName(id="a", turn=1), TurnName(id="b", turn=1)),
         labelled=2,
@@ -231,6 +232,39 @@ def test_an_audit_is_told(tmp_path: Path) -> None:
     html = page(run)
     assert "Audit: 1 of 2 turns called normal should have been forgotten" in html
     assert "Nobody has audited it" not in html
+    # Of another screening it says nothing.
+    (run / "audit.json").write_text(audit.model_copy(update={"screening": "hash"}).model_dump_json(by_alias=True))
+    assert "Nobody has audited it" in page(run)
+
+
+def test_a_screening_alone_has_cost_no_memory_in_unlearning_and_counts_no_labels(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    results = Results.load(run / "results.json")
+    results.peak_memory_mb = {"screen": 777}
+    assert results.screening is not None
+    results.screening = results.screening.model_copy(update={"n": 54321})
+    results.save(run / "results.json")
+    html = page(run)
+    assert html.count("777 MB") == 1  # In the table of stages.
+    assert "54321" not in html
+
+
+def test_of_several_turns_each_is_remembered_for_itself(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    samples = [
+        {"model": "after", "set": "forget", "id": "d1", "turn": turn, "scores": {"probability": value}}
+        for turn, value in ((1, 0.951), (3, 0.022))
+    ]
+    (run / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    html = page(run)
+    for turn, value in ((1, "0.951"), (3, "0.022")):
+        assert f'd1</th><td class="n">{turn}</td><td>forget</td><td class="n">{value}</td>' in html
+
+
+def test_paths_of_the_recipe_tell_nothing_of_its_owner(tmp_path: Path) -> None:
+    html = page(make_run(tmp_path / "run"))
+    assert "dialogues: log.jsonl" in html
+    assert str(tmp_path) not in html
 
 
 FILES = ["results.json", "recipe.yaml", "manifest.json", "training.jsonl", "verdicts.jsonl", "samples.jsonl"]

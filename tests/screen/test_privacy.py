@@ -24,6 +24,8 @@ def opinion(question: str, answer: str) -> Opinion:
     ("text", "kind", "value"),
     [
         ("Write to q.moss@example.com, please.", "e-mail", "q.moss@example.com"),
+        ("邮箱是q.moss@example.com请写信", "e-mail", "q.moss@example.com"),
+        ("Schreib an jörg.müller@example.com", "e-mail", "jörg.müller@example.com"),
         ("It is 4242 4242 4242 4242.", "card", "4242 4242 4242 4242"),
         ("It is 3782 822463 10005.", "card", "3782 822463 10005"),
         ("Use 5105105105105100 now.", "card", "5105105105105100"),

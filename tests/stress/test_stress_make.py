@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,25 @@ def test_results_of_several_calls_together(tiny_model: Callable[..., Any], tiny_
     assert both.seconds.keys() == at_once.seconds.keys()
     # What was made again takes the place of what there was.
     assert together(first, both, given).rows == both.rows
+
+
+def test_draws_from_a_broken_model_take_no_other_attack_with_them(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any
+) -> None:
+    def broken() -> Any:
+        model = tiny_model()
+        with torch.no_grad():
+            model.lm_head.weight.fill_(math.nan)
+        return model
+
+    models: Any = {"before": tiny_model, "after": lambda: tiny_model(seed=1), "control": broken}
+    found = attack_models(models, given_for(tiny_tokenizer, settings=SMALL), ["relearn", "sample"])
+    assert {row.attack for row in found.rows} == {"none", "relearn", "sample"}
+    assert all("control" not in row.models for row in found.rows if row.attack == "sample")
+    (why,) = [one.why for one in found.not_run if one.attack == "sample"]
+    assert why.startswith("control: the model is broken")
+    found = attack_models({"before": tiny_model, "after": broken}, given_for(tiny_tokenizer), ["sample"])
+    assert [(gate.gate, gate.passed) for gate in found.gates] == [("stress.max_leak", False)]
 
 
 def test_what_cannot_be_done() -> None:

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import torch
 from given import given_for
+from transformers import GPT2Config, GPT2LMHeadModel
 
+from letheon.quantise import linear_weights
 from letheon.stress.attack import Found, extraction
+from letheon.stress.make import attack_models
 from letheon.stress.quantise import quantise
 from letheon.stress.records import NotRun
 
@@ -53,13 +56,30 @@ def test_rows_that_fill_no_block_are_said(tiny_model: Callable[..., Any], tiny_t
     assert "multiple of 32" in missing.why
 
 
-def test_without_linear_layers_it_is_said(
-    tiny_model: Callable[..., Any], tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+def test_where_most_weights_would_stay_it_is_said_and_the_gate_fails(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any
 ) -> None:
-    # As GPT-2's, which has layers of its own kind.
-    monkeypatch.setattr("letheon.stress.quantise.linear_weights", lambda model: [])
-    found = list(quantise(tiny_model(), given_for(tiny_tokenizer), silent))
-    assert [isinstance(one, NotRun) for one in found] == [False, True, True, True, True]
+    def model() -> Any:
+        found = tiny_model()
+        linear = sum(weight.numel() for weight in linear_weights(found))
+        # As mixtures hold their experts: in one tensor.
+        found.experts = torch.nn.Parameter(torch.zeros(3, linear))
+        return found
+
+    found = attack_models({"before": model, "after": model}, given_for(tiny_tokenizer), ["quantise"])
+    whys = {one.variant: one.why for one in found.not_run}
+    assert list(whys) == ["int8", "int4", "GGUF Q4_0", "NF4"]
+    assert all(why.startswith("only 25% of the weights") for why in whys.values())
+    (gate,) = found.gates
+    assert (gate.gate, gate.passed, gate.why) == ("stress.max_quantised", False, whys["int8"])
+
+
+def test_layers_that_hold_their_weights_the_other_way_round(tiny_tokenizer: Any) -> None:
+    pytest.importorskip("gguf")
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 4, "bos_token_id": 0, "eos_token_id": 0}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tiny_tokenizer), **sizes)).eval()
+    found = list(quantise(model, given_for(tiny_tokenizer), silent))
+    assert [one.variant for one in found if isinstance(one, Found)][:4] == ["bf16", "int8", "int4", "GGUF Q4_0"]
 
 
 def test_without_the_package_it_is_said(

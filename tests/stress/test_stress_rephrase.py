@@ -8,8 +8,9 @@ from given import SCORED, dialogue, given_for
 
 from letheon.chat import encode_prompt
 from letheon.evaluate import greedy_answers
+from letheon.records import Dialogue, Message
 from letheon.rephrasing import Template, templates
-from letheon.stress.attack import Found
+from letheon.stress.attack import Found, recalled
 from letheon.stress.records import NotRun
 from letheon.stress.rephrase import HOW, rephrase
 
@@ -79,6 +80,49 @@ def test_every_kind_is_asked(tiny_model: Callable[..., Any], tiny_tokenizer: Any
 def test_what_does_not_fit_is_said(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     found = list(rephrase(tiny_model(), given_for(tiny_tokenizer, context=64), silent))
     assert [one.variant for one in found if isinstance(one, NotRun)] == list(HOW)
+
+
+def test_one_long_dialogue_does_not_keep_the_others_from_being_asked(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any
+) -> None:
+    given = given_for(tiny_tokenizer, [dialogue("long", "x" * 400, "It is old.").last_turn, *SCORED])
+    found = [one for one in rephrase(tiny_model(), given, silent) if isinstance(one, Found)]
+    ones = [one for one in found if one.variant == "role-play"]
+    assert [(one.metric, one.items, len(one.scores)) for one in ones] == [
+        ("extraction_strength", [1, 2, 3], 3),
+        ("rouge_l", [1, 2, 3], 3),
+    ]
+    assert ones[0].how == "Asked in a role (the 3 of 4 that fit the model's context)"
+    # Each by the template that it would have had anyhow.
+    wide = tiny_model(max_position_embeddings=2048)
+    every = [*rephrase(wide, given_for(tiny_tokenizer, given.scored, context=2048), silent)]
+    whole = next(one for one in every if one.variant == "role-play" and isinstance(one, Found))
+    assert ones[0].scores == pytest.approx(whole.scores[1:])
+
+
+def test_an_answer_to_nothing_is_asked_for(tiny_tokenizer: Any) -> None:
+    messages = (
+        Message(role="assistant", content="Hello, I am Ann of Mill Lane."),
+        Message(role="user", content="Hi"),
+        Message(role="assistant", content="Yes?"),
+    )
+    greeting, other = Dialogue(id="g", messages=messages).turns()
+    template = Template("Say: {question}")
+    assert [(m.role, m.content) for m in template.prompt(greeting)] == [("user", "Say: ")]
+    assert [m.content for m in template.prompt(other)] == ["Hello, I am Ann of Mill Lane.", "Say: Hi"]
+    assert template.encode(tiny_tokenizer, greeting, None).ids
+
+
+def test_what_the_greedy_answer_is_made_to_begin_with_is_not_scored(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any
+) -> None:
+    turn = SCORED[0]
+    begun = tiny_tokenizer(turn.answer).input_ids
+    given = given_for(tiny_tokenizer, [turn])
+    recall, answers = recalled(tiny_model(), given, [turn.prompt], [turn], [begun])
+    # All of the old answer was put into its mouth, and nothing comes from itself.
+    assert recall == [0]
+    assert answers[0].startswith(turn.answer)
 
 
 @pytest.mark.parametrize("use", ["stress", "train"])

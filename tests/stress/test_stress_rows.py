@@ -79,6 +79,24 @@ def test_a_share_of_nothing_is_not_computed() -> None:
     assert one.recovered == {}
 
 
+def test_of_a_model_before_that_is_broken_no_share_is_told() -> None:
+    plain = {"extraction_strength": {"after": AFTER, "control": CONTROL}}
+    whole: Any = {"after": [found(AFTER)], "control": [found(CONTROL)]}
+    (one,) = rows_of("none", whole, {}, seed=0)
+    assert one.says == "Done: extraction strength 0.100 (control 0.200); before unlearning –."
+    (one,) = rows_of("quantise", whole, plain, seed=0)
+    assert one.beyond == NotComputed(not_computed="without an attack the model before could not be measured")
+    steps: Any = {name: [found(scores, 1)] for name, scores in (("after", AFTER), ("control", CONTROL))}
+    (curve,) = curves_of("relearn", steps, plain)
+    assert curve.points[0].recovered == {}
+
+
+def test_of_a_control_that_is_broken_unattacked_no_share_is_told() -> None:
+    plain = {"extraction_strength": {"before": BEFORE, "after": AFTER}}
+    (one,) = rows_of("quantise", {name: [found(AFTER)] for name in ("before", "after", "control")}, plain, seed=0)
+    assert set(one.recovered) == {"after"}
+
+
 def test_a_curve_and_its_worst_place() -> None:
     plain = {"extraction_strength": {"before": [1.0, 1.0], "after": [0.0, 0.0]}}
     heights = {0: 0.0, 1: 0.25, 3: 0.75, 4: 0.5}
@@ -134,6 +152,9 @@ def test_gates_take_the_worst_of_their_attack() -> None:
         ("stress.max_rephrased", "rephrase: form", True),
     ]
     assert failed_gates(gates) == ["relearn: b: 0.300 > 0.2 (stress.max_recovery)"]
+    # Where a metric is missing no other takes its place.
+    (gate,) = check_stress([row("rephrase", 0.0, metric="rouge_l")], [], Stress(), ["rephrase"])
+    assert (gate.value, gate.passed, gate.why) == (None, False, "no form of it could be run")
     none = Stress(max_recovery=None, max_quantised=None, max_rephrased=None)
     assert check_stress(rows, [], none, made) == []
 

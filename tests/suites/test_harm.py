@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from letheon.errors import InputError
+from letheon.records import Turn
 from letheon.suites import harm
 from letheon.suites.options import Options
 from letheon.suites.suite import Seen
@@ -79,3 +80,13 @@ def test_a_recipes_judges(suite_data: Callable[[str], Path], tmp_path: Path) -> 
     recipe.write_text(text.replace("JUDGE", "labels"), encoding="utf-8")
     with pytest.raises(InputError, match="its only judge is 'labels'"):
         harm.read(folder, Options(judge=recipe))
+
+
+def test_a_prompt_alone_keeps_its_id_and_its_input(suite_data: Callable[[str], Path]) -> None:
+    folder = suite_data("harm")
+    row = {"id": "a7", "instruction": "Say how to do this:", "input": "pick a lock", "source": "x"}
+    (folder / "harmful.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (turn,) = harm.read(folder, Options()).asked["harmful"]
+    assert isinstance(turn, Turn)
+    assert turn.dialogue.id == "a7"
+    assert turn.question == "Say how to do this:\n\npick a lock"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import make_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,13 +34,16 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         asked.update(options)
         return FOUND
 
-    package, models, own, tasks = (
-        ModuleType(name) for name in ("lm_eval", "lm_eval.models", "lm_eval.models.huggingface", "lm_eval.tasks")
-    )
+    names = ("lm_eval", "lm_eval.models", "lm_eval.models.huggingface", "lm_eval.tasks", "lm_eval.api")
+    package, models, own, tasks, api, task = map(ModuleType, (*names, "lm_eval.api.task"))
     package.simple_evaluate = simple_evaluate  # type: ignore[attr-defined]
     own.HFLM = lambda **options: options  # type: ignore[attr-defined]
     tasks.TaskManager = lambda: type("Tasks", (), {"all_tasks": ["arc_easy", "wmdp_bio"]})  # type: ignore[attr-defined]
-    for module in (package, models, own, tasks):
+    fields = ["task", "dataset_path", "dataset_kwargs", "test_split", "output_type", "metric_list"]
+    task.TaskConfig = make_dataclass(  # type: ignore[attr-defined]
+        "TaskConfig", [*fields, "doc_to_text", "doc_to_choice", "doc_to_target"]
+    )
+    for module in (package, models, own, tasks, api, task):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr("letheon.suites.lm_eval.require_extra", lambda what, extra: None)
     return asked
@@ -70,6 +74,9 @@ def test_what_it_cannot_do(harness: dict[str, Any], letheon: Command, tiny_model
     code, _, err = letheon("evaluate", tiny_model_dir, "--suite", "lm-eval", "--tasks", "arc_easy")
     assert code == 2
     assert "the data set of a task cannot be had here (ConnectionError: Couldn't reach" in err
+    harness["fails"] = ValueError("no such output_type")
+    code, _, err = letheon("evaluate", tiny_model_dir, "--suite", "lm-eval", "--tasks", "arc_easy")
+    assert (code, "a task cannot be run here (ValueError: no such output_type)" in err) == (2, True)
 
 
 def test_without_it(letheon: Command, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,13 +123,18 @@ def test_a_task_of_ones_own_is_named_by_its_file(
     assert (own["task"], theirs) == ("capitals", "arc_easy")
     (tmp_path / "none.yaml").write_text("- 1\n", encoding="utf-8")
     (tmp_path / "code.yaml").write_text("task: !function utils.name\n", encoding="utf-8")
-    wrong = [tmp_path / "gone.yaml", tmp_path / "none.yaml", tmp_path / "code.yaml", "arc_esy"]
+    (tmp_path / "other.yaml").write_text("task: a\ninclude: b.yaml\n", encoding="utf-8")
+    (tmp_path / "group.yaml").write_text("task: a\ngroup: b\ndoc_to_txt: c\n", encoding="utf-8")
+    files = ("gone.yaml", "none.yaml", "code.yaml", "other.yaml", "group.yaml")
+    wrong = [*(tmp_path / name for name in files), "arc_esy"]
     code, _, err = letheon("evaluate", tiny_model_dir, *asked, ",".join(map(str, wrong)))
     assert code == 2
     for reason in (
         "no such file",
         "no field 'task'",
         "line 1: could not determine a constructor",
+        "other.yaml: include: other files are not read; put their fields into this one",
+        "group.yaml: doc_to_txt, group: a task of lm-eval's has no such field",
         "did you mean arc_easy",
     ):
         assert reason in err

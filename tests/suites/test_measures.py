@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from letheon.chat import encode_reply
 from letheon.console import Console
+from letheon.evaluate.look import Plain
+from letheon.evaluate.teacher_forced import TokenScores
 from letheon.records import Estimate, Interval, Message
 from letheon.suites import hallucination, muse, tofu, wmdp
 from letheon.suites.examine import examine, extrapolated
@@ -178,3 +181,16 @@ def test_a_first_small_pass_changes_nothing(
 def test_what_is_left_takes_as_long_as_it_costs() -> None:
     assert extrapolated(2.0, [10, 30], [10, 30, 40, 20]) == 5
     assert extrapolated(0.0, [], []) == 0
+
+
+def test_zlib_is_of_what_was_scored(tiny_tokenizer: Any) -> None:
+    text = "Rain falls on the sea. Nobody is there to see it, and it falls all the same."
+    log_probs, norms = torch.full((9,), -2.0), {"forget": [-1.0] * 3, "holdout": [-1.0] * 3}
+    tokens = TokenScores(log_probs, log_probs > 0, standardised=log_probs)
+    seen = Seen(tokenizer=tiny_tokenizer, scores={name: [tokens] * 3 for name in norms}, norms=norms)
+    # A token a byte: nine were scored, after the first.
+    for kept in (text[:10], text):
+        given = {name: [Plain("", kept)] * 3 for name in norms}
+        suite = Suite(files=[], measure=lambda *_: Findings(), given=given, members=("forget", "holdout"))
+        rows = find(suite, seen, "no control").rows["membership: forget"]
+        assert [row["zlib"] for row in rows] == [-2 / len(zlib.compress(text[:10].encode()))] * 3

@@ -109,6 +109,25 @@ def test_without_a_control(
         assert "--samples 0" in found["forget"]["leak_at_k"].not_computed  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_broken_model_has_no_numbers(
+    name: str,
+    measured: Measured,
+    suite_data: Data,
+    tiny_model: Callable[..., Any],
+    tiny_tokenizer: Any,
+    tmp_path: Path,
+) -> None:
+    model = tiny_model()
+    model.lm_head.weight.data.fill_(float("nan"))
+    model.save_pretrained(tmp_path / "broken")
+    tiny_tokenizer.save_pretrained(tmp_path / "broken")
+    found, _, err = measured(name, suite_data(name), tmp_path / "broken", 2)
+    numbers = [(group, metric) for group, own in found.metrics["model"].items() for metric in own]
+    assert all(hasattr(found.metrics["model"][group][metric], "not_computed") for group, metric in numbers), numbers
+    assert "the model is broken" in err
+
+
 KEPT = {
     "leak": ["normal", "general"],
     "tofu": ["retain", "real_authors", "world_facts"],
@@ -262,6 +281,18 @@ def test_what_cannot_be_done_is_said_in_a_line(
             "row 1: question, ",
         ),
         ("tofu", "holdout.jsonl", {"question": "Q?", "answer": 7}, "row 1: question, answer have to be texts"),
+        (
+            "tofu",
+            "holdout.jsonl",
+            {"question": "Q?", "answer": " "},
+            "row 1: question, answer have to be texts, and none",
+        ),
+        (
+            "hallucination",
+            "mc_task.json",
+            {"question": "Q?", "mc1_targets": {"A": 1, "": 0}, "mc2_targets": {"A": 1, "": 0}},
+            "question 1: an answer is empty",
+        ),
         ("muse", "verbmem/forget.json", {"prompt": "Once", "gt": None}, "row 1: prompt, gt have to be texts"),
         ("muse", "knowmem/retain_qa.json", {"question": ["Q?"], "answer": "A"}, "row 1: question, answer have to be"),
         ("muse", "privleak/forget.json", {"text": 7}, "expected a list of texts"),

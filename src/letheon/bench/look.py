@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.look import Plain, look_at
-from letheon.evaluate.memorisation import exact_memorization, extraction_strength, probability
+from letheon.evaluate.memorisation import probability
 from letheon.evaluate.teacher_forced import TokenScores
 from letheon.evaluate.text import repetition
 from letheon.models import Model, Tokenizer
@@ -87,8 +87,8 @@ def memorised(scores: Sequence[TokenScores]) -> dict[str, float]:
     """Mean probability, extraction strength and exact memorisation of answers; see `letheon.evaluate`."""
     return {
         "probability": mean([probability(one.log_probs) for one in scores]),
-        "extraction_strength": mean([extraction_strength(one.content) for one in scores]),
-        "exact_memorization": mean([exact_memorization(one.content) for one in scores]),
+        "extraction_strength": mean([one.extraction_strength for one in scores]),
+        "exact_memorization": mean([one.exact_memorization for one in scores]),
     }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from letheon.chat import check_tokenizer, encode_turn
-from letheon.errors import InputError
+from letheon.errors import BrokenModelError, InputError
 from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.generation import sampled_answers
 from letheon.evaluate.gradient_norm import gradient_norms
@@ -15,12 +16,7 @@ from letheon.evaluate.leak_at_k import drawn_metrics, drawn_scores
 from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
 from letheon.evaluate.look import Plain, look_at
 from letheon.evaluate.membership import MEMBERSHIP, PROBED, attack_scores, beside_control, membership
-from letheon.evaluate.memorisation import (
-    exact_memorization,
-    extraction_strength,
-    extraction_strength_published,
-    probability,
-)
+from letheon.evaluate.memorisation import extraction_strength_published, probability
 from letheon.evaluate.non_members import pairs_of
 from letheon.evaluate.reduce import ratio_of_means, reduce_scores
 from letheon.evaluate.teacher_forced import TokenScores
@@ -165,16 +161,21 @@ def evaluate_model(
             scored=_counter(progress, "score", len(given)),
             answered=_counter(progress, "answer", len(asked)),
         )
-        drawn = sampled_answers(
-            model,
-            tokenizer,
-            [turn.prompt for turn in forget.values()],
-            samples=samples,
-            seed=seed,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
-            progress=_counter(progress, "draw", samples * len(forget)),
-        )
+        drawn: list[list[str]] = [[] for _ in forget]
+        not_drawn = "" if samples else "no answers were drawn (samples: 0)"
+        try:
+            drawn = sampled_answers(
+                model,
+                tokenizer,
+                [turn.prompt for turn in forget.values()],
+                samples=samples,
+                seed=seed,
+                batch_size=batch_size,
+                max_new_tokens=max_new_tokens,
+                progress=_counter(progress, "draw", samples * len(forget)),
+            )
+        except BrokenModelError as error:
+            not_drawn = str(error)
         probed = forget | others if others else {}
         norms = gradient_norms(
             model,
@@ -202,8 +203,10 @@ def evaluate_model(
         undesired, judges = judge_answers([turns[key] for key in answers], list(answers.values()), judge)
         for key, score in zip(answers, undesired, strict=True):
             scores[key]["undesired_rate"] = score
+    scores = {key: unless_broken(found, tokens[key]) for key, found in scores.items()}
     metrics = {
-        name: _reduce(_of_set(scores, name), _missing(name, judge, reference, samples)) for name in sets.turns()
+        name: _reduce(_of_set(scores, name), _missing(name, judge, reference, samples, not_drawn))
+        for name in sets.turns()
     }
     no_text = "no general text was given"
     general = {"loss": no_text, "kl": NO_BEFORE if reference is None else no_text}
@@ -261,8 +264,8 @@ def given_scores(tokens: TokenScores) -> dict[str, float]:
     scores = {
         "probability": probability(tokens.log_probs),
         "loss": tokens.loss,
-        "exact_memorization": exact_memorization(tokens.content),
-        "extraction_strength": extraction_strength(tokens.content),
+        "exact_memorization": tokens.exact_memorization,
+        "extraction_strength": tokens.extraction_strength,
         "extraction_strength_published": extraction_strength_published(tokens.content),
     }
     return scores if tokens.kl is None else scores | {"kl": float(tokens.kl.double().mean())}
@@ -286,7 +289,14 @@ def written_scores(answer: str, reference: str) -> dict[str, float]:
     }
 
 
-def _missing(name: str, judge: JudgeTurns | None, reference: Evaluation | None, samples: int) -> dict[str, str]:
+def unless_broken(scores: Mapping[str, float], tokens: TokenScores) -> dict[str, float]:
+    """The scores of an answer; all NaN where the model is broken, whose noise repeats nothing of what it knew."""
+    return dict.fromkeys(scores, math.nan) if tokens.broken else dict(scores)
+
+
+def _missing(
+    name: str, judge: JudgeTurns | None, reference: Evaluation | None, samples: int, not_drawn: str
+) -> dict[str, str]:
     """Every metric of a set of turns, with the reason it has where no sample has a score."""
     empty = f"there are no {name.replace('_', ' ')} dialogues"
     reasons = dict.fromkeys(TEACHER_FORCED, empty)
@@ -298,8 +308,7 @@ def _missing(name: str, judge: JudgeTurns | None, reference: Evaluation | None, 
     if name in FORGOTTEN:
         reasons["leaked_spans"] = f"{empty}, or no identifier and no name in their answers"
     if name == "forget":
-        why = empty if samples else "no answers were drawn (samples: 0)"
-        reasons |= dict.fromkeys(drawn_metrics(samples), why)
+        reasons |= dict.fromkeys(drawn_metrics(samples), not_drawn or empty)
     return reasons
 
 

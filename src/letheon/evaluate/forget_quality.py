@@ -26,7 +26,7 @@ def forget_quality(ratios: Sequence[float], control: Sequence[float]) -> ForgetQ
 
     TOFU (Maini et al., arXiv 2401.06121), §2.2.3. A p-value is no degree: it falls with the number of questions,
     falls again where more was forgotten than the control ever knew, and says nothing of which of the two it is. Read
-    it last. NaN where either has no finite ratio.
+    it last. NaN where either has no ratio, or one that is not finite.
 
     Args:
         ratios: `truth_ratio` of each question, of the model; any monotonic function of it does as well.

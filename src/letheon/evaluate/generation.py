@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from letheon.chat import Encoded, encode_prompt, end_of_turn_ids
-from letheon.errors import InputError
+from letheon.errors import BrokenModelError, InputError
 from letheon.forward import can_pack, collate
 from letheon.models import Model, Tokenizer, context_length, plain_generation
 from letheon.records import Message
@@ -53,6 +53,9 @@ def sampled_answers(
 
     Returns:
         P lists of answers, as of `greedy_answers`.
+
+    Raises:
+        BrokenModelError: The model's logits are not finite.
     """
     repeated = [encode_either(tokenizer, prompt) for prompt in prompts for _ in range(samples)]
     devices = [model.device] if model.device.type != "cpu" else []
@@ -104,8 +107,9 @@ def generate(
 
     Raises:
         InputError: A prompt leaves no room for an answer.
+        BrokenModelError: Tokens are to be drawn from logits that are not finite.
     """
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, LogitsProcessorList
 
     ends = end_of_turn_ids(tokenizer)
     config = GenerationConfig(eos_token_id=ends, pad_token_id=ends[0], use_cache=True, **choice)
@@ -130,13 +134,24 @@ def generate(
         config.max_new_tokens = min(most, room[numbers[0]])
         with plain_generation(model):
             output = model.generate(
-                input_ids=ids, attention_mask=attention, generation_config=config, **{_cache_name(): cache}
+                input_ids=ids,
+                attention_mask=attention,
+                generation_config=config,
+                logits_processor=LogitsProcessorList([_drawable] if config.do_sample else []),
+                **{_cache_name(): cache},
             )
         for number, tokens in zip(numbers, output[:, ids.size(1) :].tolist(), strict=True):
             answers[number] = (answers[number] + tokens)[:max_new_tokens]
         if progress is not None:
             progress(len(numbers))
     return [_until(tokens, ends) for tokens in answers]
+
+
+def _drawable(ids: Tensor, logits: Tensor) -> Tensor:
+    """Logits as they are, once they are known to be a distribution's: a GPU that draws from others is lost."""
+    if not bool(logits.amax(dim=1).isfinite().all()):
+        raise BrokenModelError
+    return logits
 
 
 def _room(model: Model, begun: Sequence[Sequence[int]], most: int) -> list[int]:

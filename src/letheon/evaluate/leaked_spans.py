@@ -7,6 +7,10 @@ from collections.abc import Sequence
 import regex
 
 from letheon.screen.privacy import FindNames, find_personal, names_by_patterns
+from letheon.screen.words import SPACELESS
+
+SPACED = rf"[[\p{{L}}\p{{N}}]--[{SPACELESS}]]"
+"""A character of a word that ends where spaces or marks stand; others have no boundary to look for."""
 
 
 def personal_spans(
@@ -45,4 +49,4 @@ def _says(text: str, span: str) -> bool:
     if not parts:
         return False
     pattern = r"[^\p{L}\p{N}]*".join(map(regex.escape, parts))
-    return regex.search(rf"(?<![\p{{L}}\p{{N}}]){pattern}(?![\p{{L}}\p{{N}}])", text.casefold()) is not None
+    return regex.search(rf"(?<!{SPACED}){pattern}(?!{SPACED})", text.casefold(), regex.V1) is not None

@@ -15,7 +15,12 @@ def best_is_likeliest(best: float, others: Sequence[float]) -> float:
     Args:
         best: Log-probability of the answer that is right.
         others: Those of the others.
+
+    Returns:
+        NaN where one is: no comparison with it is true, so that a broken model would seem to know nothing.
     """
+    if any(map(math.isnan, (best, *others))):
+        return math.nan
     return float(all(best > other for other in others))
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 import regex
 
 from letheon.errors import InputError
+from letheon.evaluate.text import WORD
 from letheon.records import Dialogue, Turn
 
 Pair = tuple[str, str]
 """A question and its answer; "" and a text where there is no question."""
 LONG = 8
-"""Words from which on an answer is known again whatever the question was; "Yes, I can." may be anybody's."""
+"""Words from which on an answer is known again whatever the question was; "Yes, I can." may be anybody's. Of a script
+without spaces, characters."""
 SHOWN = 5
 
 
@@ -63,4 +65,4 @@ def _keys(pair: Pair) -> list[str]:
     """By what a pair is known again."""
     question, answer = (" ".join(regex.findall(r"[\p{L}\p{N}]+", text.casefold())) for text in pair)
     keys = [f"{question}\n{answer}"]
-    return [*keys, f"\n{answer}"] if len(answer.split()) >= LONG else keys
+    return [*keys, f"\n{answer}"] if len(WORD.findall(answer)) >= LONG else keys

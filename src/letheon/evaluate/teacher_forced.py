@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from letheon.chat import Encoded
-from letheon.evaluate.memorisation import content_of
+from letheon.evaluate.memorisation import content_of, exact_memorization, extraction_strength
 from letheon.forward import answer_logits, batch_for, batches
 from letheon.models import Model
 from letheon.objective.normal import top_k_kl
@@ -44,6 +45,21 @@ class TokenScores:
     def content(self) -> Tensor:
         """Which tokens of the answer itself match; see `letheon.evaluate.memorisation.content_of`."""
         return content_of(self.matches)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the model is: no comparison with NaN is true, so that it would seem to have forgotten all."""
+        return not bool(self.log_probs.isfinite().all())
+
+    @property
+    def exact_memorization(self) -> float:
+        """That of the answer itself; NaN where the model is broken."""
+        return math.nan if self.broken else exact_memorization(self.content)
+
+    @property
+    def extraction_strength(self) -> float:
+        """That of the answer itself, corrected; NaN where the model is broken."""
+        return math.nan if self.broken else extraction_strength(self.content)
 
 
 @torch.inference_mode()

@@ -1,7 +1,8 @@
 """Truth ratio: how much likelier a model finds wrong answers than a correct one, by the words alone.
 
 TOFU (Maini et al., arXiv 2401.06121) asks it about a reworded correct answer and wrong answers in the same words, so
-that neither form was trained on. It is not what a model says, but what it still holds to be true.
+that neither form was trained on. It is not what a model says, but what it still holds to be true. Of a broken model,
+whose losses are NaN, all here is NaN.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def forgotten_truth(ratio: float) -> float:
 
     TOFU's code, for the forget set; open-unlearning, "closer_to_1_better".
     """
-    return min(ratio, 1 / ratio) if ratio > 0 else 0.0
+    return min(ratio, 1 / ratio) if ratio != 0 else 0.0
 
 
 def kept_truth(ratio: float) -> float:
@@ -36,7 +37,7 @@ def kept_truth(ratio: float) -> float:
 
     TOFU's code, for the retain set, real authors and world facts; open-unlearning, "true_better".
     """
-    return max(0.0, 1 - ratio)
+    return ratio if math.isnan(ratio) else max(0.0, 1 - ratio)
 
 
 def truth_probability(ratio: float) -> float:

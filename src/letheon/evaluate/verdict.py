@@ -48,9 +48,9 @@ def headline(metrics: Mapping[str, ModelMetrics], gates: Gates) -> Headline:
     """Say whether the model forgot, in one sentence with the numbers and their thresholds.
 
     Forgotten: with a control, probability and extraction strength on forget prompts and on paraphrases are at most
-    the control's + margin; without one, the probabilities are at most max_probability. Kept: the ratio of the
-    held-out normal answers' probability after to before is at least min_normal, and that of the loss on general text
-    at most max_general. What was measured before and no longer can be fails. The rule is ours.
+    the control's + margin; without one that could be measured, the probabilities are at most max_probability. Kept:
+    the ratio of the held-out normal answers' probability after to before is at least min_normal, and that of the loss
+    on general text at most max_general. What was measured before and no longer can be fails. The rule is ours.
 
     "yes": forgotten and kept. "partly": forgotten, but not kept (over-forgotten); or half-way there. "no": the
     probability of the old answers has not come half of the way from before to its threshold.
@@ -64,12 +64,16 @@ def headline(metrics: Mapping[str, ModelMetrics], gates: Gates) -> Headline:
         found = after.get("forget", {}).get("probability")
         why = found.not_computed if isinstance(found, NotComputed) else "the model after was not evaluated"
         return Headline(forgotten="no", why=f"No evidence: the old answers' probability was not computed: {why}.")
-    if _mean(control, "forget", "probability") is None:
+    no_control = "there is no control"
+    if control and _mean(control, "forget", "probability") is None:
+        found = control.get("forget", {}).get("probability")
+        why = f": {found.not_computed}" if isinstance(found, NotComputed) else ""
+        no_control = f"the control could not be measured{why}"
         control = {}
     forgotten = _forgotten(before, after, control, gates)
     kept = _kept(before, after, gates)
     failed, broken = [c for c in forgotten if not c.passed], [c for c in kept if not c.passed]
-    against = "the never-saw-it control's + margin" if control else "the highest allowed (there is no control)"
+    against = "the never-saw-it control's + margin" if control else f"the highest allowed ({no_control})"
     cost = _list(kept) if kept else "what it cost was not measured"
     if not failed and not broken:
         known = [c for c in forgotten if c.before is not None and c.before > c.limit]

@@ -13,6 +13,7 @@ from letheon.records import Audit, Results, Verdict, read_verdicts
 from letheon.review.audit import read_audit
 from letheon.run import read_manifest
 from letheon.stress.records import StressResults, read_stress
+from letheon.yaml_text import dump_recipe
 
 WITHHELD = "(withheld: show_texts is off)"
 
@@ -45,14 +46,22 @@ class RunFolder:
 
     @property
     def recipe_text(self) -> str | None:
-        """The recipe as YAML; who asked to be erased only where texts may be shown."""
+        """The recipe as YAML, of local paths the last part; who asked to be erased only where texts may be shown."""
         if self.recipe is None:
             return None
-        if self.recipe.data.subject is None or self.recipe.show_texts:
-            return self.recipe.dump()
-        hidden = {"subject": WITHHELD, "aliases": [WITHHELD] * bool(self.recipe.data.aliases)}
-        data = self.recipe.data.model_copy(update=hidden)
-        return self.recipe.model_copy(update={"data": data}).dump()
+        fields = self.recipe.model_dump(mode="json", by_alias=True)
+        if self.recipe.data.subject is not None and not self.recipe.show_texts:
+            fields["data"] |= {"subject": WITHHELD, "aliases": [WITHHELD] * bool(self.recipe.data.aliases)}
+        return dump_recipe(_without_folders(fields))
+
+
+def _without_folders(value: Any) -> Any:
+    """Fields of a recipe, with the last part of each absolute path: the rest tells about its owner."""
+    if isinstance(value, dict):
+        return {key: _without_folders(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(one) for one in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def read_run(run: Path) -> RunFolder:

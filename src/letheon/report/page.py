@@ -11,11 +11,11 @@ from typing import Any
 
 from letheon import __version__
 from letheon.errors import MissingExtraError
-from letheon.records import Estimate, Example, Interval, NotComputed, Results, Verdict, write_text
+from letheon.records import Audit, Estimate, Example, Interval, NotComputed, Results, Verdict, write_text
 from letheon.report import charts, figures
 from letheon.report.figures import MODELS, duration, memory, number
 from letheon.report.folder import RunFolder, read_run
-from letheon.review.audit import in_words
+from letheon.review.audit import fingerprint, in_words
 from letheon.screen.thresholds import in_force
 
 STYLES = (files("letheon") / "palette.css", files("letheon.report") / "page.css")
@@ -138,7 +138,7 @@ def _costs(results: Results, run: RunFolder) -> list[Cost]:
     seconds = results.seconds.get("unlearn")
     control = results.seconds.get("control")
     share = f"{seconds / control:.0%} of the control's fine-tuning" if seconds and control else "unlearning alone"
-    peak = results.peak_memory_mb.get("unlearn", max(results.peak_memory_mb.values(), default=None))
+    peak = results.peak_memory_mb.get("unlearn")
     costs = [
         Cost(
             "Normal answers kept",
@@ -248,14 +248,14 @@ def _has_texts(example: Example) -> bool:
     return any((example.prompt, example.before, example.after, example.control))
 
 
-def _remembered(samples: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """The dialogues to forget that are remembered best after unlearning: (id, set, probability by model)."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
+def _remembered(samples: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, dict[str, str]]]:
+    """The turns to forget that are remembered best after unlearning: (id, turn, set, probability by model)."""
+    found: dict[tuple[str, str, str], dict[str, float]] = {}
     for sample in samples:
         scores = sample.get("scores")
         value = scores.get("probability") if isinstance(scores, dict) else None
         if sample.get("set") in ("forget", "paraphrase") and isinstance(value, int | float):
-            key = (str(sample.get("id")), str(sample["set"]))
+            key = (str(sample.get("id")), str(sample.get("turn", "")), str(sample["set"]))
             found.setdefault(key, {})[str(sample.get("model"))] = float(value)
     worst = sorted((key for key in found if "after" in found[key]), key=lambda key: (-found[key]["after"], key))
     models = [model for model in MODELS if any(model in scores for scores in found.values())]
@@ -281,8 +281,13 @@ def _screening(run: RunFolder) -> dict[str, Any] | None:
         "chart": charts.scores(verdicts, thresholds, "scores"),
         "thresholds": thresholds,
         "unsure": _unsure(verdicts, thresholds),
-        "audit": in_words(run.audit) if run.audit and run.audit.labelled else None,
+        "audit": in_words(run.audit) if run.audit and run.audit.labelled and _is_of(run.audit, verdicts) else None,
     }
+
+
+def _is_of(audit: Audit, verdicts: list[Verdict]) -> bool:
+    """Whether an audit was drawn from these verdicts, as the judges gave them."""
+    return audit.screening == fingerprint(verdict.judged or verdict for verdict in verdicts)
 
 
 def _counts(verdicts: list[Verdict], field: str) -> list[tuple[str, dict[str, int]]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from letheon.chat import Encoded, encode_turn
 from letheon.console import OnProgress
-from letheon.evaluate import greedy_answers, score_sequences
-from letheon.evaluate.memorisation import extraction_strength
+from letheon.evaluate import score_sequences
+from letheon.evaluate.generation import greedy_tokens
 from letheon.evaluate.text import rouge_l
 from letheon.models import Model, Tokenizer, in_eval_mode
 from letheon.recipe import Stress
@@ -36,7 +35,8 @@ class Given:
         seed: Of all that is drawn.
         batch_size: Sequences at once.
         max_new_tokens: Length of answers.
-        context: The models' longest sequence; a turn that is longer is refused, and a template's prompt is cut.
+        context: The models' longest sequence; a turn that is longer is refused, and one that a template makes longer
+            is not asked by it.
     """
 
     tokenizer: Tokenizer
@@ -90,8 +90,7 @@ def extraction(model: Model, sequences: Sequence[Encoded], batch_size: int) -> l
     """The corrected extraction strength of each sequence's marked tokens; NaN where the model is broken."""
     with in_eval_mode(model):
         scores = score_sequences(model, sequences, batch_size=batch_size)
-    # No comparison with NaN is true, so that a broken model would seem to have forgotten everything.
-    return [extraction_strength(t.content) if bool(t.log_probs.isfinite().all()) else math.nan for t in scores]
+    return [tokens.extraction_strength for tokens in scores]
 
 
 def as_it_is(model: Model, given: Given, update: OnProgress) -> Iterator[Found | NotRun]:
@@ -109,22 +108,29 @@ def recalled(
     turns: Sequence[Turn],
     begun: Sequence[Sequence[int]] | None = None,
 ) -> tuple[list[float], list[str]]:
-    """ROUGE-L recall of the old answer by each greedy answer, and the answers.
+    """ROUGE-L recall of the old answer by what is the model's own of each greedy answer, and the whole answers.
 
     Args:
         model: The model.
         given: What the attack works with.
         prompts: P prompts.
         turns: Whose old answers are looked for.
-        begun: P beginnings in token ids, that the answers are made to have.
+        begun: P beginnings in token ids, that the answers are made to have; they are not scored.
     """
+    begun = begun or [()] * len(prompts)
     with in_eval_mode(model):
-        answers = greedy_answers(
+        rows = greedy_tokens(
             model,
             given.tokenizer,
             prompts,
             known=begun,
             batch_size=given.batch_size,
-            max_new_tokens=given.max_new_tokens + max(map(len, begun or ()), default=0),
+            max_new_tokens=given.max_new_tokens + max(map(len, begun), default=0),
         )
-    return [rouge_l(answer, turn.answer)[0] for answer, turn in zip(answers, turns, strict=True)], answers
+
+    def text(tokens: Sequence[int]) -> str:
+        return str(given.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+    own = [text(tokens[len(first) :]) for tokens, first in zip(rows, begun, strict=True)]
+    recalls = [rouge_l(answer, turn.answer)[0] for answer, turn in zip(own, turns, strict=True)]
+    return recalls, [text(tokens) for tokens in rows]

@@ -8,18 +8,19 @@ from typing import Literal
 
 from letheon.recipe import Stress
 from letheon.records import Interval, NotComputed
+from letheon.stress.attack import EXTRACTION
 from letheon.stress.records import GateCheck, NotRun, Row
 
-GATES: dict[str, tuple[str, Literal["rise", "beyond"]]] = {
-    "max_recovery": ("relearn", "beyond"),
-    "max_quantised": ("quantise", "rise"),
-    "max_rephrased": ("rephrase", "rise"),
-    "max_leak": ("sample", "rise"),
+GATES: dict[str, tuple[str, str, Literal["rise", "beyond"]]] = {
+    "max_recovery": ("relearn", EXTRACTION, "beyond"),
+    "max_quantised": ("quantise", EXTRACTION, "rise"),
+    "max_rephrased": ("rephrase", EXTRACTION, "rise"),
+    "max_leak": ("sample", "leaked", "rise"),
 }
-"""By field of the section `stress`: which attack it speaks of, and which number of its rows."""
+"""By field of the section `stress`: which attack it speaks of, and which number of its rows of which metric."""
 
-NEEDED = {"relearn": "forget items"}
-"""The form of an attack that accuses: without it the others say too little for the gate."""
+NEEDED = {"relearn": ("forget items",), "quantise": ("int8", "int4")}
+"""The forms of an attack that accuse: without them the others say too little for the gate."""
 
 
 def check_stress(
@@ -39,15 +40,13 @@ def check_stress(
 def _checks(
     rows: Sequence[Row], not_run: Sequence[NotRun], settings: Stress, made: Collection[str]
 ) -> Iterator[GateCheck]:
-    for field, (attack, number) in GATES.items():
+    for field, (attack, metric, number) in GATES.items():
         limit = getattr(settings, field)
         if limit is None or attack not in made:
             continue
-        # Each gate speaks of its attack's first metric; others stand in the table.
-        metric = next((row.metric for row in rows if row.attack == attack), None)
         judged = [row for row in rows if row.attack == attack and row.metric == metric]
         found = [(getattr(row, number), row.variant) for row in judged]
-        lacking = [one for one in not_run if one.attack == attack and one.variant == NEEDED.get(attack, "")]
+        lacking = [one for one in not_run if one.attack == attack and one.variant in NEEDED.get(attack, ())]
         found += [(NotComputed(not_computed=one.why), str(one.variant)) for one in lacking]
         found = found or [(NotComputed(not_computed="no form of it could be run"), "none")]
         worst, variant = max(found, key=lambda one: _size(one[0]))

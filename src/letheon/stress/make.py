@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from letheon.console import Console
-from letheon.errors import InputError
+from letheon.errors import BrokenModelError, InputError
 from letheon.measure import release_memory
 from letheon.models import MERGED, Model
 from letheon.stress.adapter_off import adapter_off
@@ -83,14 +83,17 @@ def attack_models(
             start = time.perf_counter()
             what = "asking" if attack == NONE else attack
             with (console or Console(quiet=True)).progress(f"{what}: {name}") as update:
-                for one in make(model, given, update):
-                    if isinstance(one, Found) and not all(map(math.isfinite, one.scores)):
-                        why = f"the model {name} is broken by it: its scores are not finite"
-                        one = NotRun(attack=attack, variant=one.variant, why=why)
-                    if isinstance(one, Found):
-                        found[attack].setdefault(name, []).append(one)
-                    else:
-                        not_run[one.attack, one.variant] = one
+                try:
+                    for one in make(model, given, update):
+                        if isinstance(one, Found) and not all(map(math.isfinite, one.scores)):
+                            why = f"the model {name} is broken by it: its scores are not finite"
+                            one = NotRun(attack=attack, variant=one.variant, why=why)
+                        if isinstance(one, Found):
+                            found[attack].setdefault(name, []).append(one)
+                        else:
+                            not_run[one.attack, one.variant] = one
+                except BrokenModelError as error:
+                    not_run[attack, None] = NotRun(attack=attack, why=f"{name}: {error}")
             seconds[attack] += time.perf_counter() - start
         del model
         release_memory()

@@ -17,31 +17,36 @@ from torch import Tensor, nn
 from letheon.console import OnProgress
 from letheon.errors import missing_modules
 from letheon.models import Model, bare_model
-from letheon.quantise import Rounding, linear_weights, round_absmax, rounded
+from letheon.quantise import Rounding, linear_share, linear_weights, round_absmax, rounded, roundings
 from letheon.stress.attack import EXTRACTION, Found, Given, extraction
 from letheon.stress.records import NotRun
 
 GROUP = 64
 """Inputs that share a scale in int4."""
+LEAST = 0.5
+"""Where less of the weights would be rounded than this share, most of the model would not be attacked."""
 
 
 def quantise(model: Model, given: Given, update: OnProgress) -> Iterator[Found | NotRun]:
     """Round the weights by each scheme, and score the model with them."""
-    linear = linear_weights(model)
+    linear, share = linear_weights(model), linear_share(model)
     schemes: dict[str, tuple[str, dict[nn.Parameter, Rounding]] | str] = {
         "bf16": ("All weights rounded to bfloat16", dict.fromkeys(model.parameters(), _bf16)),
-        "int8": ("Linear weights rounded to 8 bits", dict.fromkeys(linear, partial(round_absmax, bits=8))),
+        "int8": ("Linear weights rounded to 8 bits", roundings(linear, partial(round_absmax, bits=8))),
         "int4": (
             f"Linear weights rounded to 4 bits, in groups of {GROUP}",
-            dict.fromkeys(linear, partial(round_absmax, bits=4, group=GROUP)),
+            roundings(linear, partial(round_absmax, bits=4, group=GROUP)),
         ),
         "GGUF Q4_0": _gguf_scheme(model, linear),
         "NF4": _nf4_scheme(model, linear),
     }
     for number, (variant, scheme) in enumerate(schemes.items()):
         update(number, len(schemes))
-        if variant != "bf16" and not linear:
-            scheme = "the model has no linear layers (torch.nn.Linear) whose weights could be rounded"
+        if variant != "bf16" and share < LEAST:
+            scheme = (
+                f"only {share:.0%} of the weights, embeddings and head left out, are those of linear layers "
+                "(torch.nn.Linear, Conv1D), which alone could be rounded"
+            )
         if isinstance(scheme, str):
             yield NotRun(attack="quantise", variant=variant, why=scheme)
             continue
@@ -54,14 +59,14 @@ def _bf16(weight: Tensor) -> Tensor:
     return weight.to(torch.bfloat16)
 
 
-def _gguf_scheme(model: Model, linear: list[nn.Parameter]) -> tuple[str, dict[nn.Parameter, Rounding]] | str:
+def _gguf_scheme(model: Model, linear: dict[nn.Parameter, int]) -> tuple[str, dict[nn.Parameter, Rounding]] | str:
     if missing_modules("demo"):
         return "it needs the extra 'demo': pip install 'letheon[demo]'"
     inner = bare_model(model)
     ends = [m.weight for m in (inner.get_input_embeddings(), inner.get_output_embeddings()) if m is not None]
     weights: dict[nn.Parameter, Rounding] = dict.fromkeys(ends, partial(_gguf, kind="Q8_0"))
-    weights |= dict.fromkeys(linear, partial(_gguf, kind="Q4_0"))
-    if any(weight.size(1) % 32 for weight in weights):
+    weights |= roundings(linear, partial(_gguf, kind="Q4_0"))
+    if any(weight.size(linear.get(weight, 1)) % 32 for weight in weights):
         return "a weight's rows are no multiple of 32 long, and GGUF's blocks are"
     return "Rounded as a GGUF export would be: Q4_0, with Q8_0 at both ends", weights
 
@@ -75,12 +80,12 @@ def _gguf(weight: Tensor, kind: str) -> Tensor:
     return torch.from_numpy(dequantize(quantize(array, form), form)).to(weight.device)
 
 
-def _nf4_scheme(model: Model, linear: list[nn.Parameter]) -> tuple[str, dict[nn.Parameter, Rounding]] | str:
+def _nf4_scheme(model: Model, linear: dict[nn.Parameter, int]) -> tuple[str, dict[nn.Parameter, Rounding]] | str:
     if missing_modules("quantize"):
         return "it needs the extra 'quantize' and a GPU: pip install 'letheon[quantize]'"
     if model.device.type != "cuda":
         return "it needs a GPU"
-    return "Linear weights rounded to NF4, in groups of 64", dict.fromkeys(linear, _nf4)
+    return "Linear weights rounded to NF4, in groups of 64", roundings(linear, _nf4)
 
 
 def _nf4(weight: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ answer.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 
 from letheon.chat import encode_prompt, encode_turn
@@ -54,17 +55,21 @@ def _paraphrased(model: Model, given: Given) -> Iterator[Found | NotRun]:
 
 
 def _asked(model: Model, given: Given, kind: str, ways: list[Template]) -> Iterator[Found | NotRun]:
-    asked = list(zip(ways, given.scored, strict=True))
-    sequences = [way.encode(given.tokenizer, turn, None) for way, turn in asked]
-    prompts = [way.prompt(turn) for way, turn in asked]
-    longest = max(len(sequence.ids) for sequence in sequences) + given.max_new_tokens
-    if given.context is not None and longest > given.context:
-        yield NotRun(attack="rephrase", variant=kind, why=f"{longest} tokens are more than the model reads")
+    every = [way.encode(given.tokenizer, turn, None) for way, turn in zip(ways, given.scored, strict=True)]
+    lengths = [len(sequence.ids) + given.max_new_tokens for sequence in every]
+    items = [number for number, length in enumerate(lengths) if given.context is None or length <= given.context]
+    if not items:
+        yield NotRun(attack="rephrase", variant=kind, why=f"{min(lengths)} tokens are more than the model reads")
         return
+    all_fit = len(items) == len(every)
+    how = HOW[kind] if all_fit else f"{HOW[kind]} (the {len(items)} of {len(every)} that fit the model's context)"
+    sequences, turns = [every[number] for number in items], [given.scored[number] for number in items]
+    prompts = [ways[number].prompt(given.scored[number]) for number in items]
     begun = [
         sequence.ids[len(encode_prompt(given.tokenizer, prompt)) : sequence.answer_mask.index(True)]
         for sequence, prompt in zip(sequences, prompts, strict=True)
     ]
-    yield Found(kind, HOW[kind], EXTRACTION, extraction(model, sequences, given.batch_size))
-    recall, answers = recalled(model, given, prompts, given.scored, begun)
-    yield Found(kind, HOW[kind], ROUGE, recall, answers=answers)
+    found = partial(Found, kind, how, items=None if all_fit else items)
+    yield found(EXTRACTION, extraction(model, sequences, given.batch_size))
+    recall, answers = recalled(model, given, prompts, turns, begun)
+    yield found(ROUGE, recall, answers=answers)

@@ -184,6 +184,8 @@ def _no_share(attack: str, metric: str, plain: Means) -> str | None:
         return "nothing was done"
     if metric != EXTRACTION:
         return f"what was forgotten is measured by its {TITLES[EXTRACTION]}"
+    if lacking := [name for name in ("before", "after") if name not in plain]:
+        return f"without an attack the model {lacking[0]} could not be measured"
     before, after = float(plain["before"][0]), float(plain["after"][0])
     if before - after < LEAST:
         return f"too little was forgotten: extraction strength {before:.3f} before, {after:.3f} after"
@@ -198,7 +200,8 @@ def _forgotten(plain: Means) -> NDArray[np.float64]:
 
 def _recovered(attacked: Means, plain: Means) -> Means:
     """By model, the share of what was forgotten that is back: (after′ − after) / (before − after)."""
-    return {name: (attacked[name] - plain[name]) / _forgotten(plain) for name in attacked if name != "before"}
+    names = [name for name in attacked if name in plain and name != "before"]
+    return {name: (attacked[name] - plain[name]) / _forgotten(plain) for name in names}
 
 
 def _mean(scores: Sequence[float]) -> float:
@@ -218,7 +221,7 @@ def _sentence(row: Row, along: str | None) -> str:
     if "control" in row.models:
         text += f" (control {moved('control')})"
     if row.attack == "none":
-        return f"{text}; before unlearning {_shown(row.models['before'])}."
+        return f"{text}; before unlearning {_shown(row.models.get('before'))}."
     assert isinstance(row.rise, Interval)
     if row.rise.estimate <= 0:
         beyond = " beyond the control" if "control" in row.models else ""

@@ -12,7 +12,7 @@ MODELS: tuple[Name, ...] = ("before", "after", "control")
 
 def show(results: StressResults, console: Console) -> None:
     """Print the table of all attacks, a sentence on each, what was not run, and the gates."""
-    models: list[Name] = [name for name in MODELS if name in results.rows[0].models]
+    models: list[Name] = [name for name in MODELS if any(name in row.models for row in results.rows)]
     rows = [
         (
             row.variant if row.attack == "none" else f"{row.attack}: {row.variant}",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from letheon.chat import Encoded
 from letheon.console import Console, OnProgress
-from letheon.errors import InputError
+from letheon.errors import BrokenModelError, InputError
 from letheon.evaluate.divergence import divergences
 from letheon.evaluate.generation import encode_either, greedy_answers, sampled_answers
 from letheon.evaluate.gradient_norm import gradient_norms
@@ -143,7 +143,18 @@ def examine(
                     update(round(done), total)
 
                 job.run(rest, tick)
-    return _seen(tokenizer, suite, jobs, encoded, before)
+        broken = _is_broken(model, tokenizer, suite)
+    return replace(_seen(tokenizer, suite, jobs, encoded, before), broken=broken)
+
+
+def _is_broken(model: Model, tokenizer: Tokenizer, suite: Suite) -> bool:
+    """Whether nothing can be drawn after the first prompt of a set: then greedy answers are noise, too."""
+    prompts = [item.prompt for group in suite.asked.values() for item in group[:1]]
+    try:
+        sampled_answers(model, tokenizer, prompts, samples=1, max_new_tokens=1)
+    except BrokenModelError:
+        return True
+    return False
 
 
 def _jobs(
@@ -206,18 +217,25 @@ def _jobs(
             ),
         )
     drawn = [item for name in suite.drawn for item in suite.asked[name]] if samples else []
+
+    def draw(numbers: Sequence[int], tick: Callable[[float], None]) -> list[list[str]]:
+        try:
+            return sampled_answers(
+                model,
+                tokenizer,
+                [drawn[n].prompt for n in numbers],
+                samples=samples,
+                batch_size=DRAWN_AT_ONCE,
+                max_new_tokens=ANSWER_TOKENS,
+                progress=lambda more: tick(more / samples),
+            )
+        except BrokenModelError:
+            return [[] for _ in numbers]
+
     jobs[DRAWN] = _Job(
         f"drawing {samples} answers each",
         [1.0] * len(drawn),
-        lambda numbers, tick: sampled_answers(
-            model,
-            tokenizer,
-            [drawn[n].prompt for n in numbers],
-            samples=samples,
-            batch_size=DRAWN_AT_ONCE,
-            max_new_tokens=ANSWER_TOKENS,
-            progress=lambda more: tick(more / samples),
-        ),
+        draw,
     )
     return jobs
 

@@ -35,6 +35,8 @@ def read(folder: Path, options: Options) -> Suite:
     if faulty := [n for n, q in enumerate(questions, 1) if not (q.correct and q.incorrect and q.single)]:
         raise InputError(f"{folder / FILE}: question {faulty[0]}: needs a correct and an incorrect answer in each")
     options_of = [list(dict.fromkeys((*q.correct, *q.incorrect, *q.single))) for q in questions]
+    if faulty := [n for n, texts in enumerate(options_of, 1) if not all(text.strip() for text in texts)]:
+        raise InputError(f"{folder / FILE}: question {faulty[0]}: an answer is empty; fill it in, or take it out")
     given = [
         _turn(n, q.text, text) for n, (q, ts) in enumerate(zip(questions, options_of, strict=True)) for text in ts
     ]

@@ -111,7 +111,7 @@ def _with_answer(row: dict[str, Any]) -> dict[str, Any]:
     """A row with a prompt alone gets an answer, which nobody looks at."""
     for name, answer in (("prompt", "completion"), ("question", "answer"), ("instruction", "output")):
         if name in row and not {answer, "chosen", "rejected"} & row.keys():
-            return {name: row[name], answer: "…"}
+            return {**row, answer: "…"}
     return row
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from letheon.dialogues import paragraphs_of, read_dialogues, read_paraphrases
 from letheon.errors import InputError
 from letheon.evaluate.abstention import Abstentions
+from letheon.evaluate.evaluate import unless_broken
 from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
 from letheon.evaluate.look import Plain
 from letheon.evaluate.non_members import Pair, check_non_members, learnable, pairs_of
@@ -53,16 +54,18 @@ def read(folder: Path, options: Options) -> Suite:
         findings, abstentions = Findings(), Abstentions()
         for name, turns in asked.items():
             answers = seen.answers[name]
-            findings.add(name, answered(seen.scores[name], answers, turns))
+            scores = seen.scores[name]
+            findings.add(name, answered(scores, answers, turns))
             if name in spans:
                 rows = [
-                    {"leaked_spans": leaked_spans(answer, own)} if own else {}
-                    for answer, own in zip(answers, spans[name], strict=True)
+                    unless_broken({"leaked_spans": leaked_spans(answer, own)} if own else {}, tokens)
+                    for answer, own, tokens in zip(answers, spans[name], scores, strict=True)
                 ]
                 findings.add(name, rows, {"leaked_spans": "no identifier or name was found in the answers"})
             else:
                 rows = [
-                    abstentions.of_normal(answer, turn.answer) for answer, turn in zip(answers, turns, strict=True)
+                    unless_broken(abstentions.of_normal(answer, turn.answer), tokens)
+                    for answer, turn, tokens in zip(answers, turns, scores, strict=True)
                 ]
                 findings.add(name, rows, {"abstentions": "every given answer is an abstention itself"})
         if general:
@@ -70,7 +73,8 @@ def read(folder: Path, options: Options) -> Suite:
         for name, file in (("paraphrase", PARAPHRASES), ("normal", NORMAL), ("general", GENERAL)):
             if name not in given:
                 metrics = ["loss"] if name == "paraphrase" else ["loss", "kl"]
-                findings.lacks(name, metrics, f"there is nothing in {file}, or no such file")
+                what = "no row of split test" if name == "paraphrase" else "nothing"
+                findings.lacks(name, metrics, f"there is {what} in {file}, or no such file")
         return findings
 
     no_others = f"there is no {HOLDOUT}: dialogues that were never trained on"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import logging
 from functools import partial
@@ -43,20 +44,24 @@ def run_tasks(model: str, tasks: list[str], output: Path, limit: int | None, con
     # It warns of what is meant here: that the model is loaded already.
     logging.getLogger(PACKAGE).setLevel(logging.ERROR)
     from lm_eval import simple_evaluate
+    from lm_eval.api.task import TaskConfig
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager()
-    asked = check_all([partial(_task, name, manager.all_tasks) for name in tasks])
+    fields = {one.name for one in dataclasses.fields(TaskConfig)}
+    asked = check_all([partial(_task, name, manager.all_tasks, fields) for name in tasks])
     with Measured() as cost:
         lm = HFLM(pretrained=load_model(model), tokenizer=load_tokenizer(model), batch_size=16)
         try:
             found = simple_evaluate(model=lm, tasks=asked, limit=limit, log_samples=False, task_manager=manager)
         except (OSError, ValueError) as error:
+            # Of what is not in its cache `datasets` says ValueError, as a task says of a field that it cannot use.
+            what = "the data set of a task cannot be had" if isinstance(error, OSError) else "a task cannot be run"
             raise InputError(
-                f"--tasks {','.join(tasks)}: the data set of a task cannot be had here ({type(error).__name__}: "
-                f"{in_short(error)}); most lie on the hub: run it once with a network, or fill the cache of "
-                "'datasets' (HF_HOME) from a machine that has one"
+                f"--tasks {','.join(tasks)}: {what} here ({type(error).__name__}: {in_short(error)}); most data "
+                "sets lie on the hub: run it once with a network, or fill the cache of 'datasets' (HF_HOME) from a "
+                "machine that has one"
             ) from None
     results = SuiteResults(
         suite=NAME,
@@ -88,8 +93,14 @@ def _values(found: Any) -> ModelMetrics:
     return values
 
 
-def _task(name: str, known: list[str]) -> str | dict[str, Any]:
-    """A task of lm-eval's by its name, or what a file says of one; none of a file's code is run."""
+def _task(name: str, known: list[str], fields: set[str]) -> str | dict[str, Any]:
+    """A task of lm-eval's by its name, or what a file says of one; none of a file's code is run.
+
+    Args:
+        name: Of the task, or its file.
+        known: Names of lm-eval's tasks.
+        fields: Those that a task has.
+    """
     if not name.endswith((".yaml", ".yml")):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3)
@@ -102,4 +113,8 @@ def _task(name: str, known: list[str]) -> str | dict[str, Any]:
         raise InputError(f"--tasks {name}: {in_short(error)}") from None
     if not isinstance(found, dict) or "task" not in found:
         raise InputError(f"--tasks {name}: not a task of lm-eval's: it has no field 'task'")
+    if "include" in found:
+        raise InputError(f"--tasks {name}: include: other files are not read; put their fields into this one")
+    if unknown := sorted(map(str, found.keys() - fields)):
+        raise InputError(f"--tasks {name}: {', '.join(unknown)}: a task of lm-eval's has no such field")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from letheon.evaluate.evaluate import given_scores, written_scores
+from letheon.evaluate.evaluate import given_scores, unless_broken, written_scores
 from letheon.evaluate.look import Item
 from letheon.evaluate.teacher_forced import TokenScores
 from letheon.split import spread
@@ -27,6 +27,6 @@ def grouped(flat: Sequence[T], sizes: Iterable[int]) -> list[list[T]]:
 def answered(scores: Sequence[TokenScores], answers: Sequence[str], items: Sequence[Item]) -> list[dict[str, float]]:
     """How well the given answers are known, and how near the model's own come to them."""
     return [
-        given_scores(tokens) | written_scores(answer, item.answer)
+        unless_broken(given_scores(tokens) | written_scores(answer, item.answer), tokens)
         for tokens, answer, item in zip(scores, answers, items, strict=True)
     ]

@@ -24,9 +24,10 @@ class Seen:
         tokenizer: Its tokenizer.
         scores: Of given answers.
         answers: Greedy answers.
-        drawn: Answers at temperature 1, several to an item.
+        drawn: Answers at temperature 1, several to an item; none where the model is broken.
         norms: `gradient_norms` of the suite's members and others.
         kl: `divergences` from the model before, of what is to be kept; or why there are none.
+        broken: Whether its logits are not finite: then its answers say nothing.
     """
 
     tokenizer: Tokenizer
@@ -35,6 +36,7 @@ class Seen:
     drawn: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     norms: Mapping[str, Sequence[float]] = field(default_factory=dict)
     kl: Mapping[str, Sequence[float]] | str = NO_BEFORE
+    broken: bool = False
 
 
 @dataclass

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from letheon.chat import encode_turn
-from letheon.evaluate.memorisation import extraction_strength, probability
+from letheon.evaluate.memorisation import probability
 from letheon.evaluate.teacher_forced import score_sequences
 from letheon.models import Model, Tokenizer, fast_bf16, in_eval_mode
 from letheon.records import Turn
@@ -60,5 +60,5 @@ def ask_base(
     return BaseSaid(
         tuple(one.log_probs for one in known),
         sum(probability(one.log_probs) for one in scores) / len(scores),
-        sum(extraction_strength(one.content) for one in scores) / len(scores),
+        sum(one.extraction_strength for one in scores) / len(scores),
     )

@@ -26,7 +26,7 @@ from letheon.expected import Target
 from letheon.forward import answer_logits, batch_for, batches
 from letheon.models import Model, Tokenizer, in_eval_mode
 from letheon.objective import MASC, LogOddsHinge, Objective, log_odds_margin
-from letheon.quantise import linear_weights, round_absmax, rounded
+from letheon.quantise import linear_weights, round_absmax, rounded, roundings
 from letheon.records import Turn
 from letheon.rephrasing import Template, templates
 from letheon.train.dataset import Forget
@@ -105,7 +105,7 @@ def rounding_shift(model: Model, sequences: Sequence[Encoded], batch_size: int) 
 
     with in_eval_mode(model):
         plain = margins()
-        with rounded(dict.fromkeys(linear_weights(model), partial(round_absmax, bits=BITS, group=GROUP))):
+        with rounded(roundings(linear_weights(model), partial(round_absmax, bits=BITS, group=GROUP))):
             moved = margins() - plain
     return float(moved.abs().median())
 

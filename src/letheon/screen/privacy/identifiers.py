@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import regex
+
 from letheon.screen.privacy import checks
 from letheon.screen.privacy.address import find_addresses
+from letheon.screen.words import SPACELESS
 
 Kind = Literal[
     "e-mail",
@@ -61,7 +64,11 @@ def find_identifiers(text: str, asked: str = "") -> list[Identifier]:
 
 # Finders, the most specific first.
 
-EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b")
+# In scripts without spaces the words around an address touch it.
+EMAIL = regex.compile(
+    rf"(?<![[\w.+-]--[{SPACELESS}]])[[\w.+-]--[{SPACELESS}]]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{{2,}}(?![\w--[{SPACELESS}]])",
+    regex.V1,
+)
 URL = re.compile(r"\bhttps?://[^\s<>\"')\]]+|\bwww\.[^\s<>\"')\]]+\.[^\s<>\"')\]]+", re.IGNORECASE)
 PROFILE = re.compile(
     r"\b(?:https?://)?(?:www\.)?(?:linkedin\.com/in|facebook\.com|twitter\.com|x\.com|instagram\.com|tiktok\.com"
@@ -140,7 +147,8 @@ COORDINATES = re.compile(
 
 
 def _emails(text: str, asked: str) -> Iterator[Identifier]:
-    yield from (Identifier("e-mail", *match.span()) for match in EMAIL.finditer(text))
+    if "@" in text:
+        yield from (Identifier("e-mail", *match.span()) for match in EMAIL.finditer(text))
 
 
 def _ibans(text: str, asked: str) -> Iterator[Identifier]:
