@@ -389,7 +389,7 @@ def test_only_reworded_questions_that_no_stop_rule_saw(
     code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
     assert code == 0, err
     found = json.loads(output.read_text(encoding="utf-8"))["metrics"]["model"]
-    assert "there is nothing in paraphrases.jsonl" in found["paraphrase"]["loss"]["not_computed"]
+    assert "there is no row of split test in paraphrases.jsonl" in found["paraphrase"]["loss"]["not_computed"]
     path.write_text(json.dumps({**rows[0], "of": "nobody"}) + "\n", encoding="utf-8")
     code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
     assert (code, "'nobody' is the id of no dialogue in forget.jsonl" in err) == (2, True)

@@ -68,7 +68,7 @@ def headline(metrics: Mapping[str, ModelMetrics], gates: Gates) -> Headline:
     if control and _mean(control, "forget", "probability") is None:
         found = control.get("forget", {}).get("probability")
         why = f": {found.not_computed}" if isinstance(found, NotComputed) else ""
-        no_control = f"the control could not be measured{why}"
+        no_control += f" that could be measured{why}"
         control = {}
     forgotten = _forgotten(before, after, control, gates)
     kept = _kept(before, after, gates)
