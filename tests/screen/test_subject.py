@@ -194,3 +194,25 @@ def test_an_erasure_request_finds_its_person_in_the_texts(tmp_path: Path) -> Non
     decisions = {one.id: one.decision for one in run.verdicts()}
     assert decisions == {"full": "forget", "alias": "forget", "close": "review", "other": "normal"}
     assert "Quint" not in run.verdicts_file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "aliases", "field", "same"),
+    [
+        ("Ines Okafor", [], "ines-okafor", True),
+        ("ines-okafor", [], "Okafor, Inés", True),
+        ("Dr. Ines Okafor", [], "ines_okafor", True),
+        ("Marlie", ["Ines Okafor"], "ines-okafor", True),
+        ("Ines Okafor", [], "okafor", False),
+        ("Ines Okafor", [], "otto-okafor", False),
+        ("Mr Okafor", [], "Mrs Okafor", False),
+        ("author-12", [], "author-13", False),
+        ("?", [], "!", False),
+    ],
+)
+def test_a_row_may_be_filed_under_another_form_of_the_name(
+    name: str, aliases: list[str], field: str, same: bool
+) -> None:
+    asked = dialogue("What is her phone number?", "It is 555-0192.", subject=field)
+    (verdict,) = subject_verdicts([asked], Subject(name, aliases))
+    assert verdict.decision == ("forget" if same else "normal")
