@@ -166,6 +166,27 @@ def test_what_a_judge_might_see_makes_a_turn_another(tmp_path: Path, other: Dial
     assert judged == ["d0", other.id]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("वह लड़का है", "वह लड़की है"),
+        ("เสือ", "เสื้อ"),
+        ("-39 degrees", "39 degrees"),
+        ("3 > 2", "3 < 2"),
+        ("C++", "C#"),
+        ("C#", "C"),
+        ("👍", "👎"),
+    ],
+)
+def test_marks_and_symbols_make_a_turn_another(tmp_path: Path, one: str, other: str) -> None:
+    assert verdicts_of(tmp_path, [dialogue(0, one), dialogue(3, other)], Duplicates())[0] == ["d0", "d3"]
+
+
+def test_an_accent_of_its_own_and_a_hyphen_make_no_turn_another(tmp_path: Path) -> None:
+    log = [dialogue(0, "Caf\u00e9 at 555-0192, `open`"), dialogue(3, "cafe\u0301 at 555 0192: open!")]
+    assert verdicts_of(tmp_path, log, Duplicates())[0] == ["d0"]
+
+
 def test_the_oldest_turns_are_forgotten(tmp_path: Path) -> None:
     duplicates = Duplicates(remembered=2)
     log = [dialogue(3 * n, answer) for n, answer in enumerate(["a", "b", "c", "c", "b", "a", "c"])]
