@@ -112,7 +112,7 @@ def screen_stage(run: Run, console: Console) -> None:
     from letheon.screen import build_screener, score_screening
     from letheon.screen.kept import kept_open
     from letheon.screen.progress import heard_by
-    from letheon.screen.stream import BATCH, screen_stream
+    from letheon.screen.stream import BATCH, clear_left, screen_stream
 
     recipe, key, screener, duplicates = run.recipe, run.key("screen"), None, None
     if _on_cluster(recipe):
@@ -156,6 +156,7 @@ def screen_stage(run: Run, console: Console) -> None:
     if duplicates is not None and duplicates.shared:
         console.say(f"{duplicates.shared} of them say the same as others, and share their verdicts")
     run.finish("screen", key, keep_scores=found.review > 0)
+    clear_left(run.verdicts_file)
 
 
 def _on_cluster(recipe: Recipe) -> bool:

@@ -196,6 +196,26 @@ def test_an_erasure_request_finds_its_person_in_the_texts(tmp_path: Path) -> Non
     assert "Quint" not in run.verdicts_file.read_text()
 
 
+def test_a_screening_that_is_killed_at_its_end_goes_on_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def die(run: Run, *args: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    write_jsonl(tmp_path / "log.jsonl", [dialogue("Who is Marla Quint?", "A baker.")])
+    data = {"dialogues": str(tmp_path / "log.jsonl"), "subject": "Marla Quint"}
+    run = Run(check_recipe({"model": "org/name", "data": data, "output": str(tmp_path / "run")}))
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "finish", die)
+        with pytest.raises(KeyboardInterrupt):
+            screen_stage(run, Console())
+    screen_stage(run, Console())
+    assert "1 of them had been judged before an earlier screening was cut off" in capsys.readouterr().err
+    names = {path.name for path in run.folder.iterdir()}
+    assert "verdicts.jsonl" in names
+    assert not {"verdicts.jsonl.partial", "verdicts.jsonl.key"} & names
+
+
 @pytest.mark.parametrize(
     ("name", "aliases", "field", "same"),
     [

@@ -2,8 +2,8 @@
 
 Two turns are near if nine tenths of their word triples are common (Jaccard index, estimated by MinHash: Broder, "On
 the resemblance and containment of documents", 1997) and all else is equal: numbers, symbols, label, category,
-acceptable answers. In a text of sixty words that is one other word, so short texts share a verdict only where they differ in
-case and punctuation. An inserted "not" in a long text is not seen.
+acceptable answers. In a text of sixty words that is one other word, so short texts share a verdict only where they
+differ in case and punctuation. An inserted "not" in a long text is not seen.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def _for_precision(scores: Floats, labels: Bools, precision: float, low: float |
             "label more, or lower it"
         )
     found = scores[order][fine]
-    # Precision may fall again above a threshold that has it: the recall's threshold `low` is not fine for being higher.
+    # Precision may fall again above a threshold that has it, so that the recall's need not have it for being higher.
     return float(found[-1] if low is None or found[-1] >= low else found[found <= low][0])
 
 
