@@ -87,7 +87,7 @@ def read_dialogues(path: Path) -> list[Dialogue]:
         InputError: Every fault at once, each "file:line: field: message"; twenty are shown, the rest counted.
     """
     dialogues, faults = check_file(path)
-    _raise(faults)
+    raise_faults(faults)
     return dialogues
 
 
@@ -107,7 +107,7 @@ def stream_dialogues(path: Path) -> Iterator[Dialogue]:
         InputError: At the first faulty row; `count_dialogues` finds all of them beforehand.
     """
     for dialogue, faults in _each(path, parse_row, lambda one: one.id):
-        _raise(faults)
+        raise_faults(faults)
         if dialogue is not None:
             yield dialogue
 
@@ -122,7 +122,7 @@ def count_dialogues(path: Path) -> int:
     for dialogue, faults in _each(path, parse_row, lambda one: one.id):
         count += dialogue is not None
         found += faults
-    _raise(found)
+    raise_faults(found)
     return count
 
 
@@ -133,7 +133,7 @@ def read_paraphrases(path: Path) -> list[Paraphrase]:
         InputError: Every fault at once, as `read_dialogues` names them.
     """
     paraphrases, faults = _check(path, parse_paraphrase, lambda paraphrase: paraphrase.dialogue.id)
-    _raise(faults)
+    raise_faults(faults)
     return paraphrases
 
 
@@ -361,7 +361,7 @@ def _record(row: Any, parse: Callable[[Fields, str], Any], default_id: str) -> A
     return parse(row, default_id)
 
 
-def _raise(faults: Sequence[str]) -> None:
+def raise_faults(faults: Sequence[str]) -> None:
     """Raise the faults, if there are any: the first twenty, and how many more."""
     if not faults:
         return
