@@ -38,6 +38,8 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 SHOWN_FAULTS = 20
 PARQUET_ROWS = 1024
 """Rows of a parquet file that are decoded at once."""
+LARGEST_CELL = 2**31 - 1
+"""Characters of a CSV cell: what every system's csv takes."""
 HUB = "hub:"
 META = ("id", "expected", "category", "subject", "label")
 SHAPE_FIELDS = (
@@ -434,6 +436,8 @@ def _json_rows(stream: TextIO, name: str) -> Rows:
 
 
 def _csv_rows(stream: TextIO, name: str) -> Rows:
+    # The module's own limit is 128 KiB, less than a long dialogue has.
+    csv.field_size_limit(LARGEST_CELL)
     reader = csv.DictReader(stream, strict=True)
     line = 0
     try:
