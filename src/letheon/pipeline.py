@@ -31,7 +31,7 @@ from letheon.records import (
     write_jsonl,
     write_text,
 )
-from letheon.review.decisions import standing, with_decisions
+from letheon.review.decisions import own_categories, standing, with_decisions
 from letheon.review.settle import decisions_of, settle
 from letheon.run import Run
 from letheon.split import spread
@@ -143,7 +143,8 @@ def screen_stage(run: Run, console: Console) -> None:
                     kept += len(turns) if left else 0
                     update(done, total)
     if decisions and screener:
-        write_jsonl(run.verdicts_file, with_decisions(stream_verdicts(run.verdicts_file), decisions))
+        own = own_categories(decisions, run.log())
+        write_jsonl(run.verdicts_file, with_decisions(stream_verdicts(run.verdicts_file), decisions, own))
     found = score_screening(stream_verdicts(run.verdicts_file), run.log() if screener else ())
     outlook = found.model_copy(update={"expected": screener.outlook}) if screener else None
     _update(run, "screen", cost, screening=outlook)
