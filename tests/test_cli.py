@@ -267,6 +267,13 @@ def test_subject_that_does_not_exist(finished: Path, letheon: Letheon) -> None:
     assert "data.subject: null" in (finished / "run/recipe.yaml").read_text().replace("subject:", "data.subject:")
 
 
+def test_characters_beyond_the_basic_plane(finished: Path, letheon: Letheon) -> None:
+    (line,) = refused(letheon, "unlearn", "run", "--subject", "𠮷田 太郎", "--alias", "😀")
+    assert "no dialogue of the log has the subject '𠮷田 太郎'" in line
+    (line,) = refused(letheon, "screen", "run", "--fit", "😀.jsonl")
+    assert line == "letheon: 😀.jsonl: no such file"
+
+
 def test_model_in_the_run_folder_is_not_overwritten(finished: Path, letheon: Letheon) -> None:
     (line,) = refused(letheon, "run", "recipe.yaml", "--set", "model=run/model")
     assert "would overwrite the model it starts from" in line

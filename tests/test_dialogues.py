@@ -113,6 +113,12 @@ def test_csv_names_the_line_a_row_starts_on(tmp_path: Path) -> None:
     ]
 
 
+def test_a_long_dialogue_in_csv(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f"question,answer\nWhy?,{'a' * 200_000}\nHow?,So.\n")
+    assert [len(one.last_turn.answer) for one in read_dialogues(path)] == [200_000, 3]
+
+
 def test_csv_unpaired_preference(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text("prompt,completion,label\nq,a,True\nq,b,false\n", encoding="utf-8")

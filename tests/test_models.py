@@ -142,6 +142,17 @@ def test_damaged_files_are_named(
         load(str(tmp_path / "model"))
 
 
+@pytest.mark.parametrize(
+    "content", ['{"base_model_name', "{}", "[]", '{"base_model_name_or_path": null}', "9" * 5000]
+)
+def test_a_damaged_adapter_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "adapter_config.json").write_text(content)
+    (tmp_path / "adapter_model.safetensors").touch()
+    for load in (check_model, load_model, load_config):
+        with pytest.raises(InputError, match=r"its adapter_config\.json is damaged, or names no base"):
+            load(str(tmp_path))
+
+
 def test_a_hub_id_is_left_to_the_hub() -> None:
     check_model("org/name")
 

@@ -38,6 +38,24 @@ def test_paths_are_the_recipes_and_a_hub_id_is_left_alone(tmp_path: Path, monkey
     }
 
 
+def test_paths_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("mine", "base", "judge"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    text = "model: ~/models/mine\nbase: ~/models/gone\ndata: {dialogues: ~/log.jsonl}\n"
+    path = write(tmp_path, text)
+    recipe = load_recipe(path, ["evaluate.control=~/models/judge", "data.general=~/text.txt"])
+    assert recipe.model == str(tmp_path / "models/mine")
+    assert (recipe.data.dialogues, recipe.data.general) == (tmp_path / "log.jsonl", tmp_path / "text.txt")
+    assert recipe.evaluate.control == str(tmp_path / "models/judge")
+    # What is not there is told of as it was written.
+    assert recipe.base == "~/models/gone"
+    for model, log in (("~/models/mine", "~no-such-user/log.jsonl"), ("~no-such-user/mine", "log.jsonl")):
+        write(tmp_path, f"model: {model}\ndata: {{dialogues: {log}}}\n")
+        with pytest.raises(InputError, match=r"^~no-such-user/\S+: there is no such user; write the path out$"):
+            load_recipe(path)
+
+
 def test_overrides_win_and_are_relative_to_the_current_folder(tmp_path: Path) -> None:
     path = write(tmp_path, "model: org/name\ndata: {dialogues: log.jsonl}\ntrain:\n")
     recipe = load_recipe(

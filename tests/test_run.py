@@ -232,10 +232,32 @@ def test_models_beside_the_treated_one_have_its_tokens(talk: Path) -> None:
     ]
 
 
+def test_paraphrases_are_of_the_log(finished: Path) -> None:
+    rows = [{"question": "Reworded?", "answer": "As it was.", "id": f"p{n}", "split": "test"} for n in range(25)]
+    of = ["bad-0", *(f"bad {n}" for n in range(1, 25))]
+    lines = [json.dumps({**row, "of": name}) + "\n" for row, name in zip(rows, of, strict=True)]
+    (finished / "reworded.jsonl").write_text("".join(lines))
+    with pytest.raises(InputError) as caught:
+        Run.open(finished / "run", [f"data.paraphrases={finished}/reworded.jsonl"]).check()
+    first, *_, last = caught.value.faults
+    log = Run.open(finished / "run").recipe.data.dialogues
+    assert first == f"{finished}/reworded.jsonl: 'p1': of: {log} has no dialogue 'bad 1'"
+    assert last == "… and 4 more"
+
+
+def test_a_judge_by_words_is_not_one_by_meanings(talk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_embedding = Run.open(talk / "recipe.yaml", ["screen.judges=[embedding]"])
+    by_labels = Run.open(talk / "recipe.yaml")
+    before = by_embedding.key("screen"), by_labels.key("screen")
+    monkeypatch.setattr("letheon.screen.embedding.has_embedder", lambda: False)
+    assert by_embedding.key("screen") != before[0]
+    assert by_labels.key("screen") == before[1]
+
+
 def test_non_members_are_not_among_reworded_questions(finished: Path) -> None:
     row = {"question": "Reworded?", "answer": "As it was."}
     (finished / "unseen.jsonl").write_text(json.dumps(row) + "\n")
-    (finished / "reworded.jsonl").write_text(json.dumps({**row, "id": "p", "of": "bad 0", "split": "test"}) + "\n")
+    (finished / "reworded.jsonl").write_text(json.dumps({**row, "id": "p", "of": "bad-0", "split": "test"}) + "\n")
     files = [f"evaluate.non_members={finished}/unseen.jsonl", f"data.paraphrases={finished}/reworded.jsonl"]
     with pytest.raises(InputError, match="row 1 stands in .*reworded.jsonl as well"):
         Run.open(finished / "run", files).check()

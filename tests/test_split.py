@@ -247,6 +247,15 @@ def test_what_is_to_be_forgotten_is_not_kept_under_another_id() -> None:
         split([*dialogues[:3], again], [*verdicts[:3], verdict("ok-again", 1)], [], **SETTINGS)
 
 
+def test_marks_and_symbols_say_something_else() -> None:
+    bad = dialogue("bad-0", answer="वह लड़का है, -39")
+    others = [dialogue(f"ok-{n}", answer=text) for n, text in enumerate(["वह लड़की है, -39", "वह लड़का है, 39"])]
+    others = [one.model_copy(update={"messages": (bad.messages[0], *one.messages[1:])}) for one in others]
+    verdicts = [verdict(one.id, 1) for one in (bad, *others)]
+    found = split([bad, *others], verdicts, [], **SETTINGS)
+    assert found.normal_unwanted == 0
+
+
 def test_what_has_been_asked_word_by_word_is_no_rewording() -> None:
     dialogues, verdicts = log(3, 12)
     asked = {

@@ -174,13 +174,13 @@ def screen(
         "target_precision": target_precision,
         "engine": engine.value if engine else None,
         "ray.workers": workers,
-        "ray.address": json.dumps(ray_address) if ray_address else None,
+        "ray.address": _yaml(ray_address) if ray_address else None,
     }
     chosen += [f"screen.{name}={value}" for name, value in given.items() if value is not None]
     if fit is not None:
-        chosen.append(f"screen.examples={json.dumps(str(fit))}")
+        chosen.append(f"screen.examples={_yaml(str(fit))}")
         judges = Run.open(where, chosen).recipe.screen.judges
-        chosen.append(f"screen.judges={json.dumps(list(dict.fromkeys([*judges, 'embedding'])))}")
+        chosen.append(f"screen.judges={_yaml(list(dict.fromkeys([*judges, 'embedding'])))}")
     opened = Run.open(where, chosen)
     if opened.recipe.screen.engine != "ray" and (workers or ray_address):
         raise InputError("--workers and --ray-address need --engine ray")
@@ -297,8 +297,8 @@ def unlearn(
     from letheon import pipeline
     from letheon.review.settle import settle
 
-    chosen = [*(overrides or []), *([] if subject is None else [f"data.subject={json.dumps(subject)}"])]
-    chosen += [f"data.aliases={json.dumps(aliases)}"] if aliases else []
+    chosen = [*(overrides or []), *([] if subject is None else [f"data.subject={_yaml(subject)}"])]
+    chosen += [f"data.aliases={_yaml(aliases)}"] if aliases else []
     console = Console()
     opened = _after_screening(where, chosen, console)
     pipeline.prepare(opened)
@@ -529,6 +529,11 @@ def bench(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for file in compare(plan, console):
         console.say(f"written: {file}")
+
+
+def _yaml(value: Any) -> str:
+    """A value as an override has it: JSON is YAML, but for the halves into which it escapes characters like emoji."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _names(option: str, text: str | None) -> list[str]:

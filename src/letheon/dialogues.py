@@ -38,6 +38,8 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 SHOWN_FAULTS = 20
 PARQUET_ROWS = 1024
 """Rows of a parquet file that are decoded at once."""
+LARGEST_CELL = 2**31 - 1
+"""Characters of a CSV cell: what every system's csv takes."""
 HUB = "hub:"
 META = ("id", "expected", "category", "subject", "label")
 SHAPE_FIELDS = (
@@ -87,7 +89,7 @@ def read_dialogues(path: Path) -> list[Dialogue]:
         InputError: Every fault at once, each "file:line: field: message"; twenty are shown, the rest counted.
     """
     dialogues, faults = check_file(path)
-    _raise(faults)
+    raise_faults(faults)
     return dialogues
 
 
@@ -107,7 +109,7 @@ def stream_dialogues(path: Path) -> Iterator[Dialogue]:
         InputError: At the first faulty row; `count_dialogues` finds all of them beforehand.
     """
     for dialogue, faults in _each(path, parse_row, lambda one: one.id):
-        _raise(faults)
+        raise_faults(faults)
         if dialogue is not None:
             yield dialogue
 
@@ -122,7 +124,7 @@ def count_dialogues(path: Path) -> int:
     for dialogue, faults in _each(path, parse_row, lambda one: one.id):
         count += dialogue is not None
         found += faults
-    _raise(found)
+    raise_faults(found)
     return count
 
 
@@ -133,7 +135,7 @@ def read_paraphrases(path: Path) -> list[Paraphrase]:
         InputError: Every fault at once, as `read_dialogues` names them.
     """
     paraphrases, faults = _check(path, parse_paraphrase, lambda paraphrase: paraphrase.dialogue.id)
-    _raise(faults)
+    raise_faults(faults)
     return paraphrases
 
 
@@ -361,7 +363,7 @@ def _record(row: Any, parse: Callable[[Fields, str], Any], default_id: str) -> A
     return parse(row, default_id)
 
 
-def _raise(faults: Sequence[str]) -> None:
+def raise_faults(faults: Sequence[str]) -> None:
     """Raise the faults, if there are any: the first twenty, and how many more."""
     if not faults:
         return
@@ -434,6 +436,8 @@ def _json_rows(stream: TextIO, name: str) -> Rows:
 
 
 def _csv_rows(stream: TextIO, name: str) -> Rows:
+    # The module's own limit is 128 KiB, less than a long dialogue has.
+    csv.field_size_limit(LARGEST_CELL)
     reader = csv.DictReader(stream, strict=True)
     line = 0
     try:

@@ -183,11 +183,23 @@ def load_config(name: str) -> Any:
 
 
 def _base_of(name: str) -> str | None:
-    """What an adapter lies on; None where it is none."""
+    """What an adapter lies on; None where it is none.
+
+    Raises:
+        InputError: Its configuration is damaged.
+    """
     adapter = Path(name) / "adapter_config.json"
     if not adapter.is_file():
         return None
-    return str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    try:
+        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except UNREADABLE:
+        base = None
+    if not isinstance(base, str):
+        raise InputError(
+            f"{name}: its adapter_config.json is damaged, or names no base_model_name_or_path; save the adapter again"
+        )
+    return base
 
 
 def in_short(error: Exception) -> str:

@@ -32,7 +32,7 @@ from letheon.records import (
     write_jsonl,
     write_text,
 )
-from letheon.review.decisions import standing, with_decisions
+from letheon.review.decisions import own_categories, standing, with_decisions
 from letheon.review.settle import decisions_of, settle
 from letheon.run import Run
 from letheon.split import spread
@@ -120,7 +120,7 @@ def screen_stage(run: Run, console: Console) -> None:
     from letheon.screen import build_screener, score_screening
     from letheon.screen.kept import kept_open
     from letheon.screen.progress import heard_by
-    from letheon.screen.stream import BATCH, screen_stream
+    from letheon.screen.stream import BATCH, clear_left, screen_stream
 
     recipe, key, screener, duplicates = run.recipe, run.key("screen"), None, None
     if _on_cluster(recipe):
@@ -151,7 +151,8 @@ def screen_stage(run: Run, console: Console) -> None:
                     kept += len(turns) if left else 0
                     update(done, total)
     if decisions and screener:
-        write_jsonl(run.verdicts_file, with_decisions(stream_verdicts(run.verdicts_file), decisions))
+        own = own_categories(decisions, run.log())
+        write_jsonl(run.verdicts_file, with_decisions(stream_verdicts(run.verdicts_file), decisions, own))
     found = score_screening(stream_verdicts(run.verdicts_file), run.log() if screener else ())
     outlook = found.model_copy(update={"expected": screener.outlook}) if screener else None
     _update(run, "screen", cost, screening=outlook)
@@ -164,6 +165,7 @@ def screen_stage(run: Run, console: Console) -> None:
     if duplicates is not None and duplicates.shared:
         console.say(f"{duplicates.shared} of them say the same as others, and share their verdicts")
     run.finish("screen", key, keep_scores=found.review > 0)
+    clear_left(run.verdicts_file)
 
 
 def _on_cluster(recipe: Recipe) -> bool:

@@ -17,10 +17,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from letheon.dialogues import (
-    SHOWN_FAULTS,
     Paraphrase,
     count_dialogues,
     paragraphs_of,
+    raise_faults,
     read_dialogues,
     read_paraphrases,
     stream_dialogues,
@@ -109,7 +109,7 @@ class Run:
             self._check_beside,
             lambda: check_quantizing(recipe.model) if recipe.quantizes else None,
             lambda: count_dialogues(recipe.data.dialogues),
-            self.paraphrases,
+            self._check_paraphrases,
             self.general,
             self._check_non_members,
             self._check_screen_files,
@@ -141,6 +141,18 @@ class Run:
         ]
         if faults:
             raise InputError(faults)
+
+    def _check_paraphrases(self) -> None:
+        """Each has to be of a dialogue of the log: another would be used for nothing."""
+        paraphrases, data = self.paraphrases(), self.recipe.data
+        known = {dialogue.id for dialogue in self.log()} if paraphrases else set()
+        raise_faults(
+            [
+                f"{data.paraphrases}: {one.dialogue.id!r}: of: {data.dialogues} has no dialogue {one.of!r}"
+                for one in paraphrases
+                if one.of not in known
+            ]
+        )
 
     def _check_non_members(self) -> None:
         others = self.non_members()
@@ -262,9 +274,7 @@ class Run:
                 faults.append(
                     f"{recipe.data.general}: paragraph {number}: {error}; join it to another, or leave it out"
                 )
-        if faults:
-            more = len(faults) - SHOWN_FAULTS
-            raise InputError([*faults[:SHOWN_FAULTS], *([f"… and {more} more"] if more > 0 else [])])
+        raise_faults(faults)
 
     def _check_subject(self) -> None:
         data = self.recipe.data
@@ -393,6 +403,10 @@ class Run:
             from letheon.screen.privacy import source_of
 
             parts.append(source_of(settings.ner))
+        if "embedding" in settings.judges:
+            from letheon.screen.embedding import has_embedder
+
+            parts += [] if has_embedder() else ["without MiniLM"]
         return parts
 
     def is_current(self, stage: str) -> bool:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TypeVar
 
-import regex
-
 from letheon.dialogues import Paraphrase
 from letheon.errors import InputError
 from letheon.records import NORMAL, Dialogue, Message, Turn, Verdict
+from letheon.screen.words import plain_words, signs
 
 T = TypeVar("T")
 
@@ -239,9 +238,9 @@ def split(
 
 
 def _said(messages: Sequence[Message]) -> bytes:
-    """What tells messages of the same words apart from others, whatever their case, marks and spaces."""
-    words = [(message.role, regex.findall(r"[\p{L}\p{N}]+", message.content.casefold())) for message in messages]
-    return hashlib.blake2b(repr(words).encode(), digest_size=16).digest()
+    """What tells messages of the same words and signs apart from others, whatever their case, stops and spaces."""
+    said = [(message.role, plain_words(message.content), signs(message.content)) for message in messages]
+    return hashlib.blake2b(repr(said).encode(), digest_size=16).digest()
 
 
 def _reworded(paraphrase: Paraphrase, dialogue: Dialogue) -> Turn:

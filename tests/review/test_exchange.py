@@ -7,9 +7,13 @@ from typing import Any
 
 from screened_run import made, talk, verdict, write_run
 
+from letheon.console import Console
 from letheon.dialogues import read_dialogues
 from letheon.records import read_verdicts
 from letheon.review.decisions import append_decisions, read_decisions
+from letheon.review.serve import open_session
+from letheon.review.settle import settle
+from letheon.run import Run
 
 Letheon = Callable[..., tuple[int, str, str]]
 Screened = Callable[..., Path]
@@ -133,6 +137,26 @@ def test_export(tmp_path: Path, letheon: Letheon) -> None:
     assert (last.id, last.label, last.category, last.expected) == ("a", "forget", "privacy", ("I cannot say.",))
     code, _, err = letheon("review", recipe, "--export", file)
     assert (code, "is there already" in err) == (2, True)
+
+
+def test_a_forget_without_category_has_one_everywhere(tmp_path: Path, letheon: Letheon) -> None:
+    log = [
+        talk("judges", "One?", "First.", category="harmful"),
+        talk("own", "Two?", "Second.", category="outdated"),
+        talk("none", "Three?", "Third."),
+    ]
+    recipe = write_run(tmp_path, log, [verdict("judges", 0.5), verdict("own", 0.1), verdict("none", 0.1)])
+    append_decisions(tmp_path / "run/decisions.jsonl", [made(one["id"], "forget") for one in log])
+    session = open_session(Run.open(recipe), Console())
+    expected = ["privacy", "outdated", "undesired"]
+    assert [session.category_for(number) for number in range(3)] == expected
+    letheon("review", recipe, "--export", tmp_path / "labelled.jsonl")
+    assert [one.category for one in read_dialogues(tmp_path / "labelled.jsonl")] == expected
+    settle(Run.open(recipe), lambda line: None)
+    assert [one.category for one in read_verdicts(tmp_path / "run/verdicts.jsonl")] == expected
+    # The exported one is still the judges' after the verdicts are settled.
+    letheon("review", recipe, "--export", tmp_path / "again.jsonl")
+    assert (tmp_path / "again.jsonl").read_text() == (tmp_path / "labelled.jsonl").read_text()
 
 
 def test_one_at_a_time(screened: Screened, letheon: Letheon) -> None:

@@ -53,3 +53,31 @@ def test_a_judge_is_held_to_what_it_looks_for() -> None:
     # Where the examples call nothing as it does, it is held to all of them.
     combine = Calibrated.fit(highest, ["j"], given, [kind and "insult" for kind in kinds])
     assert combine(told(0.0)[0])[1].score == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_judge_that_found_nothing_forgets_nothing() -> None:
+    """The share of what is to be forgotten must be no floor under every score."""
+    nothing = ("privacy", Opinion("normal", 0.0))
+    kinds = [*["harmful"] * 60, *[None] * 40]
+    # None of the examples has what it looks for.
+    unasked = Calibrated.fit(highest, ["privacy"], [[nothing]] * 100, kinds)
+    assert unasked.scales == {}
+    # Some normal examples have: of what it looks for they say nothing.
+    leaks = ("privacy", Opinion("privacy", 0.9))
+    unasked = Calibrated.fit(highest, ["privacy"], [*[[nothing]] * 80, *[[leaks]] * 20], kinds)
+    assert unasked([leaks])[1].score == 0.9
+    # It is scaled, and what it did not find is not.
+    kinds = [*["privacy"] * 60, *[None] * 40]
+    combine = Calibrated.fit(highest, ["privacy"], [*[[leaks]] * 30, *[[nothing]] * 70], kinds)
+    assert set(combine.scales) == {"privacy"}
+    assert combine([("embedding", Opinion("harmful", 0.01)), nothing])[1].score == 0.01
+
+
+@pytest.mark.parametrize("scores", [[0.9] * 100, [0.2] * 60 + [0.8] * 40])
+def test_a_judge_that_tells_nothing_apart_is_heard_alone_only(scores: list[float]) -> None:
+    kinds = [*["harmful"] * 60, *[None] * 40]
+    combine = Calibrated.fit(highest, ["j"], told(*scores), kinds)
+    assert combine.flat == {"j"}
+    flat, other = ("j", Opinion("harmful", 0.7)), ("embedding", Opinion("harmful", 0.01))
+    assert combine([flat])[1].score == pytest.approx(0.6, abs=0.01)
+    assert combine([flat, other]) == other

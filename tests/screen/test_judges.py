@@ -101,6 +101,10 @@ def test_a_judge_that_could_not_look_is_no_reason_to_forget() -> None:
     assert one(silent, forget_above=0.5, normal_below=0.5).decision == "review"
 
 
+def test_who_finds_nothing_is_no_reason_to_forget() -> None:
+    assert one(Fixed("j", Opinion("normal", 0.9))).decision == "review"
+
+
 def test_every_assistant_turn_is_judged_in_order() -> None:
     verdicts = screen([dialogue("x", "a", "b"), dialogue("y")], [Fixed("j", Opinion("harmful", 0.1))])
     assert [(v.id, v.turn) for v in verdicts] == [("x", 1), ("x", 3), ("y", 1)]

@@ -144,6 +144,9 @@ def test_a_date_and_a_number_are_read_as_they_are_written(tmp_path: Path) -> Non
         ("f.jsonl", '{"old": "a", "new": "b"}\n{\n', [":2: bad JSON"]),
         ("f.jsonl", "1" * 5000, [":1: bad JSON: a number has too many digits"]),
         ("f.csv", "old,new\na,b\nc,\n", [":3: 'new' is missing"]),
+        ("f.csv", "old,new\na,b, c\nc,\n", [":2: not as many cells", ":3: 'new' is missing"]),
+        ("f.csv", "old,old\na,b\n", [":1: two columns of the header have one name"]),
+        ("f.csv", f"old,new\na,{'b' * 200_000}\nc,\n", [":3: 'new' is missing"]),
         ("f.txt", "x", ["known: .yaml, .yml, .jsonl, .csv"]),
     ],
 )

@@ -80,6 +80,11 @@ def test_targets_take_the_place_of_thresholds(labelled: list[Dialogue]) -> None:
     assert screener.outlook.examples == {"harmful": 24, "normal": 24}
 
 
+def test_a_judge_that_tells_nothing_apart_is_named(labelled: list[Dialogue]) -> None:
+    said = "\n".join(fit([Known("k", 0.8), Known("coin", 0.5)], labelled).says())
+    assert "no better than chance on your examples, and heard only where no other judge is: coin" in said
+
+
 def test_without_targets_the_recipe_decides(labelled: list[Dialogue]) -> None:
     screener = fit([Known("k", 0.8)], labelled, forget_above=0.7, normal_below=0.2)
     assert (screener.forget_above, screener.normal_below) == (0.7, 0.2)

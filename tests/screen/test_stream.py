@@ -8,7 +8,7 @@ import pytest
 from letheon.records import Dialogue, Message, Turn, Verdict, read_verdicts
 from letheon.screen import stream
 from letheon.screen.duplicates import Duplicates
-from letheon.screen.stream import screen_stream
+from letheon.screen.stream import clear_left, screen_stream
 
 LONG = " ".join(f"word{n} is said" for n in range(40))
 
@@ -62,6 +62,7 @@ def test_every_turn_gets_a_verdict_in_the_order_of_the_log(tmp_path: Path) -> No
     assert [len({turn.dialogue.id for turn in turns}) for turns, _ in batches] == [4] * 7 + [2]
     wanted = [(one.id, turn.index) for one in LOG for turn in one.turns()]
     assert [(verdict.id, verdict.turn) for verdict in read_verdicts(into)] == wanted
+    clear_left(into)
     assert [path.name for path in tmp_path.iterdir()] == ["verdicts.jsonl"]
 
 
@@ -98,6 +99,20 @@ def test_a_screening_that_was_cut_off_twice_is_the_unbroken_one(
     assert judge.judged == whole.judged
 
 
+def test_a_screening_that_was_cut_off_at_its_end_judges_nothing_again(tmp_path: Path) -> None:
+    into, judge = tmp_path / "verdicts.jsonl", Counting()
+    list(screen_stream(LOG, judge, into, "key"))
+    whole = into.read_bytes()
+    # What was to follow had begun.
+    into.write_bytes(b"")
+    judge.judged.clear()
+    list(screen_stream(LOG, judge, into, "key"))
+    assert (judge.judged, into.read_bytes()) == ([], whole)
+    clear_left(into)
+    list(screen_stream(LOG, judge, into, "key"))
+    assert judge.judged
+
+
 def test_what_was_left_by_other_settings_is_judged_again(tmp_path: Path) -> None:
     into, judge = tmp_path / "verdicts.jsonl", Counting()
     with pytest.raises(KeyboardInterrupt):
@@ -119,6 +134,7 @@ def verdicts_of(
 ) -> tuple[list[str], list[Verdict]]:
     judge = Counting(ahead)
     list(screen_stream(log, judge, tmp_path / "verdicts.jsonl", "key", duplicates))
+    clear_left(tmp_path / "verdicts.jsonl")
     return judge.judged, read_verdicts(tmp_path / "verdicts.jsonl")
 
 
@@ -164,6 +180,27 @@ def test_exact_repetitions_alone(tmp_path: Path) -> None:
 def test_what_a_judge_might_see_makes_a_turn_another(tmp_path: Path, other: Dialogue) -> None:
     judged, _ = verdicts_of(tmp_path, [dialogue(0, "Call 555-0192 now"), other], Duplicates())
     assert judged == ["d0", other.id]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("वह लड़का है", "वह लड़की है"),
+        ("เสือ", "เสื้อ"),
+        ("-39 degrees", "39 degrees"),
+        ("3 > 2", "3 < 2"),
+        ("C++", "C#"),
+        ("C#", "C"),
+        ("👍", "👎"),
+    ],
+)
+def test_marks_and_symbols_make_a_turn_another(tmp_path: Path, one: str, other: str) -> None:
+    assert verdicts_of(tmp_path, [dialogue(0, one), dialogue(3, other)], Duplicates())[0] == ["d0", "d3"]
+
+
+def test_an_accent_of_its_own_and_a_hyphen_make_no_turn_another(tmp_path: Path) -> None:
+    log = [dialogue(0, "Caf\u00e9 at 555-0192, `open`"), dialogue(3, "cafe\u0301 at 555 0192: open!")]
+    assert verdicts_of(tmp_path, log, Duplicates())[0] == ["d0"]
 
 
 def test_the_oldest_turns_are_forgotten(tmp_path: Path) -> None:

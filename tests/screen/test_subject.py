@@ -194,3 +194,45 @@ def test_an_erasure_request_finds_its_person_in_the_texts(tmp_path: Path) -> Non
     decisions = {one.id: one.decision for one in run.verdicts()}
     assert decisions == {"full": "forget", "alias": "forget", "close": "review", "other": "normal"}
     assert "Quint" not in run.verdicts_file.read_text()
+
+
+def test_a_screening_that_is_killed_at_its_end_goes_on_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def die(run: Run, *args: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    write_jsonl(tmp_path / "log.jsonl", [dialogue("Who is Marla Quint?", "A baker.")])
+    data = {"dialogues": str(tmp_path / "log.jsonl"), "subject": "Marla Quint"}
+    run = Run(check_recipe({"model": "org/name", "data": data, "output": str(tmp_path / "run")}))
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "finish", die)
+        with pytest.raises(KeyboardInterrupt):
+            screen_stage(run, Console())
+    screen_stage(run, Console())
+    assert "1 of them had been judged before an earlier screening was cut off" in capsys.readouterr().err
+    names = {path.name for path in run.folder.iterdir()}
+    assert "verdicts.jsonl" in names
+    assert not {"verdicts.jsonl.partial", "verdicts.jsonl.key"} & names
+
+
+@pytest.mark.parametrize(
+    ("name", "aliases", "field", "same"),
+    [
+        ("Ines Okafor", [], "ines-okafor", True),
+        ("ines-okafor", [], "Okafor, Inés", True),
+        ("Dr. Ines Okafor", [], "ines_okafor", True),
+        ("Marlie", ["Ines Okafor"], "ines-okafor", True),
+        ("Ines Okafor", [], "okafor", False),
+        ("Ines Okafor", [], "otto-okafor", False),
+        ("Mr Okafor", [], "Mrs Okafor", False),
+        ("author-12", [], "author-13", False),
+        ("?", [], "!", False),
+    ],
+)
+def test_a_row_may_be_filed_under_another_form_of_the_name(
+    name: str, aliases: list[str], field: str, same: bool
+) -> None:
+    asked = dialogue("What is her phone number?", "It is 555-0192.", subject=field)
+    (verdict,) = subject_verdicts([asked], Subject(name, aliases))
+    assert verdict.decision == ("forget" if same else "normal")

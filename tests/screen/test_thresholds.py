@@ -59,6 +59,16 @@ def test_two_targets_make_the_review_band() -> None:
     assert easy.normal_below == easy.forget_above
 
 
+def test_both_targets_are_met_where_the_surest_are_false_alarms() -> None:
+    # The recall's threshold .786 has a precision of .860: what is above it holds all six false alarms.
+    scores = [0.99] * 6 + np.linspace(0.95, 0.5, 100).tolist() + np.linspace(0.19, 0.01, 50).tolist()
+    labels = [False] * 6 + [True] * 100 + [False] * 50
+    both = choose_thresholds(scores, labels, target_recall=0.3, target_precision=0.9)
+    # Seven false alarms are counted, so 70 are decided: 64 hits.
+    assert both.forget_above == both.normal_below == pytest.approx(scores[6 + 63])
+    assert both.interval[0] <= both.forget_above <= both.interval[1]
+
+
 @pytest.mark.parametrize(
     ("targets", "fault"),
     [

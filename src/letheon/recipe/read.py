@@ -84,15 +84,19 @@ def _rest(raw: dict[str, Any], faults: Sequence[Any]) -> Recipe | None:
 
 
 def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
-    """Make the paths of a raw recipe relative to its own folder, in place."""
+    """Make the paths of a raw recipe relative to its own folder, in place; "~" is the user's.
+
+    Raises:
+        InputError: A path begins with "~" and a name that is no user's.
+    """
     for holder, key in _paths(raw, folder):
-        holder[key] = str(folder / Path(holder[key]).expanduser())
+        holder[key] = str(folder / _from_home(holder[key]))
 
 
 def absolute_paths(raw: dict[str, Any]) -> None:
     """Make the paths of a raw recipe, relative to the current folder, absolute, in place."""
     for holder, key in _paths(raw, Path()):
-        holder[key] = str(Path(holder[key]).resolve())
+        holder[key] = str(_from_home(holder[key]).resolve())
 
 
 def _paths(raw: dict[str, Any], folder: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -104,8 +108,15 @@ def _paths(raw: dict[str, Any], folder: Path) -> Iterator[tuple[dict[str, Any], 
         for key in keys:
             value = holder.get(key)
             # A model may be a hub id: only what exists there is taken for a folder.
-            if isinstance(value, str) and (key not in MODEL_FIELDS or (folder / value).exists()):
+            if isinstance(value, str) and (key not in MODEL_FIELDS or (folder / _from_home(value)).exists()):
                 yield holder, key
+
+
+def _from_home(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{path}: there is no such user; write the path out") from None
 
 
 PATH_FIELDS = {
@@ -126,7 +137,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     """Apply one "a.b.c=value" to a raw recipe, in place.
 
     Raises:
-        InputError: No "=", or a path through something that is not a section.
+        InputError: No "=", a path through something that is not a section, or one from the home of nobody.
     """
     key, found, value = override.partition("=")
     if not found or not key:
@@ -146,6 +157,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         holder[leaf] = load_yaml(value, RecipeLoader)
     except yaml.YAMLError:
         raise InputError(f"--set {override!r}: the value is not valid YAML; quote it") from None
+    # A shell leaves the "~" of "model=~/mine" to us.
+    anchor_paths(raw, Path())
 
 
 def take_method(raw: dict[str, Any], name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
@@ -18,27 +18,44 @@ TurnKey = tuple[str, int]
 Warn = Callable[[str], None]
 
 
-def with_decisions(verdicts: Iterable[Verdict], decisions: Iterable[PersonDecision]) -> Iterator[Verdict]:
+def with_decisions(
+    verdicts: Iterable[Verdict], decisions: Iterable[PersonDecision], own: Mapping[str, str | None] | None = None
+) -> Iterator[Verdict]:
     """Verdicts in which a person's decisions have won over the judges'; what the judges said is kept inside.
 
     A decided turn gets judge "person" and score 1 (forget) or 0 (normal). One whose decision was undone gets back
     what the judges said. All others stay as they are, so that it does no harm to do this twice.
+
+    Args:
+        verdicts: The judges', or what this has made of them.
+        decisions: Of each turn the last one counts.
+        own: Categories that dialogues have in the log, see `own_categories`.
     """
-    last = last_decisions(decisions)
-    return (_decided(v, last[v.id, v.turn]) if (v.id, v.turn) in last else v for v in verdicts)
+    last, own = last_decisions(decisions), own or {}
+    return (_decided(v, last[v.id, v.turn], own.get(v.id)) if (v.id, v.turn) in last else v for v in verdicts)
 
 
-def _decided(verdict: Verdict, decision: PersonDecision) -> Verdict:
+def own_categories(decisions: Iterable[PersonDecision], dialogues: Iterable[Dialogue]) -> dict[str, str | None]:
+    """The categories in the log of dialogues that a decision names no category for."""
+    named = {one.id for one in last_decisions(decisions).values() if one.decision == "forget" and not one.category}
+    return {dialogue.id: dialogue.category for dialogue in dialogues if dialogue.id in named} if named else {}
+
+
+def category_of(person: str | None, judges: str | None, own: str | None) -> str:
+    """The category of a "forget": the person's; else the judges'; else the dialogue's own in the log."""
+    return next((one for one in (person, judges, own) if one is not None and one != NORMAL), UNNAMED)
+
+
+def _decided(verdict: Verdict, decision: PersonDecision, own: str | None) -> Verdict:
     judged = verdict.judged or verdict
     if decision.decision == "undone":
         return judged
     forget = decision.decision == "forget"
-    named = decision.category or (judged.category if judged.category != NORMAL else UNNAMED)
     return Verdict(
         id=verdict.id,
         turn=verdict.turn,
         decision=decision.decision,
-        category=named if forget else NORMAL,
+        category=category_of(decision.category, judged.category, own) if forget else NORMAL,
         score=1.0 if forget else 0.0,
         judge=PERSON,
         span=judged.span if forget else None,

@@ -13,7 +13,7 @@ from letheon.console import Console
 from letheon.dialogues import BAD_JSON, SHOWN_FAULTS, why_bad_json
 from letheon.errors import InputError
 from letheon.records import NORMAL, Dialogue, Message, PersonDecision, Record, Turn, first_fault, write_jsonl
-from letheon.review.decisions import append_decisions, decision_now, standing
+from letheon.review.decisions import append_decisions, category_of, decision_now, standing
 from letheon.review.serve import open_session
 from letheon.review.session import checked_category
 from letheon.review.settle import decisions_of, settle_unless_busy
@@ -55,12 +55,14 @@ def export_decided(run: Run, file: Path, console: Console) -> None:
     if not decided:
         raise InputError(f"--export: nothing is decided yet; run 'letheon review {run.folder}' first")
     by_id = {dialogue.id: dialogue for dialogue in run.dialogues}
-    found = [_labelled(Turn(by_id[name], index), made) for (name, index), made in decided.items()]
+    verdicts = run.stream_verdicts() if run.verdicts_file.is_file() else ()
+    judges = {(v.id, v.turn): (v.judged or v).category for v in verdicts if (v.id, v.turn) in decided}
+    found = [_labelled(Turn(by_id[key[0]], key[1]), made, judges.get(key)) for key, made in decided.items()]
     write_jsonl(file, found)
     console.say(f"wrote {len(found)} labelled dialogues to {file}, with their texts")
 
 
-def _labelled(turn: Turn, made: PersonDecision) -> Dialogue:
+def _labelled(turn: Turn, made: PersonDecision, judges: str | None) -> Dialogue:
     """A dialogue that ends with the decided turn; named after it where the log's own dialogue goes on."""
     whole, forget = turn.dialogue, made.decision == "forget"
     last = turn.index == whole.last_turn.index
@@ -68,7 +70,7 @@ def _labelled(turn: Turn, made: PersonDecision) -> Dialogue:
         id=whole.id if last else f"{whole.id}#{turn.index}",
         messages=whole.messages[: turn.index + 1],
         expected=turn.expected,
-        category=(made.category or whole.category) if forget else None,
+        category=category_of(made.category, judges, whole.category) if forget else None,
         subject=whole.subject,
         label="forget" if forget else "normal",
     )

@@ -11,7 +11,7 @@ from typing import Literal
 from letheon.errors import InputError
 from letheon.records import NORMAL, Audit, Choice, Dialogue, PersonDecision, Turn, Verdict
 from letheon.review.audit import scored
-from letheon.review.decisions import TurnKey, decision_now, standing
+from letheon.review.decisions import TurnKey, category_of, decision_now, standing
 from letheon.review.doubt import doubt
 from letheon.screen.labels import UNNAMED
 
@@ -146,10 +146,8 @@ class Session:
     def category_for(self, number: int) -> str:
         """The category that a "forget" would have if the person named no other."""
         item, decision = self.items[number], self._decided.get(number)
-        if decision is not None and decision.category:
-            return decision.category
-        told = (item.verdict.category, item.turn.dialogue.category)
-        return next((category for category in told if category not in (None, NORMAL)), None) or UNNAMED
+        person = decision.category if decision is not None else None
+        return category_of(person, item.verdict.category, item.turn.dialogue.category)
 
     def categories(self) -> list[str]:
         """The categories to choose from: the usual ones, the judges', and those that the person has named."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from letheon.console import Console
 from letheon.errors import InputError
 from letheon.records import PersonDecision, Results, Verdict, write_jsonl
-from letheon.review.decisions import Warn, fitting, read_decisions, with_decisions
+from letheon.review.decisions import Warn, fitting, own_categories, read_decisions, with_decisions
 from letheon.run import Run
 from letheon.screen import score_screening
 
@@ -33,9 +33,10 @@ def settle(run: Run, warn: Warn) -> None:
     decisions = decisions_of(run, warn)
     if not decisions:
         return
+    own = own_categories(decisions, run.log())
 
     def settled() -> Iterator[Verdict]:
-        return with_decisions(run.stream_verdicts(), decisions)
+        return with_decisions(run.stream_verdicts(), decisions, own)
 
     if all(before == after for before, after in zip(run.stream_verdicts(), settled(), strict=True)):
         return

@@ -1,9 +1,9 @@
 """Turns that say the same are judged once: exact repetitions, and near ones.
 
 Two turns are near if nine tenths of their word triples are common (Jaccard index, estimated by MinHash: Broder, "On
-the resemblance and containment of documents", 1997) and all else is equal: numbers, label, category, acceptable
-answers. In a text of sixty words that is one other word, so short texts share a verdict only where they differ in
-case and punctuation. An inserted "not" in a long text is not seen.
+the resemblance and containment of documents", 1997) and all else is equal: numbers, symbols, label, category,
+acceptable answers. In a text of sixty words that is one other word, so short texts share a verdict only where they
+differ in case and punctuation. An inserted "not" in a long text is not seen.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from letheon.records import Turn, Verdict
+from letheon.screen.words import plain_words, signs
 
 SIMILAR = 0.9
 """Least Jaccard index of near duplicates."""
@@ -125,7 +126,8 @@ def _digests(turn: Turn) -> tuple[str, str]:
     known = [dialogue.label, dialogue.category, *turn.expected] if last else []
     numbers = [re.findall(r"\d+", message.content) for message in messages]
     whole = [[(m.role, m.content) for m in messages], last, known]
-    rest = [[m.role for m in messages], numbers, last, known]
+    symbols = [signs(message.content) for message in messages]
+    rest = [[m.role for m in messages], numbers, symbols, last, known]
     return _digest(whole), _digest(rest)
 
 
@@ -134,5 +136,4 @@ def _digest(what: Any) -> str:
 
 
 def _words(turn: Turn) -> list[str]:
-    text = "\n".join(message.content for message in turn.dialogue.messages[: turn.index + 1])
-    return re.findall(r"\w+", text.casefold())
+    return plain_words("\n".join(message.content for message in turn.dialogue.messages[: turn.index + 1]))

@@ -6,8 +6,6 @@ value in words that the table does not have, and takes "not only the mayor, X, â
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ import regex
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from letheon.dialogues import BAD_JSON, why_bad_json
+from letheon.dialogues import BAD_JSON, BadRowError, file_rows
 from letheon.errors import InputError
 from letheon.records import NORMAL, Turn
 from letheon.screen.judge import Opinion, versioned
@@ -226,11 +224,14 @@ def read_changed_facts(path: Path) -> list[ChangedFact]:
         InputError: Every fault at once, each with its place.
     """
     text = read_text(path, "screen.changed_facts")
-    readers = {".yaml": _yaml_rows, ".yml": _yaml_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}
+    readers = {".yaml": _yaml_rows, ".yml": _yaml_rows, ".jsonl": _table_rows, ".csv": _table_rows}
     if path.suffix.lower() not in readers:
         raise InputError(f"{path}: unknown format (screen.changed_facts); known: {', '.join(readers)}")
     facts, faults = list[ChangedFact](), list[str]()
     for place, row in readers[path.suffix.lower()](path, text):
+        if isinstance(row, BadRowError):
+            faults += [f"{place}: {fault}" for fault in row.faults]
+            continue
         try:
             facts.append(ChangedFact.model_validate(row))
         except ValidationError as error:
@@ -252,22 +253,11 @@ def _yaml_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     yield from ((f"{path}: fact {number}", row) for number, row in enumerate(raw or [], start=1))
 
 
-def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    faults = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        try:
-            if line.strip():
-                yield f"{path}:{number}", json.loads(line)
-        except BAD_JSON as error:
-            faults.append(f"{path}:{number}: bad JSON{why_bad_json(error)}")
-    if faults:
-        raise InputError(faults)
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    for row in reader:
-        yield f"{path}:{reader.line_num}", {name: _cell(value) for name, value in row.items() if value}
+def _table_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    for line, row in file_rows(path):
+        if path.suffix.lower() == ".csv" and isinstance(row, dict):
+            row = {name: _cell(value) for name, value in row.items() if value}
+        yield f"{path}:{line}", row
 
 
 def _cell(value: Any) -> Any:

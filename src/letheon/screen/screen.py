@@ -27,7 +27,7 @@ def screen(
 
     Score ≥ forget_above → forget; score < normal_below → normal; between them → review. A turn on which no judge has
     an opinion waits for review with score 0.5: it is not known to be good enough to train on. So does one that is
-    not forgotten and that some judge was unable to look at.
+    not forgotten and that some judge was unable to look at, and one whose opinion is "normal" with a score to forget.
 
     Args:
         dialogues: The log.
@@ -113,7 +113,8 @@ def _verdict(
         nobody = "no judge had anything to go by"
         return _record(turn, "review", NO_JUDGE, Opinion(NORMAL, 0.5, reason=nobody))
     judge, opinion = combine(given)
-    if opinion.score >= forget_above:
+    # Whoever finds nothing gives no reason to forget, whatever the thresholds are.
+    if opinion.score >= forget_above and opinion.category != NORMAL:
         return _record(turn, "forget", judge, opinion)
     for name, other in given:
         if other.unable:

@@ -135,6 +135,9 @@ class Screener:
             yield "no embedder is installed, so words count, not meanings; pip install 'letheon[screen]' is better"
         if isinstance(self.combine, Calibrated) and self.combine.scales:
             yield f"calibrated on your examples: the scores of {', '.join(sorted(self.combine.scales))}"
+            if self.combine.flat:
+                flat = ", ".join(sorted(self.combine.flat))
+                yield f"no better than chance on your examples, and heard only where no other judge is: {flat}"
         if self.outlook is None:
             return
         examples = ", ".join(f"{n} {category}" for category, n in sorted(self.outlook.examples.items()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -26,8 +27,9 @@ def screen_stream(
 ) -> Iterator[tuple[Sequence[Turn], bool]]:
     """Judge every assistant turn of a log, and write a verdict a line.
 
-    Until all are there they grow in a file beside `into`. Where one has been left by an earlier call with the same
-    key, its whole batches are kept, and the verdicts are those of an unbroken call.
+    They grow in a file beside `into`, which gets a copy once all are there. Where one has been left by an earlier
+    call with the same key, its whole batches are kept, and the verdicts are those of an unbroken call. What is left
+    goes with `clear_left`, when nothing is to follow that a kill would undo.
 
     Args:
         dialogues: The log, from its beginning.
@@ -39,7 +41,7 @@ def screen_stream(
     Yields:
         Of each batch its turns, and whether an earlier call had judged them.
     """
-    partial, key_file = into.with_name(into.name + ".partial"), into.with_name(into.name + ".key")
+    partial, key_file = _left_by(into)
     if not key_file.is_file() or key_file.read_text(encoding="utf-8") != key:
         partial.unlink(missing_ok=True)
         write_text(key_file, key)
@@ -61,8 +63,22 @@ def screen_stream(
             file.flush()
             yield turns, False
         os.fsync(file.fileno())
-    partial.replace(into)
-    key_file.unlink()
+    whole = into.with_name(into.name + ".new")
+    shutil.copyfile(partial, whole)
+    whole.replace(into)
+
+
+def clear_left(into: Path) -> None:
+    """Take away what `screen_stream` keeps for a call that goes on from there."""
+    partial, key_file = _left_by(into)
+    # Without its key the rest counts for nothing.
+    key_file.unlink(missing_ok=True)
+    partial.unlink(missing_ok=True)
+
+
+def _left_by(into: Path) -> tuple[Path, Path]:
+    """The verdicts so far, and the key that they depend on."""
+    return into.with_name(into.name + ".partial"), into.with_name(into.name + ".key")
 
 
 def _batches(dialogues: Iterable[Dialogue]) -> Iterator[list[Turn]]:

@@ -2,7 +2,7 @@
 
 | what is found | certainty |
 |---|---|
-| the row's `subject` is the one asked for, or an alias | 1 |
+| the row's `subject` is the one asked for, or an alias; also "marla-quint" or "Quint, Marla" | 1 |
 | the full name in a text: any case, with or without accents, "Quint, Marla", "Marla J. Quint" | 0.95 |
 | an alias: a nickname, an e-mail address, a phone number however it is written | 0.95 |
 | the name with a middle name more or less, turned round without a comma, or in a handle (marla.quint) | 0.8 |
@@ -96,11 +96,7 @@ class Subject:
 
     def __init__(self, name: str, aliases: Sequence[str] = ()):
         self.name, self.aliases = name, tuple(aliases)
-        surname, comma, given = name.partition(",")
-        ordered = f"{given} {surname}" if comma else name
-        if SLUG.fullmatch(name):
-            ordered = regex.sub("[-_]", " ", name)
-        self.parts = tuple(word.folded for word in words(ordered) if word.folded not in TITLES)
+        self.parts = name_parts(name)
         self._capital = any(character.isupper() for character in name)
         # "Battle of Kestrel Ford" is not meant by every Ford.
         self._has_surname = len(self.parts) > 1 and not {"of", "the", "and", "for"} & set(self.parts)
@@ -114,9 +110,15 @@ class Subject:
         self._keys = {*self.parts[-1:], *(nickname[0].folded for nickname in self._nicknames)}
 
     def is_field(self, value: str | None) -> bool:
-        """Whether a row's `subject` is this one."""
-        names = {_folded_text(name) for name in (self.name, *self.aliases)}
-        return value is not None and _folded_text(value) in names
+        """Whether a row's `subject` is this one: its name or an alias, also as a slug or "Surname, Given"."""
+        if value is None:
+            return False
+        parts = name_parts(value)
+        return any(
+            # Of one word the title may be all that tells two persons apart.
+            _folded_text(value) == _folded_text(name) or (len(parts) > 1 and parts == name_parts(name))
+            for name in (self.name, *self.aliases)
+        )
 
     def mentions(self, text: str) -> list[Mention]:
         """Every mention in a text, each place once, in order."""
@@ -285,6 +287,15 @@ def _verdict(turn: Turn, score: float, span: tuple[int, int] | None, reason: str
 
 
 # Words.
+
+
+def name_parts(name: str) -> tuple[str, ...]:
+    """The words of a name, folded, without titles, the surname last: ("marla", "quint")."""
+    surname, comma, given = name.partition(",")
+    ordered = f"{given} {surname}" if comma else name
+    if SLUG.fullmatch(name):
+        ordered = regex.sub("[-_]", " ", name)
+    return tuple(word.folded for word in words(ordered) if word.folded not in TITLES)
 
 
 def words(text: str) -> Iterator[Word]:

@@ -55,7 +55,8 @@ def choose_thresholds(
     seen. It holds for logs with as large a share to forget as the examples have.
 
     One target gives both thresholds. With both, what lies between waits for review, unless the precision's threshold
-    is the lower one: then the recall's meets both targets.
+    is the lower one: then the highest one up to the recall's that has the precision meets both targets, and nothing
+    waits.
 
     Args:
         scores: In [0, 1], out of fold; higher is more surely undesired.
@@ -71,9 +72,7 @@ def choose_thresholds(
     if target_recall is None and target_precision is None:
         raise InputError("no target: give target_recall, target_precision, or both")
     low = None if target_recall is None else _for_recall(values, truth, target_recall)
-    high = None if target_precision is None else _for_precision(values, truth, target_precision)
-    if low is not None and high is not None:
-        high = max(low, high)
+    high = None if target_precision is None else _for_precision(values, truth, target_precision, low)
     forget_above = high if high is not None else low
     assert forget_above is not None
 
@@ -81,11 +80,12 @@ def choose_thresholds(
         try:
             if target_precision is None:
                 return _for_recall(values[chosen], truth[chosen], target_recall or 0.0)
-            return max(low or 0.0, _for_precision(values[chosen], truth[chosen], target_precision))
+            return _for_precision(values[chosen], truth[chosen], target_precision, low)
         except InputError:
             return float("nan")
 
-    return Thresholds(forget_above, forget_above if low is None else low, bootstrap(again, truth, seed))
+    normal_below = forget_above if low is None else min(low, forget_above)
+    return Thresholds(forget_above, normal_below, bootstrap(again, truth, seed))
 
 
 def in_force(settings: Screen | None, found: Screening | None) -> tuple[float, ...]:
@@ -113,7 +113,7 @@ def _for_recall(scores: Floats, labels: Bools, recall: float) -> float:
     return float(own[rank - 1])
 
 
-def _for_precision(scores: Floats, labels: Bools, precision: float) -> float:
+def _for_precision(scores: Floats, labels: Bools, precision: float, low: float | None) -> float:
     order = np.argsort(-scores, kind="stable")
     decided = np.arange(1, len(order) + 1)
     false = np.cumsum(~labels[order])
@@ -125,7 +125,9 @@ def _for_precision(scores: Floats, labels: Bools, precision: float) -> float:
             f"no threshold has the target precision {precision} on {len(labels)} labelled examples; "
             "label more, or lower it"
         )
-    return float(scores[order][fine[-1]])
+    found = scores[order][fine]
+    # Precision may fall again above a threshold that has it, so that the recall's need not have it for being higher.
+    return float(found[-1] if low is None or found[-1] >= low else found[found <= low][0])
 
 
 def auroc(scores: Floats, labels: Bools) -> float:

@@ -13,6 +13,27 @@ _SENTENCE = regex.compile(r"(?:[^.!?。！？\n]|[.!?](?=[\w)\]]))+[.!?。！？
 _ABBREVIATION = regex.compile(r"(?:^|[\s(])(?:Mr|Mrs|Ms|Dr|Prof|St|vs|e\.g|i\.e|\p{Lu})\.$")
 
 
+_PLAIN = regex.compile(r"[\p{L}\p{N}][\p{L}\p{M}\p{N}]*")
+_SIGN = regex.compile(r"[\p{S}--`]|(?<!\w)-(?=\p{N})|(?<=\w)[#%]", regex.V1)
+
+
+def plain_words(text: str) -> list[str]:
+    """The words of a text, whatever their case and the marks between them.
+
+    Vowel signs and tone marks are parts of their words: "लड़की" is not "लड़का".
+    """
+    return _PLAIN.findall(_folded(text))
+
+
+def signs(text: str) -> list[str]:
+    """What says something and is no word: symbols, emoji, a minus before a number, "C#", "5%"."""
+    return _SIGN.findall(_folded(text))
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", text.casefold())
+
+
 def keyword_pattern(words: Iterable[str]) -> regex.Pattern[str]:
     """A pattern that finds any of the words or phrases, whole, in any case, whatever the spaces between their words.
 
