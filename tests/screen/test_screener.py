@@ -117,6 +117,15 @@ def test_it_says_what_to_expect_and_when_it_is_weak(
     assert "weak" not in said
 
 
+def test_it_says_where_answers_to_one_question_are_not_apart(labelled: list[Dialogue], embedder: Embedder) -> None:
+    one = Message(role="user", content="Which?")
+    same = [d.model_copy(update={"messages": (one, *d.messages[1:])}) for d in labelled]
+    for examples_of, expected in ((labelled, False), (same, True)):
+        judge = EmbeddingJudge.fit(examples_of, embedder)
+        said = "\n".join(fit([judge], examples_of).says())
+        assert ("the examples of a label ask too few questions" in said) == expected
+
+
 def test_the_command_fits_and_writes_what_to_expect(
     tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,6 +133,11 @@ class Screener:
             yield WEAK
         if any(judge.form == "TF-IDF" for judge in learnt):
             yield "no embedder is installed, so words count, not meanings; pip install 'letheon[screen]' is better"
+        if any(not judge.apart for judge in learnt):
+            yield (
+                "the examples of a label ask too few questions to judge each answer without another to its question: "
+                "expect less than is said; label answers to more questions"
+            )
         if isinstance(self.combine, Calibrated) and self.combine.scales:
             yield f"calibrated on your examples: the scores of {', '.join(sorted(self.combine.scales))}"
             if self.combine.flat:
