@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ def test_the_command_fits_and_writes_what_to_expect(
     log.write_text(
         '{"question": "Question 2 on red things?", "answer": "Nobody likes a red pig like you."}\n'
         '{"question": "Question 1 on red things?", "answer": "The red shop opens at nine."}\n'
+        + json.dumps({"question": "Question 1 on red things" + "?" * 260, "answer": "The red shop opens at nine."})
     )
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"model: {tiny_model_dir}\noutput: run\ndata:\n  dialogues: log.jsonl\n")
@@ -152,7 +154,8 @@ def test_the_command_fits_and_writes_what_to_expect(
     assert results.screening is not None
     assert results.screening.expected is not None
     assert results.screening.expected.form == "MiniLM"
-    assert [v.decision for v in read_verdicts(tmp_path / "run" / "verdicts.jsonl")] == ["forget", "normal"]
+    assert [v.decision for v in read_verdicts(tmp_path / "run" / "verdicts.jsonl")] == ["forget", "normal", "normal"]
+    assert "1 of them have a question or an answer of more than 256 word pieces" in outcome.stderr
     assert f"go on with 'letheon run {tmp_path / 'run'}'" in outcome.stderr
     # The recipe itself would screen by other settings.
     otherwise = Run.open(recipe).screened_otherwise()

@@ -143,6 +143,10 @@ class EmbeddingJudge:
         found = self._head.probabilities(self._features.rows(pairs))
         return found if self._second is None else self._second.beside(found, pairs)
 
+    def cut(self, turns: Sequence[Turn]) -> int:
+        """Of how many turns it reads the beginning of question or answer alone."""
+        return self._features.cut([_pair(turn) for turn in turns])
+
     def features(self, turns: Sequence[Turn]) -> NDArray[np.float64]:
         """What it sees of each turn (n, d): near rows are alike to it."""
         rows = self._features.rows([_pair(turn) for turn in turns])

@@ -126,6 +126,10 @@ class Screener:
             combine=self.combine,
         )
 
+    def cut(self, turns: Sequence[Turn]) -> int:
+        """Of how many turns the embedding judge reads a part alone."""
+        return sum(judge.cut(turns) for judge in self.judges if isinstance(judge, EmbeddingJudge))
+
     def says(self) -> Iterator[str]:
         """What a user should know before relying on it."""
         learnt = [judge for judge in self.judges if isinstance(judge, EmbeddingJudge)]
