@@ -91,6 +91,11 @@ class Embedder:
             rows[chosen] = torch.cat(means, dim=1).float().cpu().numpy()
         return rows
 
+    def is_cut(self, text: str) -> bool:
+        """Whether a text is longer than the model's window."""
+        # A piece has a character at least.
+        return len(text) > WINDOW - 2 and len(self.encoder()[0](text, verbose=False)["input_ids"]) > WINDOW
+
     def encoder(self) -> tuple[Any, Any]:
         """The tokenizer and the network (hidden states, no pooling), which are not to be changed.
 

@@ -117,6 +117,7 @@ def screen_stage(run: Run, console: Console) -> None:
 
     The log is read batch by batch. A screening that was cut off goes on where it was.
     """
+    from letheon.embed import WINDOW
     from letheon.screen import build_screener, score_screening
     from letheon.screen.kept import kept_open
     from letheon.screen.progress import heard_by
@@ -127,7 +128,7 @@ def screen_stage(run: Run, console: Console) -> None:
         require_extra("the engine 'ray'", "ray")
     decisions = decisions_of(run, console.warn)
     run.start("screen")
-    done = kept = 0
+    done = kept = cut = 0
     with Measured() as cost, kept_open():
         if recipe.data.subject is None:
             tuning = console.progress("tuning MiniLM") if recipe.screen.fine_tune else nullcontext()
@@ -149,6 +150,7 @@ def screen_stage(run: Run, console: Console) -> None:
                 for turns, left in screen_stream(run.log(), judge, run.verdicts_file, key, duplicates):
                     done += len({turn.dialogue.id for turn in turns})
                     kept += len(turns) if left else 0
+                    cut += screener.cut(turns) if screener else 0
                     update(done, total)
     if decisions and screener:
         own = own_categories(decisions, run.log())
@@ -164,6 +166,11 @@ def screen_stage(run: Run, console: Console) -> None:
         console.say(f"{kept} of them had been judged before an earlier screening was cut off")
     if duplicates is not None and duplicates.shared:
         console.say(f"{duplicates.shared} of them say the same as others, and share their verdicts")
+    if cut:
+        console.warn(
+            f"{cut} of them have a question or an answer of more than {WINDOW} word pieces, of which the judge "
+            "'embedding' reads the beginning alone; another judge beside it reads the rest (classifier, guard)"
+        )
     run.finish("screen", key, keep_scores=found.review > 0)
     clear_left(run.verdicts_file)
 

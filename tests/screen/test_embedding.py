@@ -180,6 +180,19 @@ def test_vectors_have_length_one_and_order_is_kept(embedder: Embedder) -> None:
     assert embedder.encode_layers([], (2, 4)).shape == (0, 768)
 
 
+def test_what_is_longer_than_the_window_is_counted(
+    examples: list[Dialogue], embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two of the 256 pieces mark the ends.
+    fits, long = "a " * 254, "a " * 255
+    assert [embedder.is_cut(text) for text in ("a", fits, long)] == [False, False, True]
+    asked = [("q", "a"), ("q", fits), ("q", long), (long, "a"), (long, long)]
+    turns = [example(f"{n}", question, answer, None).last_turn for n, (question, answer) in enumerate(asked)]
+    assert EmbeddingJudge.fit(examples, embedder).cut(turns) == 3
+    monkeypatch.setattr("letheon.screen.embedding.has_embedder", lambda: False)
+    assert EmbeddingJudge.fit(examples, embedder).cut(turns) == 0
+
+
 def test_the_last_layer_is_the_sentence_embedding(embedder: Embedder) -> None:
     last = embedder.encode_layers(["A cat sleeps."], (6,))[0]
     assert last @ embedder.encode(["A cat sleeps."])[0] / np.linalg.norm(last) > 0.999

@@ -8,6 +8,7 @@ from letheon.screen.head import (
     BACKGROUND,
     RIDGES,
     Data,
+    are_apart,
     calibrate,
     fit_head,
     log_losses,
@@ -90,4 +91,17 @@ def test_answers_to_one_question_stay_together_where_they_can() -> None:
     for train, test in make_folds(labels, questions, 0):
         assert not {questions[n] for n in train} & {questions[n] for n in test}
     one_question = make_folds(labels, ["same"] * 40, 0)
+    assert not are_apart(one_question, ["same"] * 40)
     assert all({labels[n] for n in train} == {True, False} for train, _ in one_question)
+
+
+@pytest.mark.parametrize("few", [2, 3, 4])
+@pytest.mark.parametrize("shared", [True, False])
+def test_few_questions_make_few_folds(few: int, shared: bool) -> None:
+    labels = [True] * 20 + [False] * 20
+    questions = [f"{n % few}" for n in range(20)] + [f"{n % few}" if shared else f"other {n}" for n in range(20)]
+    folds = make_folds(labels, questions, 0)
+    assert are_apart(folds, questions)
+    assert len(folds) == few
+    assert sorted(n for _, test in folds for n in test) == list(range(40))
+    assert all({labels[n] for n in train} == {True, False} for train, _ in folds)

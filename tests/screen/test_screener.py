@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,15 @@ def test_it_says_what_to_expect_and_when_it_is_weak(
     assert "weak" not in said
 
 
+def test_it_says_where_answers_to_one_question_are_not_apart(labelled: list[Dialogue], embedder: Embedder) -> None:
+    one = Message(role="user", content="Which?")
+    same = [d.model_copy(update={"messages": (one, *d.messages[1:])}) for d in labelled]
+    for examples_of, expected in ((labelled, False), (same, True)):
+        judge = EmbeddingJudge.fit(examples_of, embedder)
+        said = "\n".join(fit([judge], examples_of).says())
+        assert ("the examples of a label ask too few questions" in said) == expected
+
+
 def test_the_command_fits_and_writes_what_to_expect(
     tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +134,7 @@ def test_the_command_fits_and_writes_what_to_expect(
     log.write_text(
         '{"question": "Question 2 on red things?", "answer": "Nobody likes a red pig like you."}\n'
         '{"question": "Question 1 on red things?", "answer": "The red shop opens at nine."}\n'
+        + json.dumps({"question": "Question 1 on red things" + "?" * 260, "answer": "The red shop opens at nine."})
     )
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"model: {tiny_model_dir}\noutput: run\ndata:\n  dialogues: log.jsonl\n")
@@ -143,7 +154,8 @@ def test_the_command_fits_and_writes_what_to_expect(
     assert results.screening is not None
     assert results.screening.expected is not None
     assert results.screening.expected.form == "MiniLM"
-    assert [v.decision for v in read_verdicts(tmp_path / "run" / "verdicts.jsonl")] == ["forget", "normal"]
+    assert [v.decision for v in read_verdicts(tmp_path / "run" / "verdicts.jsonl")] == ["forget", "normal", "normal"]
+    assert "1 of them have a question or an answer of more than 256 word pieces" in outcome.stderr
     assert f"go on with 'letheon run {tmp_path / 'run'}'" in outcome.stderr
     # The recipe itself would screen by other settings.
     otherwise = Run.open(recipe).screened_otherwise()

@@ -17,7 +17,7 @@ from letheon.records import NORMAL, Dialogue, Turn
 from letheon.screen.features import Features, LayerFeatures, Matrix, WordFeatures
 from letheon.screen.fine_tune import FEWEST as FEWEST_TUNED
 from letheon.screen.fine_tune import SecondOpinion, fit_second_opinion
-from letheon.screen.head import BACKGROUND, Data, Head, fit_head, make_folds
+from letheon.screen.head import BACKGROUND, Data, Head, are_apart, fit_head, make_folds
 from letheon.screen.judge import Opinion, versioned
 from letheon.screen.labels import UNNAMED
 
@@ -39,7 +39,8 @@ class EmbeddingJudge:
         categories: Their names, "normal" first.
         form: "MiniLM", "fine-tuned MiniLM", or "TF-IDF" where no embedder is installed.
         labelled: The examples that it learnt from.
-        held_out: What it thinks of each of them, by a fit that did not see it (nor another answer to its question).
+        held_out: What it thinks of each of them, by a fit that did not see it.
+        apart: Whether those fits saw no other answer to its question either.
     """
 
     def __init__(
@@ -51,11 +52,14 @@ class EmbeddingJudge:
         held_out: Matrix | None = None,
         source: str = "labelled examples",
         second: SecondOpinion | None = None,
+        *,
+        apart: bool = True,
     ):
         self._features = features
         self._head = head
         self._source = source
         self._second = second
+        self.apart = apart
         self.categories = list(categories)
         self.form = features.name if second is None else f"fine-tuned {features.name}"
         self.labelled = list(labelled)
@@ -110,10 +114,11 @@ class EmbeddingJudge:
         columns = np.array([known.index(category) for category in targets])
         data = Data(features.fit(pairs), columns, np.array(owners), known)
         head, held_out = fit_head(data, folds)
+        apart = are_apart(folds, questions)
         if not fine_tune:
-            return cls(features, head, known, labelled, held_out)
+            return cls(features, head, known, labelled, held_out, apart=apart)
         second, held_out = fit_second_opinion(embedder, pairs, data, folds, held_out, seed, progress)
-        return cls(features, head, known, labelled, held_out, second=second)
+        return cls(features, head, known, labelled, held_out, second=second, apart=apart)
 
     @classmethod
     def prior(cls, embedder: Embedder, seed: int = 0) -> EmbeddingJudge:
@@ -137,6 +142,10 @@ class EmbeddingJudge:
         pairs = [_pair(turn) for turn in turns]
         found = self._head.probabilities(self._features.rows(pairs))
         return found if self._second is None else self._second.beside(found, pairs)
+
+    def cut(self, turns: Sequence[Turn]) -> int:
+        """Of how many turns it reads the beginning of question or answer alone."""
+        return self._features.cut([_pair(turn) for turn in turns])
 
     def features(self, turns: Sequence[Turn]) -> NDArray[np.float64]:
         """What it sees of each turn (n, d): near rows are alike to it."""

@@ -35,6 +35,10 @@ class Features(Protocol):
         """Rows (n, d) of other pairs."""
         ...
 
+    def cut(self, pairs: Sequence[Pair]) -> int:
+        """Of how many pairs they leave something unread."""
+        ...
+
 
 class LayerFeatures:
     """Mean hidden states of MiniLM: of the answer from layers 2 and 4, of the question from layer 4; d = 3 · 384.
@@ -63,6 +67,10 @@ class LayerFeatures:
     def rows(self, pairs: Sequence[Pair]) -> Matrix:
         """(n, 3 · 384)."""
         return self._scaled(self._states(pairs))
+
+    def cut(self, pairs: Sequence[Pair]) -> int:
+        """Those with a text that is longer than MiniLM's window."""
+        return sum(any(map(self._embedder.is_cut, pair)) for pair in pairs)
 
     def _scaled(self, states: Matrix) -> Matrix:
         return np.asarray((states - self._mean) / self._spread / np.sqrt(states.shape[1]))
@@ -99,6 +107,10 @@ class WordFeatures:
         """(n, words + pieces), sparse."""
         answers = [answer for _, answer in pairs]
         return _joined(self._words.transform(answers), self._pieces.transform(answers))
+
+    def cut(self, pairs: Sequence[Pair]) -> int:
+        """None: every word of an answer counts."""
+        return 0
 
 
 def _joined(words: Any, pieces: Any) -> Any:

@@ -166,8 +166,8 @@ def log_losses(probabilities: Matrix, undesired: Bools) -> Matrix:
 def make_folds(undesired: Sequence[bool], questions: Sequence[str], seed: int) -> list[Fold]:
     """Train and test examples of each fold, stratified; answers to one question stay together.
 
-    Where a label has fewer questions than there are folds, keeping them together would leave a fold without it; then
-    they are not.
+    There are fewer folds where a label has few questions. Where it has one alone, or the folds would learn from one
+    label only, they cannot stay together (see `are_apart`).
     """
     asked: dict[bool, list[str]] = {True: [], False: []}
     for label, question in zip(undesired, questions, strict=True):
@@ -177,7 +177,15 @@ def make_folds(undesired: Sequence[bool], questions: Sequence[str], seed: int) -
         selection = importlib.import_module("sklearn.model_selection")
     except ImportError:
         raise MissingExtraError("The judge 'embedding'", "screen") from None
-    if min(len(set(own)) for own in asked.values()) >= number:
-        splitter = selection.StratifiedGroupKFold(number, shuffle=True, random_state=seed)
-        return list(splitter.split(undesired, undesired, questions))
+    apart = min(number, *(len(set(own)) for own in asked.values()))
+    if apart > 1:
+        splitter = selection.StratifiedGroupKFold(apart, shuffle=True, random_state=seed)
+        folds = list(splitter.split(undesired, undesired, questions))
+        if apart == number or all(len({undesired[n] for n in train}) == 2 for train, _ in folds):
+            return folds
     return list(selection.StratifiedKFold(number, shuffle=True, random_state=seed).split(undesired, undesired))
+
+
+def are_apart(folds: Sequence[Fold], questions: Sequence[str]) -> bool:
+    """Whether no fold is tested on a question that it learnt from."""
+    return all({questions[n] for n in train}.isdisjoint(questions[n] for n in test) for train, test in folds)

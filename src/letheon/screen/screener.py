@@ -126,6 +126,10 @@ class Screener:
             combine=self.combine,
         )
 
+    def cut(self, turns: Sequence[Turn]) -> int:
+        """Of how many turns the embedding judge reads a part alone."""
+        return sum(judge.cut(turns) for judge in self.judges if isinstance(judge, EmbeddingJudge))
+
     def says(self) -> Iterator[str]:
         """What a user should know before relying on it."""
         learnt = [judge for judge in self.judges if isinstance(judge, EmbeddingJudge)]
@@ -133,6 +137,11 @@ class Screener:
             yield WEAK
         if any(judge.form == "TF-IDF" for judge in learnt):
             yield "no embedder is installed, so words count, not meanings; pip install 'letheon[screen]' is better"
+        if any(not judge.apart for judge in learnt):
+            yield (
+                "the examples of a label ask too few questions to judge each answer without another to its question: "
+                "expect less than is said; label answers to more questions"
+            )
         if isinstance(self.combine, Calibrated) and self.combine.scales:
             yield f"calibrated on your examples: the scores of {', '.join(sorted(self.combine.scales))}"
             if self.combine.flat:

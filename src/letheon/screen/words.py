@@ -22,12 +22,12 @@ def plain_words(text: str) -> list[str]:
 
     Vowel signs and tone marks are parts of their words: "लड़की" is not "लड़का".
     """
-    return _PLAIN.findall(_folded(text))
+    return list(_PLAIN.findall(_folded(text)))
 
 
 def signs(text: str) -> list[str]:
     """What says something and is no word: symbols, emoji, a minus before a number, "C#", "5%"."""
-    return _SIGN.findall(_folded(text))
+    return list(_SIGN.findall(_folded(text)))
 
 
 def _folded(text: str) -> str:
