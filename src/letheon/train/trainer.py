@@ -167,7 +167,7 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]
         )
         self._step = StepSums()
         # Summed loss and number of the tokens that an evaluation has seen.
-        self._evaluation = torch.zeros(2)
+        self._evaluation = torch.zeros(2, device=self.args.device)
         self.add_callback(_Adapt(self))
 
     @property
