@@ -141,10 +141,9 @@ class UnlearnConfig(TrainingArguments):  # type: ignore[misc]
         faults = [f"{name}={value}: at least {least[name]}" for name, value in low.items()]
         if self.max_steps == 0 or self.max_steps < -1:
             faults.append(f"max_steps={self.max_steps}: at least 1, or -1 for no limit")
-        above = [
-            name for name in ("stop_probability", "stop_extraction", "stop_kl_budget") if getattr(self, name) <= 0
-        ]
-        faults += [f"{name}={getattr(self, name)}: above 0" for name in above]
+        for name in ("stop_probability", "stop_extraction", "stop_kl_budget"):
+            if getattr(self, name) <= 0:
+                faults.append(f"{name}={getattr(self, name)}: above 0")
         if self.stop_normal_budget <= 1:
             faults.append(f"stop_normal_budget={self.stop_normal_budget}: above 1, where nothing is lost")
         for name in ("stop_truth", "stop_normal_kept"):
