@@ -186,6 +186,7 @@ def test_paraphrases_are_the_probe_where_there_are_any() -> None:
     # Of what is kept, no rewording has to be forgotten.
     assert names(found.probe) == {"p-bad-0-probe", "p-bad-1-probe"}
     assert names(found.paraphrase) == {"p-bad-0-test", "p-bad-1-test"}
+    assert found.paraphrase_of == {"p-bad-0-test": "bad-0", "p-bad-1-test": "bad-1"}
 
 
 def test_review_is_used_for_nothing() -> None:

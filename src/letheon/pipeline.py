@@ -366,6 +366,7 @@ def evaluate_stage(run: Run, console: Console) -> Headline:
         normal_held_out=_normal_turns(data.normal_held_out, most),
         general=run.general(),
         non_members=[dialogue.last_turn for dialogue in run.non_members()],
+        reworded=data.paraphrase_of,
     )
     stages = ["score", "answer"]
     stages += ["draw"] if recipe.evaluate.samples else []

@@ -214,7 +214,7 @@ class Audit(Record):
 
 
 class Estimate(Record):
-    """Mean of per-sample scores with its standard error (sample sd / sqrt n; None for n = 1)."""
+    """Mean of n per-sample scores with its standard error (None where all are of one dialogue)."""
 
     mean: float
     stderr: float | None

@@ -121,6 +121,7 @@ class Split:
         categories: What the screening called each of `forget`.
         probe: Turns for the stop rule.
         paraphrase: Reworded questions that only evaluation sees.
+        paraphrase_of: By the id of such a question, that of the dialogue it rewords.
         paraphrase_seen: How many were left out, for training or the stop rule asks the very same.
         normal: Normal dialogues for training.
         normal_probe: Normal dialogues for the stop rule's guards.
@@ -134,6 +135,7 @@ class Split:
     categories: list[str]
     probe: list[Turn]
     paraphrase: list[Turn]
+    paraphrase_of: dict[str, str]
     paraphrase_seen: int
     normal: list[Dialogue]
     normal_probe: list[Dialogue]
@@ -219,7 +221,8 @@ def split(
         probed = set(forgotten[:size])
         probes = [turn for turn, _ in asked if turn.dialogue.id in probed]
         turns = [(turn, category) for turn, category in asked if turn.dialogue.id not in probed]
-    reworded = [p.dialogue.last_turn for p in paraphrases if p.split == "test" and p.of in by_id]
+    test = [p for p in paraphrases if p.split == "test" and p.of in by_id]
+    reworded = [p.dialogue.last_turn for p in test]
     seen = {_said(turn.prompt) for turn in chain(probes, (turn for turn, _ in asked))}
     unseen = [turn for turn in reworded if _said(turn.prompt) not in seen]
     return Split(
@@ -228,6 +231,7 @@ def split(
         categories=[category for _, category in turns],
         probe=probes,
         paraphrase=unseen,
+        paraphrase_of={p.dialogue.id: p.of for p in test},
         paraphrase_seen=len(reworded) - len(unseen),
         normal=list(chain.from_iterable(groups[held + guard :])),
         normal_probe=list(chain.from_iterable(groups[held : held + guard])),

@@ -10,6 +10,7 @@ from letheon.chat import encode_turn
 from letheon.errors import InputError
 from letheon.evaluate import EvalSets, SampleKey, evaluate_model, greedy_answers, with_control
 from letheon.evaluate.membership import MEMBERSHIP
+from letheon.evaluate.reduce import reduce_scores
 from letheon.records import Dialogue, Estimate, Interval, Message, NotComputed, Turn, Verdict
 
 
@@ -33,6 +34,21 @@ def always_bad(turns: list[Turn]) -> list[Verdict]:
         Verdict(id=t.dialogue.id, turn=t.index, decision="forget", category="harmful", score=1, judge="strict")
         for t in turns
     ]
+
+
+def test_rewordings_of_one_dialogue_count_as_one(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    turns = [talk(f"p{n}", f"Who was it, {n}?", "Ada Lovelace did.") for n in range(4)]
+    errors = {}
+    for reworded in ({}, {"p0": "a", "p1": "a", "p2": "b", "p3": "b"}, dict.fromkeys(("p0", "p1", "p2", "p3"), "a")):
+        sets = EvalSets(paraphrase=turns, reworded=reworded)
+        found = evaluate_model(tiny_model(), tiny_tokenizer, sets, max_new_tokens=2)
+        loss = found.metrics["paraphrase"]["loss"]
+        assert isinstance(loss, Estimate)
+        scores = [sample.scores["loss"] for sample in found.samples]
+        assert loss == reduce_scores(scores, [reworded.get(turn.dialogue.id, turn.dialogue.id) for turn in turns])
+        errors[len(set(reworded.values()))] = loss.stderr
+    assert errors[1] is None
+    assert errors[0] != errors[2]
 
 
 def test_every_metric_of_every_set(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:

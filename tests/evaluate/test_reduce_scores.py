@@ -51,6 +51,39 @@ def test_the_error_of_a_ratio_is_that_of_drawing_other_samples() -> None:
     assert said == pytest.approx(spread, rel=0.05)
 
 
+def test_what_is_of_one_dialogue_is_no_news_of_each_other() -> None:
+    # Of two groups: deviations −0.4 and −0.2, and 0.1 and 0.5: sqrt(2 · (0.36 + 0.36)) / 4.
+    found = reduce_scores([0.1, 0.3, 0.6, 1.0], ["a", "a", "b", "b"])
+    assert isinstance(found, Estimate)
+    assert (found.mean, found.stderr, found.n) == pytest.approx((0.5, 0.3, 4))
+    after, before = [0.8, 0.9, 1.0, 0.4], [1.0, 1.0, 0.9, 0.8]
+    # Said twice it is as sure as said once; one group tells nothing of another; each of its own is as without groups.
+    for reduce in (
+        lambda n, of: reduce_scores(after * n, of),
+        lambda n, of: ratio_of_means(after * n, before * n, of),
+    ):
+        once, twice = reduce(1, None), reduce(2, [*"abcd", *"abcd"])
+        assert isinstance(once, Estimate)
+        assert isinstance(twice, Estimate)
+        assert (twice.mean, twice.stderr) == pytest.approx((once.mean, once.stderr))
+        assert reduce(1, [*"abcd"]) == once
+        assert reduce(1, [*"aaaa"]) == once.model_copy(update={"stderr": None})
+
+
+def test_the_error_of_groups_is_that_of_drawing_other_groups() -> None:
+    draw = np.random.default_rng(0)
+    of = [str(group) for group in range(40) for _ in range(group % 4 + 1)]
+
+    def sample() -> list[float]:
+        group = draw.uniform(0, 1, 40)
+        return [float(group[int(name)] + draw.normal(0, 0.1)) for name in of]
+
+    found = [reduce_scores(sample(), of) for _ in range(2000)]
+    spread = np.std([one.mean for one in found if isinstance(one, Estimate)], ddof=1)
+    said = np.sqrt(np.mean([(one.stderr or 0) ** 2 for one in found if isinstance(one, Estimate)]))
+    assert said == pytest.approx(spread, rel=0.05)
+
+
 def test_what_has_no_ratio() -> None:
     assert ratio_of_means([], []) == NotComputed(not_computed="no samples")
     assert ratio_of_means([0.0, 0.1], [0.0, 0.0]) == NotComputed(not_computed="it was 0 before")

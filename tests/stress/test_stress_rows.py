@@ -127,6 +127,32 @@ def test_items_without_a_score_are_left_out_of_both_sides() -> None:
     assert one.plain["after"].mean == 0.0  # type: ignore[union-attr]
 
 
+def test_turns_of_one_dialogue_are_drawn_together() -> None:
+    """As sure as if each dialogue had one turn of them: what is said twice is not known better."""
+
+    def made(times: int, of: list[str] | None, items: list[int] | None = None) -> Row:
+        def scores(values: list[float]) -> list[float]:
+            return [value for value in values for _ in range(times)]
+
+        plain = {"extraction_strength": {"before": scores(BEFORE), "after": scores(AFTER)}}
+        own = Found("form", "Done", "extraction_strength", scores([0.5, 0.4, 0.3]), items=items)
+        (one,) = rows_of("quantise", {"before": [own], "after": [own]}, plain, 0, of)
+        return one
+
+    once, twice = made(1, None), made(2, [*"aabbcc"])
+    assert isinstance(once.beyond, Interval)
+    assert isinstance(twice.beyond, Interval)
+    assert vars(twice.beyond) == pytest.approx(vars(once.beyond))
+    assert [one.stderr for one in twice.models.values()] == pytest.approx(  # type: ignore[union-attr]
+        [one.stderr for one in once.models.values()]  # type: ignore[union-attr]
+    )
+    # Where not every turn has a score, the dialogues are those of the turns that have.
+    some = Found("form", "Done", "extraction_strength", [0.5, 0.3], items=[0, 2])
+    for of, single in (("aba", True), ("abc", False)):
+        (one,) = rows_of("rephrase", {name: [some] for name in ("before", "after")}, PLAIN, 0, of)
+        assert (one.models["after"].stderr is None) == single  # type: ignore[union-attr]
+
+
 def test_line_geometry() -> None:
     assert area([(0, 2.0)]) == 2
     assert area([(0, 0.0), (2, 1.0), (4, 1.0)]) == pytest.approx(0.75)

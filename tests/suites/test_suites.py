@@ -90,6 +90,22 @@ def test_a_suite_from_files_to_results(
     assert {row["model"] for row in map(json.loads, lines.splitlines())} == {"model", "control"}
 
 
+def test_rewordings_of_one_dialogue_are_no_news_of_each_other(
+    measured: Measured, suite_data: Data, tiny_model_dir: Path
+) -> None:
+    folder = suite_data("leak")
+    once, _, _ = measured("leak", folder, tiny_model_dir, 0)
+    path = folder / "paraphrases.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    write_lines(path, [*rows, *({**row, "id": f"again-{row['id']}"} for row in rows)])
+    twice, _, _ = measured("leak", folder, tiny_model_dir, 0)
+    one, two = (found.metrics["model"]["paraphrase"]["loss"] for found in (once, twice))
+    assert isinstance(one, Estimate)
+    assert isinstance(two, Estimate)
+    assert two.n == 2 * one.n
+    assert two.stderr == pytest.approx(one.stderr, rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ["leak", "tofu", "muse"])
 def test_without_a_control(
     name: str, letheon: Command, suite_data: Data, tiny_model_dir: Path, tmp_path: Path

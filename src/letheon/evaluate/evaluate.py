@@ -44,7 +44,18 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class EvalSets:
-    """What a model is measured on; any may be empty."""
+    """What a model is measured on; any may be empty.
+
+    Attributes:
+        forget: Turns that are to be forgotten.
+        paraphrase: Reworded questions of them.
+        normal_trained: Turns to be kept that training has seen.
+        normal_held_out: Others to be kept.
+        general: Plain texts.
+        non_members: What no model here was trained on; it is only told apart from `forget`.
+        reworded: By the id of a dialogue in `paraphrase`, that of the one it rewords. Errors count all that is of one
+            dialogue as one; where it is not said, each is taken for news of its own.
+    """
 
     forget: Sequence[Turn] = ()
     paraphrase: Sequence[Turn] = ()
@@ -52,7 +63,7 @@ class EvalSets:
     normal_held_out: Sequence[Turn] = ()
     general: Sequence[str] = ()
     non_members: Sequence[Turn] = ()
-    """What no model here was trained on; it is only told apart from `forget`."""
+    reworded: Mapping[str, str] = field(default_factory=dict)
 
     def turns(self) -> dict[str, Sequence[Turn]]:
         """The sets of turns whose answers are measured."""
@@ -205,12 +216,12 @@ def evaluate_model(
             scores[key]["undesired_rate"] = score
     scores = {key: unless_broken(found, tokens[key]) for key, found in scores.items()}
     metrics = {
-        name: _reduce(_of_set(scores, name), _missing(name, judge, reference, samples, not_drawn))
+        name: _reduce(_of_set(scores, name), _missing(name, judge, reference, samples, not_drawn), sets.reworded)
         for name in sets.turns()
     }
     no_text = "no general text was given"
     general = {"loss": no_text, "kl": NO_BEFORE if reference is None else no_text}
-    metrics["general"] = _reduce(_of_set(scores, "general"), general)
+    metrics["general"] = _reduce(_of_set(scores, "general"), general, {})
     for name, metric in RATIOS.items():
         metrics[name][f"{metric}_ratio"] = _beside_before(scores, reference, name, metric)
     attacks = {
@@ -312,19 +323,22 @@ def _missing(
     return reasons
 
 
-def _of_set(scores: Mapping[SampleKey, dict[str, float]], name: str) -> list[dict[str, float]]:
-    return [found for key, found in scores.items() if key.set == name]
+def _of_set(scores: Mapping[SampleKey, dict[str, float]], name: str) -> dict[SampleKey, dict[str, float]]:
+    return {key: found for key, found in scores.items() if key.set == name}
 
 
-def _reduce(scores: Iterable[Mapping[str, float]], missing: Mapping[str, str]) -> SetMetrics:
+def _reduce(
+    scores: Mapping[SampleKey, Mapping[str, float]], missing: Mapping[str, str], reworded: Mapping[str, str]
+) -> SetMetrics:
     """Reduce each metric over the samples that have it; those that no sample has say why."""
-    found: dict[str, list[float]] = {name: [] for name in missing}
-    for sample in scores:
+    found: dict[str, dict[SampleKey, float]] = {name: {} for name in missing}
+    for key, sample in scores.items():
         for name, score in sample.items():
-            found[name].append(score)
+            found[name][key] = score
     metrics: dict[str, Metric] = {}
     for name, values in found.items():
-        metrics[name] = reduce_scores(values) if values else NotComputed(not_computed=missing[name])
+        of = [reworded.get(key.id, key.id) for key in values]
+        metrics[name] = reduce_scores([*values.values()], of) if values else NotComputed(not_computed=missing[name])
     return metrics
 
 
@@ -337,7 +351,8 @@ def _beside_before(
     before = [sample for sample in reference.samples if sample.set == name]
     known = {SampleKey(name, sample.id, sample.turn): sample.scores[metric] for sample in before}
     both = [key for key in scores if key in known]
-    return ratio_of_means([scores[key][metric] for key in both], [known[key] for key in both])
+    after, then = [scores[key][metric] for key in both], [known[key] for key in both]
+    return ratio_of_means(after, then, [key.id for key in both])
 
 
 def _counter(progress: Progress | None, stage: str, total: int) -> Callable[[int], None] | None:

@@ -114,10 +114,11 @@ def attack_models(
     for name, ones in found[NONE].items():
         for one in ones:
             plain.setdefault(one.metric, {})[name] = one.scores
+    of = [turn.dialogue.id for turn in given.scored]
     for attack, by_model in found.items():
         if "after" in by_model:
-            results.rows.extend(rows_of(attack, by_model, plain, given.seed))
-            results.curves.extend(curves_of(attack, by_model, plain))
+            results.rows.extend(rows_of(attack, by_model, plain, given.seed, of))
+            results.curves.extend(curves_of(attack, by_model, plain, of))
     results.gates.extend(check_stress(results.rows, results.not_run, given.settings, results.seconds))
     return results
 

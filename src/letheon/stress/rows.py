@@ -32,7 +32,9 @@ GREEDY = {"rouge_l_best": "rouge_l"}
 """What a metric is without its attack, where it has another name there."""
 
 
-def rows_of(attack: str, by_model: ByModel, plain: Mapping[str, Scores], seed: int) -> list[Row]:
+def rows_of(
+    attack: str, by_model: ByModel, plain: Mapping[str, Scores], seed: int, of: Sequence[str] | None = None
+) -> list[Row]:
     """A row for each form and metric of an attack; of several places, that at which most of after came back.
 
     Args:
@@ -40,18 +42,21 @@ def rows_of(attack: str, by_model: ByModel, plain: Mapping[str, Scores], seed: i
         by_model: What it found, in the same order of every model.
         plain: By metric, the scores of each model without an attack.
         seed: Of the bootstrap.
+        of: The dialogue of each turn, whose turns are drawn together; None: each is of its own.
     """
     rows = []
     for places in _forms(by_model):
         # After no step nothing has been done yet.
         made = [found for found in places if found["after"].along != "step" or found["after"].at]
         if made:
-            rows.append(_row(attack, max(made, key=lambda found: _mean(found["after"].scores)), plain, seed))
+            rows.append(_row(attack, max(made, key=lambda found: _mean(found["after"].scores)), plain, seed, of))
     return rows
 
 
-def curves_of(attack: str, by_model: ByModel, plain: Mapping[str, Scores]) -> list[Curve]:
-    """The forms of an attack that have several places, as curves."""
+def curves_of(
+    attack: str, by_model: ByModel, plain: Mapping[str, Scores], of: Sequence[str] | None = None
+) -> list[Curve]:
+    """The forms of an attack that have several places, as curves; for arguments see `rows_of`."""
     curves = []
     for places in _forms(by_model):
         first = places[0]["after"]
@@ -60,7 +65,7 @@ def curves_of(attack: str, by_model: ByModel, plain: Mapping[str, Scores]) -> li
         points = []
         for found in places:
             scores: Scores = {name: one.scores for name, one in found.items()}
-            whole = np.arange(len(first.scores))[None]
+            whole = np.ones((1, len(first.scores)))
             plain_means = _means(_plain(plain, first), whole)
             shares = (
                 {} if _no_share(attack, first.metric, plain_means) else _recovered(_means(scores, whole), plain_means)
@@ -68,7 +73,7 @@ def curves_of(attack: str, by_model: ByModel, plain: Mapping[str, Scores]) -> li
             points.append(
                 Point(
                     at=found["after"].at or 0,
-                    models={name: reduce_scores(values) for name, values in scores.items()},
+                    models={name: reduce_scores(values, _of(first, of)) for name, values in scores.items()},
                     recovered={name: float(share[0]) for name, share in shares.items()},
                 )
             )
@@ -118,12 +123,13 @@ def _forms(by_model: ByModel) -> list[list[Place]]:
     return [places for places in whole if places]
 
 
-def _row(attack: str, found: Place, plain: Mapping[str, Scores], seed: int) -> Row:
+def _row(attack: str, found: Place, plain: Mapping[str, Scores], seed: int, of: Sequence[str] | None) -> Row:
     after = found["after"]
     scores: Scores = {name: one.scores for name, one in found.items()}
     bare = _plain(plain, after) if attack != "none" else {}
-    chosen = _resampled(len(after.scores), seed)
-    attacked, unattacked = _means(scores, chosen), _means(bare, chosen)
+    own = _of(after, of)
+    counts = _resampled(own, seed)
+    attacked, unattacked = _means(scores, counts), _means(bare, counts)
     rise = _rise(attacked, unattacked)
     recovered: dict[Name, Interval] = {}
     beyond: Interval | NotComputed
@@ -138,8 +144,8 @@ def _row(attack: str, found: Place, plain: Mapping[str, Scores], seed: int) -> R
         how=after.how,
         metric=after.metric,
         at=after.at,
-        models={name: reduce_scores(values) for name, values in scores.items()},
-        plain={name: reduce_scores(values) for name, values in bare.items()},
+        models={name: reduce_scores(values, own) for name, values in scores.items()},
+        plain={name: reduce_scores(values, own) for name, values in bare.items()},
         rise=NotComputed(not_computed="nothing was done") if attack == "none" else _interval(rise),
         recovered=recovered,
         beyond=beyond,
@@ -155,10 +161,18 @@ def _plain(plain: Mapping[str, Scores], found: Found) -> Scores:
     return whole if items is None else {name: [values[n] for n in items] for name, values in whole.items()}
 
 
-def _resampled(n: int, seed: int) -> NDArray[np.int64]:
-    """(1 + B, n) numbers of the items: as they are, then drawn with replacement."""
-    drawn = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
-    return np.concatenate([np.arange(n)[None], drawn])
+def _of(found: Found, of: Sequence[str] | None) -> list[str]:
+    """The dialogue of each score."""
+    numbers = range(len(found.scores)) if found.items is None else found.items
+    return [str(n) if of is None else of[n] for n in numbers]
+
+
+def _resampled(of: Sequence[str], seed: int) -> NDArray[np.float64]:
+    """(1 + B, n) how often each item counts: once, then as often as its dialogue has been drawn with replacement."""
+    groups = {group: number for number, group in enumerate(dict.fromkeys(of))}
+    drawn = np.random.default_rng(seed).integers(0, len(groups), (RESAMPLES, len(groups)))
+    counts = np.stack([np.bincount(row, minlength=len(groups)) for row in drawn])
+    return np.concatenate([np.ones((1, len(of))), counts[:, [groups[group] for group in of]]])
 
 
 def _interval(values: NDArray[np.float64]) -> Interval:
@@ -167,9 +181,10 @@ def _interval(values: NDArray[np.float64]) -> Interval:
     return Interval(estimate=float(values[0]), low=float(low), high=float(high))
 
 
-def _means(scores: Scores, chosen: NDArray[np.int64]) -> Means:
-    """By model, (B,) means of the chosen (B, n) items."""
-    return {name: np.asarray(values, dtype=np.float64)[chosen].mean(axis=1) for name, values in scores.items()}
+def _means(scores: Scores, counts: NDArray[np.float64]) -> Means:
+    """By model, (B,) means of n items that count (B, n) times."""
+    total = counts.sum(axis=1)
+    return {name: counts @ np.asarray(values, dtype=np.float64) / total for name, values in scores.items()}
 
 
 def _rise(attacked: Means, plain: Means) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from letheon.dialogues import paragraphs_of, read_dialogues, read_paraphrases
+from letheon.dialogues import Paraphrase, paragraphs_of, read_dialogues, read_paraphrases
 from letheon.errors import InputError
 from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.evaluate import unless_broken
@@ -13,7 +13,6 @@ from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
 from letheon.evaluate.look import Plain
 from letheon.evaluate.non_members import Pair, check_non_members, learnable, pairs_of
 from letheon.json_rows import read_utf8
-from letheon.records import Turn
 from letheon.run import Run
 from letheon.screen.privacy import find_names, source_of
 from letheon.suites.options import Options
@@ -40,10 +39,11 @@ def read(folder: Path, options: Options) -> Suite:
     )
     if HOLDOUT in every:
         trained = {name: learnable(dialogues) for name, dialogues in read_in.items() if name != HOLDOUT}
-        trained[PARAPHRASES] = pairs_of(reworded)
+        trained[PARAPHRASES] = pairs_of(row.dialogue.last_turn for row in reworded)
         check_non_members(str(folder / HOLDOUT), pairs_of(every[HOLDOUT]), trained | _log_of(options.model))
     sets = {name.removesuffix(".jsonl"): thinned(turns, options.limit) for name, turns in every.items()}
-    sets["paraphrase"] = thinned(reworded, options.limit)
+    asked_anew = thinned(reworded, options.limit)
+    sets["paraphrase"] = [row.dialogue.last_turn for row in asked_anew]
     texts = paragraphs_of(read_utf8(folder / GENERAL)) if folder / GENERAL in files else []
     general = [Plain("", text) for text in thinned(texts, options.limit)]
     asked = {name: sets[name] for name in ("forget", "paraphrase", "normal") if sets.get(name)}
@@ -51,7 +51,7 @@ def read(folder: Path, options: Options) -> Suite:
     spans = {name: personal_spans(list(pairs_of(sets[name])), find_names()) for name in ("forget", "paraphrase")}
 
     def measure(seen: Seen, control: Seen | str) -> Findings:
-        findings, abstentions = Findings(), Abstentions()
+        findings, abstentions = Findings(of={"paraphrase": [row.of for row in asked_anew]}), Abstentions()
         for name, turns in asked.items():
             answers = seen.answers[name]
             scores = seen.scores[name]
@@ -90,7 +90,7 @@ def read(folder: Path, options: Options) -> Suite:
     )
 
 
-def _reworded(folder: Path, known: set[str]) -> list[Turn]:
+def _reworded(folder: Path, known: set[str]) -> list[Paraphrase]:
     """The reworded questions that no stop rule has seen."""
     rows = read_paraphrases(folder / PARAPHRASES)
     if strange := [row.of for row in rows if row.of not in known]:
@@ -98,7 +98,7 @@ def _reworded(folder: Path, known: set[str]) -> list[Turn]:
             f"{folder / PARAPHRASES}: of: {strange[0]!r} is the id of no dialogue in {FORGET}"
             + (f", and {len(strange) - 1} more" if len(strange) > 1 else "")
         )
-    return [row.dialogue.last_turn for row in rows if row.split == "test"]
+    return [row for row in rows if row.split == "test"]
 
 
 def _log_of(model: str) -> dict[str, Iterator[Pair]]:

@@ -46,10 +46,12 @@ class Findings:
     Attributes:
         values: The metrics.
         rows: Set → for each item its scores, which the means are of.
+        of: Set → what each item is of, where several are of the same and so no news of each other.
     """
 
     values: ModelMetrics = field(default_factory=dict)
     rows: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    of: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def add(self, name: str, rows: Sequence[Mapping[str, float]], missing: Mapping[str, str] | None = None) -> None:
         """Add scores of a set's items, and their means.
@@ -62,8 +64,10 @@ class Findings:
         own = self.rows.setdefault(name, [{} for _ in rows])
         for known, row in zip(own, rows, strict=True):
             known |= row
+        of = self.of.get(name, [str(number) for number in range(len(rows))])
         for metric in dict.fromkeys(metric for row in rows for metric in row):
-            self.set(name, metric, reduce_scores([row[metric] for row in rows if metric in row]))
+            having = [(row[metric], group) for row, group in zip(rows, of, strict=True) if metric in row]
+            self.set(name, metric, reduce_scores([score for score, _ in having], [group for _, group in having]))
         for metric, why in (missing or {}).items():
             if not any(metric in row for row in rows):
                 self.set(name, metric, NotComputed(not_computed=why))

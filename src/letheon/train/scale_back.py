@@ -96,7 +96,7 @@ def scale_back(
     Returns:
         α in (0, 1], a multiple of 1/16, and the probe there. It breaches a guard only if even 1/16 does.
     """
-    seen = {STEPS: end}
+    seen = {0: start, STEPS: end}
 
     def probe(at: int) -> Probe:
         if at not in seen:
@@ -105,38 +105,40 @@ def scale_back(
         return seen[at]
 
     def least(
-        top: int, guess: float, enough: Callable[[Probe], bool], fits: Callable[[Probe], bool] = lambda seen: False
+        top: int,
+        amount: Callable[[Probe], float],
+        enough: Callable[[Probe], bool],
+        fits: Callable[[Probe], bool] = lambda one: False,
     ) -> int:
-        """Where a probe begins to be `enough`, as it is at `top`: by growing strides from a guess, then halving.
+        """Where a probe begins to be `enough`, as it is at `top`; that is about where its amount is 1.
 
-        One that `fits` ends the search.
+        Each time there where the straight line between the roots of what is known on both sides is 1, or half-way if
+        the last such cut has left more than half. One that `fits` ends the search.
         """
-        low, high, stride = 0, top, 1
-        at = min(max(math.ceil(guess * STEPS), 1), top - 1)
+        low, high, halved = 0, top, True
         while high - low > 1 and not fits(probe(high)):
-            if not low < at < high:
-                at = (low + high) // 2
+            width, below, above = high - low, *(math.sqrt(amount(probe(n))) - 1 for n in (low, high))
+            share = below / (below - above) if halved and below != above else 0.5
+            at = low + math.ceil(share * width) if math.isfinite(share) else low + width // 2
+            at = min(max(at, low + 1), high - 1)
             if enough(probe(at)):
-                high, at = at, at - stride
+                high = at
             else:
-                low, at = at, at + stride
-            stride *= 2
+                low = at
+            halved = 2 * (high - low) <= width
         return high
 
     found = STEPS
     if rule.forgotten(end):
-        before, after = rule.remaining(start), rule.remaining(end)
-        guess = (before - 1) / (before - after) if before > after else 1.0
         found = least(
             STEPS,
-            guess,
-            lambda seen: rule.remaining(seen) <= 1,
-            lambda seen: AT_THE_LIMITS < rule.remaining(seen) <= 1,
+            rule.remaining,
+            lambda one: rule.remaining(one) <= 1,
+            lambda one: AT_THE_LIMITS < rule.remaining(one) <= 1,
         )
     if rule.breach(probe(found)):
-        guess = min(1.0, max(rule.overrun(end), 1.0) ** -0.5)
         # Just below the least α that breaks a guard.
-        found = max(1, least(found, guess, lambda seen: rule.breach(seen) is not None) - 1)
+        found = max(1, least(found, rule.overrun, lambda one: rule.breach(one) is not None) - 1)
     kept = probe(found)
     line.go(found / STEPS)
     return found / STEPS, kept
