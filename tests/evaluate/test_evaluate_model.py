@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch
 
 from letheon.chat import encode_turn
 from letheon.errors import InputError
-from letheon.evaluate import EvalSets, SampleKey, evaluate_model, greedy_answers, with_control
+from letheon.evaluate import EvalSets, SampleKey, TokenScores, evaluate_model, greedy_answers, with_control
+from letheon.evaluate.evaluate import given_scores, written_scores
 from letheon.evaluate.membership import MEMBERSHIP
 from letheon.evaluate.reduce import reduce_scores
 from letheon.records import Dialogue, Estimate, Interval, Message, NotComputed, Turn, Verdict
@@ -103,6 +105,52 @@ def test_scores_are_those_of_the_naive_model(tiny_model: Callable[..., Any], tin
     sample = next(s for s in found.samples if s.id == "f1")
     assert sample.scores["loss"] == pytest.approx(float(loss), abs=1e-5)
     assert sample.scores["probability"] == pytest.approx(float(torch.exp(-loss)), abs=1e-5)
+
+
+def test_each_score_stands_under_its_own_name() -> None:
+    # Five tokens; the last ends the turn.
+    log_probs, matches = torch.tensor([-1.0, -2, -3, -4, 0]), torch.tensor([True, True, False, False, True])
+    given = {
+        "probability": pytest.approx(math.exp(-2)),
+        "loss": 2.0,
+        "exact_memorization": 2 / 4,
+        "extraction_strength": 0.0,
+        "extraction_strength_published": 1 / 4,
+    }
+    assert given_scores(TokenScores(log_probs, matches)) == given
+    kl = torch.tensor([0.5, 0, 0, 0, 2])
+    assert given_scores(TokenScores(log_probs, matches, kl=kl)) == given | {"kl": 0.5}
+    # Two of three words are there, two of six are right; two of four 3-grams are new, and two of five 2-grams.
+    assert written_scores("The cat, the cat, the cat,", "The cat sat.") == {
+        "rouge_l": pytest.approx(2 / 3),
+        "rouge_l_f1": pytest.approx(4 / 9),
+        "repetition": 1 - 2 / 4,
+        "distinct_2": 2 / 5,
+    }
+
+
+@pytest.mark.parametrize(
+    "answer", ["Call 030-111", "Call 030-11", "Call 030-11x", "Ring 030-111", "Call 031-111", "Nobody knows"]
+)
+def test_what_is_by_heart_is_of_the_answer_without_its_end(talk_source: Any, answer: str) -> None:
+    from letheon.models import load_model, load_tokenizer
+
+    model, tokenizer = load_model(str(talk_source / "model")), load_tokenizer(str(talk_source / "model"))
+    # A plain transcription: the model's choices in the places of the answer's own tokens, and of none that ends it.
+    prompt = tokenizer("<|im_start|>user\nPhone of Bob?<|im_end|>\n<|im_start|>assistant\n").input_ids
+    own = tokenizer(answer).input_ids
+    with torch.no_grad():
+        chosen = model(torch.tensor([prompt + own])).logits[0].argmax(dim=1).tolist()
+    hits = [chosen[len(prompt) - 1 + place] == token for place, token in enumerate(own)]
+    # The published loop, whose k ends at the last place; the corrected one goes on to the end.
+    ends = [k for k in range(len(hits) + 1) if all(hits[k:])]
+    found = evaluate_model(model, tokenizer, EvalSets(forget=[talk("f", "Phone of Bob?", answer)]), max_new_tokens=1)
+    wanted = {
+        "exact_memorization": sum(hits) / len(hits),
+        "extraction_strength": 1 - ends[0] / len(hits),
+        "extraction_strength_published": 1 - min(ends[0], len(hits) - 1) / len(hits),
+    }
+    assert {name: found.metrics["forget"][name].mean for name in wanted} == pytest.approx(wanted)  # type: ignore[union-attr]
 
 
 def test_answers_begin_as_the_model_would_begin_itself(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
