@@ -99,6 +99,8 @@ def test_tofu(
             own = loss(model, tiny_tokenizer, asked, row[right])
             ratio = math.exp(-sum(wrong) / len(wrong)) / math.exp(-own)
             assert scores["truth_ratio"] == pytest.approx(ratio, rel=1e-4)
+            right_p, wrong_p = math.exp(-own), math.exp(-sum(wrong) / len(wrong))
+            assert scores["truth_probability"] == pytest.approx(right_p / (right_p + wrong_p), rel=1e-4)
             if group == "forget":
                 assert scores["forgotten_truth"] == pytest.approx(min(ratio, 1 / ratio), rel=1e-4)
                 assert scores["paraphrased_probability"] == pytest.approx(math.exp(-own), rel=1e-4)
@@ -157,6 +159,17 @@ def test_hallucination(
         share = sum(mass[answer] for answer, true in row["mc2_targets"].items() if true) / sum(mass.values())
         assert scores["mc2"] == pytest.approx(share, rel=1e-4)
         assert scores["hallucination_rate"] + scores["right_rate"] + scores["abstentions"] == 1
+
+
+def test_hallucinations_of_given_answers(suite_data: Data) -> None:
+    answers = ["Yes.", "Not at all.", "I can't help with that.", "At night."]
+    # Of each question its four options.
+    options = [TokenScores(torch.tensor([-1.0]), torch.tensor([True]))] * 16
+    seen = Seen(tokenizer=None, scores={"options": options}, answers={"questions": answers})
+    found = hallucination.read(suite_data("hallucination"), Options()).measure(seen, "")
+    assert found.column("questions", "hallucination_rate") == [1, 0, 0, 1]
+    assert found.column("questions", "right_rate") == [0, 1, 0, 0]
+    assert found.column("questions", "abstentions") == [0, 0, 1, 0]
 
 
 def test_a_first_small_pass_changes_nothing(
