@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from given import given_for
+from given import dialogue, given_for
 
 from letheon.layers import decoder_layers
 from letheon.stress.attack import Found, extraction
@@ -37,6 +37,16 @@ def test_the_last_layer_says_what_the_model_says(tiny_model: Callable[..., Any],
     ]
     assert found[-2].scores == extraction(model, given.sequences, 4)
     assert all(one.along == "layer" for one in found)
+
+
+def test_the_token_that_ends_a_turn_is_not_read(talk_source: Any, tiny_tokenizer: Any) -> None:
+    from letheon.models import load_model
+
+    # By heart, but for where it ends; and but for its last letter, after which it ends as it should.
+    turns = [dialogue("f", "Phone of Bob?", answer).last_turn for answer in ("Call 030-11", "Call 030-11x")]
+    model, given = load_model(str(talk_source / "model")).eval(), given_for(tiny_tokenizer, turns)
+    last = [one for one in probe(model, given, silent) if isinstance(one, Found) and one.variant == "logit lens"][-1]
+    assert last.scores == [1, 0]
 
 
 def test_of_many_layers_some_are_read(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
