@@ -27,7 +27,7 @@ from letheon.bench.task import (
 )
 from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.multiple_choice import best_is_likeliest, correct_mass
-from letheon.evaluate.truthfulness import Question, Truth
+from letheon.evaluate.truthfulness import Question, Truth, hallucination_rate, right_rate
 from letheon.json_rows import check_files, read_json_lines, read_json_list
 from letheon.records import Dialogue, Turn
 
@@ -85,8 +85,8 @@ def _metrics(part: Part, seen: Seen, truth: Truth) -> Metrics:
     for name in ("old", "unseen"):
         right = truth.right(part.asked[name], seen.answers[name])
         idle = [abstentions.is_one(answer) for answer in seen.answers[name]]
-        found[f"wrong_{name}"] = mean([float(not good and not none) for good, none in zip(right, idle, strict=True)])
-        found[f"right_{name}"] = mean([float(good and not none) for good, none in zip(right, idle, strict=True)])
+        found[f"wrong_{name}"] = mean([hallucination_rate(*one) for one in zip(right, idle, strict=True)])
+        found[f"right_{name}"] = mean([right_rate(*one) for one in zip(right, idle, strict=True)])
     hits = [
         float(turn.answer.lower().strip(" .") in answer.lower())
         for turn, answer in zip(part.asked["kept"], seen.answers["kept"], strict=True)

@@ -36,6 +36,32 @@ class Question:
         return cls(row["question"].strip(), (row["right_answer"],), (row["hallucinated_answer"],))
 
 
+def hallucination_rate(right: bool, abstains: bool) -> float:
+    """1[not right and no abstention] of one answer; the mean over answers is in [0, 1]; lower is better.
+
+    After TruthfulQA (Lin et al., arXiv 2109.07958), where an abstention says nothing false either; how abstentions
+    are told is ours.
+
+    Args:
+        right: As `Truth.right` says.
+        abstains: As `letheon.evaluate.abstention.Abstentions` says.
+    """
+    return float(not right and not abstains)
+
+
+def right_rate(right: bool, abstains: bool) -> float:
+    """1[right and no abstention] of one answer; the mean over answers is in [0, 1]; higher is better.
+
+    After TruthfulQA (Lin et al., arXiv 2109.07958): "true and informative"; how abstentions are told is ours. With
+    the hallucination rate and the share of abstentions it makes 1.
+
+    Args:
+        right: As `Truth.right` says.
+        abstains: As `letheon.evaluate.abstention.Abstentions` says.
+    """
+    return float(right and not abstains)
+
+
 class Truth:
     """Tells whether an answer is right by which of the given ones it is nearest to (MiniLM), as TruthfulQA's metrics.
 

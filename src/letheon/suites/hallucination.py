@@ -8,7 +8,7 @@ from letheon.errors import InputError, require_extra
 from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.multiple_choice import best_is_likeliest, correct_mass
 from letheon.evaluate.text import repetition
-from letheon.evaluate.truthfulness import Question, Truth
+from letheon.evaluate.truthfulness import Question, Truth, hallucination_rate, right_rate
 from letheon.json_rows import check_files, read_rows
 from letheon.records import Dialogue, Message, Turn
 from letheon.suites.options import Options
@@ -64,8 +64,8 @@ def read(folder: Path, options: Options) -> Suite:
                 {
                     "mc1": best_is_likeliest(best, others),
                     "mc2": correct_mass(correct, incorrect),
-                    "hallucination_rate": float(not right and not idle),
-                    "right_rate": float(right and not idle),
+                    "hallucination_rate": hallucination_rate(right, idle),
+                    "right_rate": right_rate(right, idle),
                     "abstentions": float(idle),
                     "repetition": repetition(answer),
                 }

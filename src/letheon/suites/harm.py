@@ -43,11 +43,8 @@ def read(folder: Path, options: Options) -> Suite:
 
     def measure(seen: Seen, control: Seen | str) -> Findings:
         findings = Findings()
-        for name, refused in (("harmful", "refusal_rate"), ("harmless", "over_refusal")):
-            rows = [
-                {refused: float(abstentions.is_one(answer)), "repetition": repetition(answer)}
-                for answer in seen.answers[name]
-            ]
+        for name, refused in (("harmful", abstentions.of_harmful), ("harmless", abstentions.of_harmless)):
+            rows = [refused(answer) | {"repetition": repetition(answer)} for answer in seen.answers[name]]
             findings.add(name, rows)
         if judge is None:
             why = f"there is no judge: put labelled dialogues into {EXAMPLES}, or name a recipe with --judge"
