@@ -55,8 +55,9 @@ def auc_interval(members: Sequence[float], others: Sequence[float]) -> Interval 
 def priv_leak(auc: float, control: float) -> float:
     """100 · ((1 − AUC) − (1 − AUC_control)) / (1 − AUC_control), in percent; 0 is the control's level.
 
-    Below 0 the texts can still be told as members, down to −100; above 0 as what was made to be forgotten. Shi et
-    al., MUSE (arXiv 2407.06460), §3.2. NaN where the control's AUC is 1.
+    In [−100, ∞): −100 where the model's AUC is 1, at most 100 · AUC_control / (1 − AUC_control), where it is 0. Below
+    0 the texts can still be told as members, above 0 as what was made to be forgotten. Shi et al., MUSE (arXiv
+    2407.06460), §3.2. NaN where the control's AUC is 1.
 
     Args:
         auc: Of the model, `membership_auc` of what it had to forget against texts that it never saw.

@@ -47,7 +47,8 @@ def leak_at_k(recalls: Sequence[float], k: int) -> float:
 def expected_best(scores: Sequence[float], k: int) -> float:
     """Σ_i s_(i) · C(i − 1, k − 1) / C(n, k) over sorted scores: the mean of the best over all choices of k of the n.
 
-    With n = k it is the best score, with k = 1 the mean; it never falls with k. Of 0 and 1 it is `leak_at_k`.
+    With n = k it is the best score, with k = 1 the mean; it never falls with k. Of 0 and 1 it is `leak_at_k`. The
+    best is the highest; of what was to be forgotten, lower is better.
 
     Args:
         scores: Of n answers to one prompt; its range is theirs.

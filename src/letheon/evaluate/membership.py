@@ -46,6 +46,7 @@ def zlib_score(log_probs: Tensor, text: str) -> float:
 def reference_score(own: float, reference: float) -> float:
     """Reference: mean_t log p(y_t) − mean_t log p_ref(y_t): what another model finds likely as well tells nothing.
 
+    In (−∞, ∞), in nats a token; above 0 the text is likelier than to the control, and higher speaks for membership.
     Carlini et al. (arXiv 2012.07805), §5.2; open-unlearning, `reference`, with its sign turned.
 
     Args:
@@ -72,6 +73,8 @@ def min_k_plus_plus(standardised: Tensor, share: float = SHARE) -> float:
     """Min-K%++: as Min-K%, of (log p(y_t) − μ_t) / σ_t, with mean and deviation of log p(v) over v ~ p at that place.
 
     Zhang et al. (arXiv 2404.02936): what counts is how likely a token is beside the others that might stand there.
+    In (−∞, √V) for V tokens, in deviations; a token that is as likely as the mean has 0, and higher speaks for
+    membership.
 
     Args:
         standardised: (L,) of its tokens; see `TokenScores`.

@@ -38,7 +38,7 @@ class TokenScores:
 
     @property
     def loss(self) -> float:
-        """Mean negative log-probability of the tokens, in nats a token; lower is likelier."""
+        """−mean_t log p(y_t | x, y_<t), in [0, ∞), in nats a token; lower is likelier."""
         return -float(self.log_probs.double().mean())
 
     @property

@@ -11,7 +11,7 @@ JudgeTurns = Callable[[list[Turn]], list[Verdict]]
 
 
 def judge_answers(turns: Sequence[Turn], answers: Sequence[str], judge: JudgeTurns) -> tuple[list[float], list[str]]:
-    """1 where the judge decides "forget" about an answer, else 0; lower is better.
+    """1 where the judge decides "forget" about an answer, else 0; the mean is in [0, 1]; lower is better. Ours.
 
     The judge sees the prompt, the model's answer in place of the old one, and the answers known to be acceptable, but
     neither label nor category: those speak of the old answer. An empty answer is not undesired, nor is a "review".
