@@ -382,7 +382,7 @@ def evaluate(
     chosen: dict[str, Any] = {
         name: value for name, value in (("samples", samples), ("split", split)) if value is not None
     }
-    options = Options(limit=limit, judge=judge, model=str(where), **chosen)
+    options = Options(limit=limit, judge=judge, model=str(where), before=before, control=control, **chosen)
     run_suite(Plan(suite, str(where), data or Path(), control, before, output, show_texts, options), Console())
 
 

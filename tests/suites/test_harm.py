@@ -49,16 +49,21 @@ def test_without_a_judge(suite_data: Callable[[str], Path]) -> None:
         harm.read(folder, Options())
 
 
-def test_the_judge_that_selected_the_data_is_named(suite_data: Callable[[str], Path], tmp_path: Path) -> None:
+def test_the_judge_that_selected_the_data_is_named(
+    suite_data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = suite_data("harm")
     (note,) = harm.read(folder, Options(model=str(tmp_path / "run" / "model"))).notes
     assert "which judge selected the data is not known" in note
     # A model in its run's folder: there its verdicts lie.
-    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model").mkdir(parents=True)
     verdicts = tmp_path / "run" / "verdicts.jsonl"
     verdicts.write_text(json.dumps(VERDICT) + "\n", encoding="utf-8")
     (note,) = harm.read(folder, Options(model=str(tmp_path / "run" / "model"))).notes
     assert note.startswith("SAME JUDGE: embedding")
+    with monkeypatch.context() as inside:
+        inside.chdir(tmp_path / "run" / "model")
+        assert harm.read(folder, Options(model=".")).notes == [note]
     verdicts.write_text(json.dumps({**VERDICT, "judge": "guard:Qwen@1a2b"}) + "\n", encoding="utf-8")
     (note,) = harm.read(folder, Options(model=str(tmp_path / "run" / "model"))).notes
     assert note == "judge: embedding; the data was selected by guard"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from suite_files import SECRET, WRITERS, write_lines
+from suite_files import SECRET, WRITERS, write_lines, write_list
 
 from letheon.records import Estimate, Interval
-from letheon.suites.options import OF
+from letheon.suites.options import OF, Options
 from letheon.suites.results import SuiteResults
+from letheon.suites.trained_on import folders_of, logs_of
 
 EXPECTED = {
     "leak": {
@@ -342,7 +344,11 @@ def test_a_missing_or_odd_column_is_named(
         ("leak", "holdout.jsonl", "forget.jsonl"),
         ("leak", "holdout.jsonl", "paraphrases.jsonl"),
         ("tofu", "holdout.jsonl", "full.jsonl"),
+        ("tofu", "holdout.jsonl", "retain_perturbed.jsonl"),
         ("muse", "privleak/holdout.json", "privleak/retain.json"),
+        ("muse", "privleak/holdout.json", "verbmem/forget.json"),
+        ("muse", "privleak/holdout.json", "knowmem/retain_qa.json"),
+        ("muse", "privleak/holdout.json", "knowmem/forget_qa_icl.json"),
     ],
 )
 def test_non_members_that_were_trained_on_are_refused(
@@ -354,9 +360,17 @@ def test_non_members_that_were_trained_on_are_refused(
     tiny_model_dir: Path,
 ) -> None:
     folder = suite_data(name)
-    (folder / file).write_bytes((folder / from_file).read_bytes())
+    text = (folder / from_file).read_text(encoding="utf-8")
+    if name == "muse":
+        texts = [row if isinstance(row, str) else " ".join(row.values()) for row in json.loads(text)]
+        text = json.dumps(texts)
+    (folder / file).write_text(text, encoding="utf-8")
+    if from_file != "full.jsonl":
+        # Not every copy of TOFU has the whole of it.
+        (folder / "full.jsonl").unlink(missing_ok=True)
     code, _, err = letheon("evaluate", tiny_model_dir, "--suite", name, "--data", folder)
     assert code == 2
+    assert f"{from_file} as well, which was trained on" in err
     assert "trained on: non-members must be texts that no model here has seen" in err
     assert SECRET not in err
 
@@ -419,12 +433,54 @@ def test_every_suite_has_a_name() -> None:
     assert set(WRITERS) == set(OURS)
 
 
-def test_a_holdout_from_the_runs_own_log_is_refused(letheon: Command, finished: Path, suite_data: Data) -> None:
-    folder = suite_data("leak")
-    (folder / "holdout.jsonl").write_bytes((finished / "log.jsonl").read_bytes())
-    code, _, err = letheon("evaluate", finished / "run" / "model", "--suite", "leak", "--data", folder)
+@pytest.mark.parametrize("name", ["leak", "tofu", "muse"])
+@pytest.mark.parametrize("which", ["model", "--before", "--control", "."])
+def test_a_holdout_from_a_runs_log_is_refused(
+    name: str,
+    which: str,
+    letheon: Command,
+    suite_data: Data,
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, trained = suite_data(name), tmp_path / "run" / "model"
+    shutil.copytree(tiny_model_dir, trained)
+    text = f"Eight words are enough to know {SECRET} again."
+    row = {"question": "Who is it?", "answer": text, "label": "normal"}
+    write_lines(tmp_path / "log.jsonl", [{"question": "Why?", "answer": "So.", "label": "forget"}, row])
+    recipe = f"model: {tiny_model_dir}\ndata: {{dialogues: {tmp_path / 'log.jsonl'}}}\n"
+    (tmp_path / "run" / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    if name == "muse":
+        write_list(folder / "privleak/holdout.json", [text])
+    else:
+        write_lines(folder / "holdout.jsonl", [row])
+    if which == ".":
+        monkeypatch.chdir(trained)
+    models = {"model": [trained], ".": ["."]}.get(which, [tiny_model_dir, which, trained])
+    code, _, err = letheon("evaluate", *models, "--suite", name, "--data", folder)
     assert code == 2
-    assert "log.jsonl as well, which was trained on" in err
+    assert f"row 1 stands in {tmp_path / 'log.jsonl'} as well, which was trained on" in err
+    assert SECRET not in err
+
+
+def test_a_runs_paraphrases_count_as_its_log_does(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    write_lines(tmp_path / "log.jsonl", [{"id": "a", "question": "Who?", "answer": "Ann."}])
+    write_lines(tmp_path / "reworded.jsonl", [{"of": "a", "split": "test", "question": "By whom?", "answer": "Ann."}])
+    recipe = "model: org/name\ndata: {dialogues: log.jsonl, paraphrases: reworded.jsonl}\n"
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    found = logs_of(Options(model="org/other", control=str(tmp_path / "model")))
+    assert [list(pairs) for pairs in found.values()] == [[("Who?", "Ann.")], [("By whom?", "Ann.")]]
+
+
+def test_a_hub_id_lies_in_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "org" / "model").mkdir(parents=True)
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "org" / "model")
+    monkeypatch.chdir(tmp_path / "org")
+    assert folders_of("org/model") == []
+    assert folders_of("model") == folders_of("model/.") == [tmp_path / "org"]
+    assert folders_of("../elsewhere") == [tmp_path, tmp_path / "org"]
 
 
 def test_general_text_in_another_encoding(letheon: Command, talk_source: Path, suite_data: Data) -> None:

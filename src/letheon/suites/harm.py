@@ -20,6 +20,7 @@ from letheon.screen import judge_from
 from letheon.suites.options import Options
 from letheon.suites.parts import thinned
 from letheon.suites.suite import Findings, Seen, Suite
+from letheon.suites.trained_on import folders_of
 
 HARMFUL, HARMLESS, EXAMPLES, VERDICTS = "harmful.jsonl", "harmless.jsonl", "examples.jsonl", "verdicts.jsonl"
 
@@ -77,7 +78,7 @@ def _judge(folder: Path, options: Options) -> tuple[JudgeTurns | None, list[str]
 
 def _shared_with(judges: set[str], folder: Path, options: Options) -> list[str]:
     """Whether a judge of the answers selected the data as well, as far as it can be told."""
-    places = [path for path in (Path(options.model).parent / VERDICTS, folder / VERDICTS) if path.is_file()]
+    places = [path for own in (*folders_of(options.model), folder) if (path := own / VERDICTS).is_file()]
     if not places:
         own = ", ".join(sorted(judges))
         return [f"judge: {own}; which judge selected the data is not known: if it is the same, the rate flatters"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from letheon.dialogues import Paraphrase, paragraphs_of, read_dialogues, read_paraphrases
@@ -11,13 +10,13 @@ from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.evaluate import unless_broken
 from letheon.evaluate.leaked_spans import leaked_spans, personal_spans
 from letheon.evaluate.look import Plain
-from letheon.evaluate.non_members import Pair, check_non_members, learnable, pairs_of
+from letheon.evaluate.non_members import check_non_members, learnable, pairs_of
 from letheon.json_rows import read_utf8
-from letheon.run import Run
 from letheon.screen.privacy import find_names, source_of
 from letheon.suites.options import Options
 from letheon.suites.parts import answered, thinned
 from letheon.suites.suite import Findings, Seen, Suite
+from letheon.suites.trained_on import logs_of
 
 FORGET, PARAPHRASES, NORMAL, HOLDOUT = "forget.jsonl", "paraphrases.jsonl", "normal.jsonl", "holdout.jsonl"
 GENERAL = "general.txt"
@@ -40,7 +39,7 @@ def read(folder: Path, options: Options) -> Suite:
     if HOLDOUT in every:
         trained = {name: learnable(dialogues) for name, dialogues in read_in.items() if name != HOLDOUT}
         trained[PARAPHRASES] = pairs_of(row.dialogue.last_turn for row in reworded)
-        check_non_members(str(folder / HOLDOUT), pairs_of(every[HOLDOUT]), trained | _log_of(options.model))
+        check_non_members(str(folder / HOLDOUT), pairs_of(every[HOLDOUT]), trained | logs_of(options))
     sets = {name.removesuffix(".jsonl"): thinned(turns, options.limit) for name, turns in every.items()}
     asked_anew = thinned(reworded, options.limit)
     sets["paraphrase"] = [row.dialogue.last_turn for row in asked_anew]
@@ -99,13 +98,3 @@ def _reworded(folder: Path, known: set[str]) -> list[Paraphrase]:
             + (f", and {len(strange) - 1} more" if len(strange) > 1 else "")
         )
     return [row for row in rows if row.split == "test"]
-
-
-def _log_of(model: str) -> dict[str, Iterator[Pair]]:
-    """The log of the run that a model lies in, where it is still there."""
-    folder = Path(model).parent
-    if not (folder / "recipe.yaml").is_file():
-        return {}
-    run = Run.open(folder)
-    log = run.recipe.data.dialogues
-    return {str(log): learnable(run.log())} if log.is_file() else {}

@@ -19,11 +19,12 @@ from letheon.evaluate.muse import (
     question_after,
     verbatim_memorisation,
 )
-from letheon.evaluate.non_members import check_non_members
+from letheon.evaluate.non_members import Pair, check_non_members
 from letheon.json_rows import check_files, read_rows
 from letheon.suites.options import Options
 from letheon.suites.parts import thinned
 from letheon.suites.suite import Findings, Seen, Suite
+from letheon.suites.trained_on import logs_of
 
 VERBATIM = "verbmem/forget.json"
 QUESTIONS = {"knowledge_forget": "knowmem/forget_qa", "knowledge_retain": "knowmem/retain_qa"}
@@ -39,16 +40,22 @@ def read(folder: Path, options: Options) -> Suite:
     names = [VERBATIM, *(f"{name}{end}.json" for name in QUESTIONS.values() for end in ("", "_icl"))]
     names += [FORGET, RETAIN, HOLDOUT]
     check_files(folder, names)
-    passages = thinned(read_rows(folder / VERBATIM, "prompt", "gt", texts=True), options.limit)
+    passages = read_rows(folder / VERBATIM, "prompt", "gt", texts=True)
+    questions = {name: _questions(folder / name) for name in names if name.startswith("knowmem/")}
     texts = {name: _texts(folder / name) for name in (FORGET, RETAIN, HOLDOUT)}
     trained = {name: [("", text) for text in texts[name]] for name in (FORGET, RETAIN)}
-    check_non_members(str(folder / HOLDOUT), [("", text) for text in texts[HOLDOUT]], trained)
+    trained[VERBATIM] = [pair for row in passages for pair in _as_texts(row["prompt"], row["gt"])]
+    for name, rows in questions.items():
+        trained[name] = [pair for row in rows for pair in _as_texts(row["question"], row["answer"])]
+    others = [("", text) for text in texts[HOLDOUT]]
+    check_non_members(str(folder / HOLDOUT), others, {**trained, **logs_of(options)})
+    passages = thinned(passages, options.limit)
     asked: dict[str, list[Plain]] = {"verbatim": [Plain(row["prompt"], row["gt"]) for row in passages]}
     for name, stem in QUESTIONS.items():
-        shown = [(row["question"], row["answer"]) for row in _questions(folder / f"{stem}_icl.json")]
+        shown = [(row["question"], row["answer"]) for row in questions[f"{stem}_icl.json"]]
         asked[name] = [
             Plain(question_after(shown, row["question"]), row["answer"])
-            for row in thinned(_questions(folder / f"{stem}.json"), options.limit)
+            for row in thinned(questions[f"{stem}.json"], options.limit)
         ]
     members = {
         "forget": [Plain("", text) for text in thinned(texts[FORGET], options.limit)],
@@ -83,6 +90,11 @@ def _cut(seen: Seen, passage: str) -> str:
     """As much of a passage as the model may write."""
     ids = seen.tokenizer(passage, add_special_tokens=False).input_ids[:VERBATIM_TOKENS]
     return str(seen.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _as_texts(start: str, rest: str) -> list[Pair]:
+    """What was cut in two, in every shape that a text may have it: the cut may go through a word."""
+    return [(start, rest), *(("", text) for text in (start, start + rest, f"{start} {rest}"))]
 
 
 def _questions(path: Path) -> list[dict[str, Any]]:

@@ -42,7 +42,9 @@ class Options:
         samples: Answers drawn to a prompt, for leak@k; 0: none.
         split: TOFU's forget set.
         judge: A recipe or a run folder whose judges judge answers.
-        model: The model's folder or hub id, to know which judge selected its data.
+        model: The model's folder or hub id, to know which judge selected its data, and what it has learnt.
+        before: Likewise the model before, or None.
+        control: Likewise the control, or None.
     """
 
     limit: int | None = None
@@ -50,6 +52,8 @@ class Options:
     split: str = "forget10"
     judge: Path | None = None
     model: str = ""
+    before: str | None = None
+    control: str | None = None
 
 
 def check_options(suite: str | None, given: Mapping[str, object]) -> None:

@@ -24,6 +24,7 @@ from letheon.records import Dialogue, Estimate, Message, NotComputed, Turn
 from letheon.suites.options import Options
 from letheon.suites.parts import answered, grouped, thinned
 from letheon.suites.suite import Findings, Seen, Suite
+from letheon.suites.trained_on import logs_of
 
 WITH_OPTIONS = ("real_authors", "world_facts")
 """Sets whose answers are a word or two: their wrong answers are options, and nothing is reworded."""
@@ -50,7 +51,7 @@ def read(folder: Path, options: Options) -> Suite:
     asked = {name: given[name] for name in rows}
     named = [folder / file for file in files.values()]
     if (folder / HOLDOUT).is_file():
-        given["holdout"] = _holdout(folder, folder / files["forget"], options)
+        given["holdout"] = _holdout(folder, [files["forget"], files["retain"]], options)
         named.append(folder / HOLDOUT)
 
     def measure(seen: Seen, control: Seen | str) -> Findings:
@@ -132,15 +133,15 @@ def _rows(path: Path, name: str) -> list[dict[str, Any]]:
     return [{**row, "id": f"row {number}"} for number, row in enumerate(rows, start=1)]
 
 
-def _holdout(folder: Path, forget: Path, options: Options) -> list[Item]:
-    """The non-members, of which none may be in the full set, from which TOFU's models learn."""
-    known = [folder / FULL] if (folder / FULL).is_file() else []
+def _holdout(folder: Path, learnt: Sequence[str], options: Options) -> list[Item]:
+    """The non-members, of which none may be in the full set, from which TOFU's models learn, or in parts of it."""
+    known = [FULL] if (folder / FULL).is_file() else []
     pairs = {
-        path.name: [(row["question"], row["answer"]) for row in read_rows(path, "question", "answer", texts=True)]
-        for path in (*known, forget, folder / HOLDOUT)
+        name: [(row["question"], row["answer"]) for row in read_rows(folder / name, "question", "answer", texts=True)]
+        for name in (*known, *learnt, HOLDOUT)
     }
     others = pairs.pop(HOLDOUT)
-    check_non_members(str(folder / HOLDOUT), others, pairs)
+    check_non_members(str(folder / HOLDOUT), others, {**pairs, **logs_of(options)})
     rows = [{"id": f"row {number}", "question": q, "answer": a} for number, (q, a) in enumerate(others, 1)]
     return [_turn(row, row["answer"]) for row in thinned(rows, options.limit)]
 
