@@ -70,6 +70,9 @@ def test_what_it_cannot_do(harness: dict[str, Any], letheon: Command, tiny_model
     assert (code, "needs --tasks NAMES" in err) == (2, True)
     code, _, err = letheon("evaluate", tiny_model_dir, "--suite", "lm-eval", "--tasks", "arc_esy,wmdp_bio")
     assert (code, "lm-eval has no such task; did you mean arc_easy?" in err) == (2, True)
+    arguments = ["--suite", "lm-eval", "--tasks", "arc_easy", "--output", tiny_model_dir]
+    code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
+    assert (code, "a folder; name a file in it" in err, "model" in harness) == (2, True, False)
     harness["fails"] = ConnectionError("Couldn't reach the hub")
     code, _, err = letheon("evaluate", tiny_model_dir, "--suite", "lm-eval", "--tasks", "arc_easy")
     assert code == 2

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -373,6 +376,44 @@ def test_non_members_that_were_trained_on_are_refused(
     assert f"{from_file} as well, which was trained on" in err
     assert "trained on: non-members must be texts that no model here has seen" in err
     assert SECRET not in err
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("folder.json", "folder.json: a folder; name a file in it"),
+        ("beside.json", "beside.samples.jsonl: a folder; name a file in it"),
+        ("file/new/found.json", "file (not a directory); name another file"),
+        ("locked/new/found.json", "locked (permission denied); name another file"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_model_loads(
+    output: str,
+    said: str,
+    letheon: Command,
+    suite_data: Data,
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "file").touch()
+    for name in ("folder.json", "beside.samples.jsonl", "locked"):
+        (tmp_path / name).mkdir()
+
+    def temporary(dir: Path) -> Any:
+        """As for who is not root, whom nothing is locked to."""
+        if dir.name == "locked":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return TemporaryFile(dir=dir)
+
+    monkeypatch.setattr("letheon.suites.results.tempfile.TemporaryFile", temporary)
+    monkeypatch.setattr("letheon.suites.run.load_model", None)
+    arguments = ["--suite", "wmdp", "--data", suite_data("wmdp"), "--output", tmp_path / output]
+    code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "locked" / "new").exists()
 
 
 def test_what_does_not_fit_is_refused_before_the_model_loads(

@@ -16,7 +16,7 @@ from letheon.errors import InputError, check_all, require_extra
 from letheon.measure import Measured
 from letheon.models import check_model, in_short, load_model, load_tokenizer, model_hash
 from letheon.records import Estimate, ModelMetrics
-from letheon.suites.results import OWN, Examined, SuiteResults, show
+from letheon.suites.results import OWN, Examined, SuiteResults, check_output, show
 from letheon.text_file import read_text
 from letheon.yaml_text import load_yaml
 
@@ -34,12 +34,14 @@ def run_tasks(model: str, tasks: list[str], output: Path, limit: int | None, con
         console: Where the table goes.
 
     Raises:
-        InputError: No or unknown tasks, or files that hold none; or a task's data set cannot be had here.
+        InputError: No or unknown tasks, or files that hold none; an output that cannot be written; or a task's data
+            set cannot be had here.
         MissingExtraError: lm-eval is not installed.
     """
     require_extra(f"the suite {NAME!r}", NAME)
     if not tasks:
         raise InputError(f"--suite {NAME} needs --tasks NAMES, such as --tasks wmdp_bio,arc_easy")
+    check_output(output)
     check_model(model)
     # It warns of what is meant here: that the model is loaded already.
     logging.getLogger(PACKAGE).setLevel(logging.ERROR)

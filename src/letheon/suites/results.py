@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from letheon.console import Console
+from letheon.errors import InputError
 from letheon.records import Estimate, Metric, ModelMetrics, NotComputed, Record, write_text
 
 OWN, BEFORE, CONTROL = "model", "before", "control"
@@ -48,6 +51,28 @@ class SuiteResults(BaseModel):
     def save(self, path: Path) -> None:
         """Write it as JSON."""
         write_text(path, self.model_dump_json(by_alias=True, indent=2) + "\n")
+
+
+def check_output(*paths: Path) -> None:
+    """Look whether files can be written, and leave nothing behind: it is asked before hours of measuring.
+
+    Raises:
+        InputError: One is a folder, or lies where none can be.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise InputError(f"--output {path}: a folder; name a file in it, or another one")
+        # A folder that is not there is made in the end.
+        held = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        try:
+            # Permissions do not tell of a disk that is read-only.
+            with tempfile.TemporaryFile(dir=held):
+                pass
+        except OSError as error:
+            why = (error.strerror or "cannot be used").lower()
+            raise InputError(
+                f"--output {path}: nothing can be written to {held} ({why}); name another file"
+            ) from None
 
 
 def show(results: SuiteResults, console: Console) -> None:

@@ -28,7 +28,7 @@ from letheon.suites import hallucination, harm, leak, muse, tofu, wmdp
 from letheon.suites.examine import check_fits, encode_sets, examine
 from letheon.suites.find import find
 from letheon.suites.options import Options
-from letheon.suites.results import BEFORE, CONTROL, OWN, Examined, SuiteResults, show
+from letheon.suites.results import BEFORE, CONTROL, OWN, Examined, SuiteResults, check_output, show
 from letheon.suites.suite import NO_BEFORE, Findings, Seen, Suite
 
 SUITES: dict[str, Callable[[Path, Options], Suite]] = {
@@ -71,11 +71,14 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
     """Measure a model by a suite.
 
     Raises:
-        InputError: A model, a file or a column that is missing; what does not fit the context.
+        InputError: A model, a file or a column that is missing; what does not fit the context; an output that cannot
+            be written.
         MissingExtraError: A suite or its judge needs a part that is not installed.
     """
     if plan.output.suffix != ".json":
         raise InputError(f"--output {plan.output}: expected a file that ends in .json")
+    samples = plan.output.with_suffix(".samples.jsonl")
+    check_output(plan.output, samples)
     if not plan.data.is_dir():
         raise InputError(f"--data {plan.data}: no such folder; docs/metrics.md says what a suite's folder holds")
     named = {OWN: plan.model, BEFORE: plan.before, CONTROL: plan.control}
@@ -128,7 +131,6 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
         metrics={which: one.values for which, one in found.items()},
     )
     results.save(plan.output)
-    samples = plan.output.with_suffix(".samples.jsonl")
     write_text(samples, "".join(_lines(suite, found, seen, show_texts=plan.show_texts)))
     show(results, console)
     console.say(f"written: {plan.output}, {samples}")
