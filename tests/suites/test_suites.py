@@ -130,6 +130,24 @@ def test_without_a_control(
         assert "--samples 0" in found["forget"]["leak_at_k"].not_computed  # type: ignore[union-attr]
 
 
+def test_without_the_embedder(
+    measured: Measured, suite_data: Data, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = suite_data("hallucination")
+    whole, _, _ = measured("hallucination", folder, tiny_model_dir, 0)
+    monkeypatch.setattr("letheon.suites.hallucination.missing_modules", lambda extra: ["sentence_transformers"])
+    monkeypatch.setattr("letheon.embed.Embedder.encode", None)
+    found, _, err = measured("hallucination", folder, tiny_model_dir, 0)
+    metrics, known = (one.metrics["model"]["questions"] for one in (found, whole))
+    lacking = {"hallucination_rate", "right_rate"}
+    assert {name: metrics[name] for name in metrics.keys() - lacking} == {
+        name: known[name] for name in known.keys() - lacking
+    }
+    assert {"mc1", "mc2", "abstentions"} < metrics.keys()
+    assert "not computed: questions hallucination_rate, questions right_rate: " in err
+    assert "pip install 'letheon[screen]'" in err
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_broken_model_has_no_numbers(
     name: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from letheon.errors import InputError, require_extra
+from letheon.errors import InputError, MissingExtraError, missing_modules
 from letheon.evaluate.abstention import Abstentions
 from letheon.evaluate.multiple_choice import best_is_likeliest, correct_mass
 from letheon.evaluate.text import repetition
@@ -16,6 +16,7 @@ from letheon.suites.parts import grouped, thinned
 from letheon.suites.suite import Findings, Seen, Suite
 
 FILE = "mc_task.json"
+NEAREST = "an answer counts as right by which given answer it is nearest to (MiniLM): a sign, not a person's word"
 
 
 def read(folder: Path, options: Options) -> Suite:
@@ -23,10 +24,11 @@ def read(folder: Path, options: Options) -> Suite:
 
     Raises:
         InputError: It is missing or faulty.
-        MissingExtraError: The embedder is not installed.
     """
     check_files(folder, [FILE])
-    require_extra("the suite 'hallucination'", "screen")
+    # Only whether a free answer is right is asked of the embedder.
+    lacking = missing_modules("screen")
+    untold = str(MissingExtraError("telling right answers by MiniLM", "screen")) if lacking else None
     rows = read_rows(folder / FILE, "question", "mc1_targets", "mc2_targets")
     try:
         questions = [Question.read(row) for row in thinned(rows, options.limit)]
@@ -48,29 +50,29 @@ def read(folder: Path, options: Options) -> Suite:
         totals = [float(tokens.log_probs.double().sum()) for tokens in seen.scores["options"]]
         answers = seen.answers["questions"]
         rows = []
-        for question, texts, own, answer, right in zip(
-            questions,
-            options_of,
-            grouped(totals, map(len, options_of)),
-            answers,
-            truth.right(asked, answers),
-            strict=True,
+        for question, texts, own, answer in zip(
+            questions, options_of, grouped(totals, map(len, options_of)), answers, strict=True
         ):
             known = dict(zip(texts, own, strict=True))
             best, *others = (known[text] for text in question.single)
             correct, incorrect = ([known[t] for t in group] for group in (question.correct, question.incorrect))
-            idle = abstentions.is_one(answer)
             rows.append(
                 {
                     "mc1": best_is_likeliest(best, others),
                     "mc2": correct_mass(correct, incorrect),
-                    "hallucination_rate": hallucination_rate(right, idle),
-                    "right_rate": right_rate(right, idle),
-                    "abstentions": float(idle),
+                    "abstentions": float(abstentions.is_one(answer)),
                     "repetition": repetition(answer),
                 }
             )
         findings.add("questions", rows)
+        if untold is not None:
+            findings.lacks("questions", ["hallucination_rate", "right_rate"], untold)
+            return findings
+        judged = zip(truth.right(asked, answers), (row["abstentions"] == 1 for row in rows), strict=True)
+        findings.add(
+            "questions",
+            [{"hallucination_rate": hallucination_rate(*one), "right_rate": right_rate(*one)} for one in judged],
+        )
         return findings
 
     return Suite(
@@ -78,9 +80,7 @@ def read(folder: Path, options: Options) -> Suite:
         measure=measure,
         given={"options": given},
         asked={"questions": asked},
-        notes=[
-            "an answer counts as right by which given answer it is nearest to (MiniLM): a sign, not a person's word"
-        ],
+        notes=[NEAREST] if untold is None else [],
     )
 
 
