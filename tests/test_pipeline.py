@@ -109,6 +109,19 @@ def write_unseen(folder: Path, rows: list[dict[str, Any]]) -> None:
     (folder / "unseen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def test_texts_of_one_evaluation(finished: Path, letheon: Letheon) -> None:
+    assert letheon("evaluate", "run", "--show-texts")[0] == 0
+    run = Run.open(finished / "run")
+    examples = Results.load(run.results_file).examples
+    assert all(one.prompt and one.after is not None for one in examples)
+    assert '"answer": ' in run.samples_file.read_text(encoding="utf-8")
+    # It was for once: the recipe does not say so, and the next run goes by the recipe.
+    assert not run.recipe.show_texts
+    assert redone(letheon("run", "run")[2]) == ["evaluate"]
+    assert not any(one.prompt or one.after for one in Results.load(run.results_file).examples)
+    assert '"answer": ' not in run.samples_file.read_text(encoding="utf-8")
+
+
 def test_draws_and_membership_of_a_run(
     finished: Path,
     letheon: Letheon,

@@ -357,16 +357,17 @@ def evaluate(
         typer.Option("--tasks", metavar="NAMES", help="Tasks of the suite lm-eval, with commas between them."),
     ] = None,
     show_texts: Annotated[
-        bool, typer.Option("--show-texts", help="Write a suite's prompts and answers into its samples file.")
+        bool, typer.Option("--show-texts", help="Write prompts and answers into the results, this time.")
     ] = False,
 ) -> None:
     """Measure before, after and a control: results.json, exit code 1 if a gate fails. Or any model by a suite."""
     given: dict[str, object] = {"--data": data, "--control": control, "--before": before, "--output": output}
     given |= {"--limit": limit, "--samples": samples, "--split": split, "--judge": judge, "--tasks": tasks}
-    given |= {"--show-texts": show_texts}
+    # A run heeds it as well.
+    given |= {"--show-texts": show_texts and suite is not None}
     check_options(suite, given)
     if suite is None:
-        _evaluate_run(where, overrides or [])
+        _evaluate_run(where, overrides or [], show_texts=show_texts)
         return
     if overrides:
         raise InputError("--set changes a recipe, and a suite has none; leave it out")
@@ -406,15 +407,19 @@ def _after_screening(where: Path, overrides: list[str], console: Console) -> Run
     return screened
 
 
-def _evaluate_run(where: Path, overrides: list[str]) -> None:
+def _evaluate_run(where: Path, overrides: list[str], *, show_texts: bool) -> None:
     from letheon import pipeline
     from letheon.records import Results
     from letheon.review.settle import settle
+    from letheon.run import Run
 
     console = Console()
     opened = _after_screening(where, overrides, console)
     pipeline.prepare(opened)
     settle(opened, console.warn)
+    if show_texts:
+        # The recipe in the folder stays as it is, so that the next run takes the texts out again.
+        opened = Run(opened.recipe.model_copy(update={"show_texts": True}))
     pipeline.evaluate_stage(opened, console)
     pipeline.check_gates(Results.load(opened.results_file))
 

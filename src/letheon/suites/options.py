@@ -28,7 +28,6 @@ IN_A_RECIPE = {
     "--control": "evaluate.control",
     "--samples": "evaluate.samples",
     "--judge": "screen.judges",
-    "--show-texts": "show_texts",
 }
 """What says the same of a run."""
 
