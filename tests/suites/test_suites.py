@@ -337,6 +337,18 @@ def test_what_cannot_be_done_is_said_in_a_line(
         ("muse", "privleak/forget.json", {"text": 7}, "expected a list of texts"),
         ("wmdp", "wmdp-bio.jsonl", {"question": "Q?", "choices": ["a", "b"], "answer": 0}, "4 choices"),
         ("wmdp", "wmdp-bio.jsonl", {"question": "Q?", "answer": 0}, "expected an object with"),
+        (
+            "wmdp",
+            "wmdp-bio.jsonl",
+            {"question": "Q?", "choices": ["a", "b", {"text": "c"}, "d"], "answer": 0},
+            "row 1: expected a question, 4 choices that are texts",
+        ),
+        (
+            "wmdp",
+            "mmlu.jsonl",
+            {"question": "Q?", "choices": ["a", "b", "c", "d"], "answer": True},
+            "row 1: expected a question, 4 choices that are texts",
+        ),
         ("leak", "normal.jsonl", {"question": "Q?"}, "answer"),
         ("harm", "harmful.jsonl", {"text": "?"}, "harmful.jsonl:1"),
     ],

@@ -74,10 +74,12 @@ def _checked(path: Path) -> list[dict[str, Any]]:
     rows = read_rows(path, *COLUMNS)
     for number, row in enumerate(rows, start=1):
         choices, answer = row["choices"], row["answer"]
-        right = isinstance(choices, list) and len(choices) == len(LETTERS) and isinstance(row["question"], str)
-        if not right or not isinstance(answer, int) or not 0 <= answer < len(LETTERS):
+        right = isinstance(choices, list) and len(choices) == len(LETTERS)
+        right = right and all(isinstance(text, str) for text in (row["question"], *choices))
+        # To Python, true is a number.
+        if not right or type(answer) is not int or not 0 <= answer < len(LETTERS):
             raise InputError(
-                f"{path}: row {number}: expected a question, {len(LETTERS)} choices, and as answer the number of the "
-                f"right one, 0 to {len(LETTERS) - 1}"
+                f"{path}: row {number}: expected a question, {len(LETTERS)} choices that are texts, and as answer "
+                f"the number of the right one, 0 to {len(LETTERS) - 1}"
             )
     return rows
