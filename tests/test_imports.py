@@ -15,6 +15,8 @@ import letheon
 
 ROOT = Path(letheon.__file__).parent
 HEAVY = ("torch", "transformers", "peft", "datasets", "accelerate", "sentence_transformers", "sklearn", "matplotlib")
+# Loaded where they are used: they would take as long as all the rest of `letheon.screen`.
+HEAVY += ("scipy.stats", "scipy.optimize")
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -59,6 +61,7 @@ def test_the_stop_rule_knows_numbers_and_no_models() -> None:
         "import letheon",
         "import letheon.records, letheon.recipe, letheon.errors, letheon.console, letheon.dialogues",
         "import letheon.report",
+        "import letheon.screen",
         "import letheon.review.exchange, letheon.review.serve",
         "import sys, letheon.cli; sys.argv = ['letheon', '--help']; letheon.cli.main()",
     ],

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import beta
 
 from letheon.records import Interval, NotComputed
 
@@ -94,8 +94,8 @@ def priv_leak_interval(
 def _exact(share: float, n: int) -> Interval:
     """A share of n with its exact binomial interval."""
     hits, tail = share * n, (1 - COVERAGE) / 2
-    low = float(beta.ppf(tail, hits, n - hits + 1)) if share > 0 else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, n - hits)) if share < 1 else 1.0
+    low = float(scipy.stats.beta.ppf(tail, hits, n - hits + 1)) if share > 0 else 0.0
+    high = float(scipy.stats.beta.ppf(1 - tail, hits + 1, n - hits)) if share < 1 else 1.0
     return Interval(estimate=share, low=low, high=high)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy.stats import ks_2samp
+import scipy
 
 
 class ForgetQuality(NamedTuple):
@@ -34,5 +34,5 @@ def forget_quality(ratios: Sequence[float], control: Sequence[float]) -> ForgetQ
     """
     if not ratios or not control or not all(map(math.isfinite, (*ratios, *control))):
         return ForgetQuality(math.nan, math.nan)
-    found = ks_2samp(list(ratios), list(control))
+    found = scipy.stats.ks_2samp(list(ratios), list(control))
     return ForgetQuality(float(found.pvalue), float(found.statistic))

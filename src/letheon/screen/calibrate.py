@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from letheon.records import NORMAL
@@ -96,5 +96,7 @@ def platt(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[float,
     if np.ptp(odds) == 0:
         # Any a fits one score, with its b.
         return 0.0, base
-    found = minimize(loss, np.array([1.0, base]), method="L-BFGS-B", bounds=[(0, None), (None, None)]).x
+    found = scipy.optimize.minimize(
+        loss, np.array([1.0, base]), method="L-BFGS-B", bounds=[(0, None), (None, None)]
+    ).x
     return float(found[0]), float(found[1])

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import binom, rankdata
 
 from letheon.errors import InputError
 from letheon.recipe import Screen
@@ -103,7 +103,7 @@ def in_force(settings: Screen | None, found: Screening | None) -> tuple[float, .
 def _for_recall(scores: Floats, labels: Bools, recall: float) -> float:
     own = np.sort(scores[labels])
     # ppf(q) is the least k with P(X ≤ k) ≥ q, so that P(X ≥ k) ≥ 1 − q.
-    rank = int(binom.ppf(1 - CONFIDENCE, len(own), 1 - recall)) if len(own) else 0
+    rank = int(scipy.stats.binom.ppf(1 - CONFIDENCE, len(own), 1 - recall)) if len(own) else 0
     if rank < 1:
         least = int(np.ceil(np.log(1 - CONFIDENCE) / np.log(recall)))
         raise InputError(
@@ -135,7 +135,7 @@ def auroc(scores: Floats, labels: Bools) -> float:
     yes, no = int(labels.sum()), int((~labels).sum())
     if yes == 0 or no == 0:
         return float("nan")
-    return float((rankdata(scores)[labels].sum() - yes * (yes + 1) / 2) / (yes * no))
+    return float((scipy.stats.rankdata(scores)[labels].sum() - yes * (yes + 1) / 2) / (yes * no))
 
 
 def precision(scores: Floats, labels: Bools, threshold: float) -> float:
