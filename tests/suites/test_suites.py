@@ -408,24 +408,9 @@ def test_non_members_that_were_trained_on_are_refused(
     assert SECRET not in err
 
 
-@pytest.mark.parametrize(
-    ("output", "said"),
-    [
-        ("folder.json", "folder.json: a folder; name a file in it"),
-        ("beside.json", "beside.samples.jsonl: a folder; name a file in it"),
-        ("file/new/found.json", "file (not a directory); name another file"),
-        ("locked/new/found.json", "locked (permission denied); name another file"),
-    ],
-)
-def test_an_output_that_cannot_be_written_is_refused_before_the_model_loads(
-    output: str,
-    said: str,
-    letheon: Command,
-    suite_data: Data,
-    tiny_model_dir: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def full_of_obstacles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder where some outputs cannot be written; and no model can be loaded."""
     (tmp_path / "file").touch()
     for name in ("folder.json", "beside.samples.jsonl", "locked"):
         (tmp_path / name).mkdir()
@@ -438,12 +423,27 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_model_loads(
 
     monkeypatch.setattr("letheon.suites.results.tempfile.TemporaryFile", temporary)
     monkeypatch.setattr("letheon.suites.run.load_model", None)
-    arguments = ["--suite", "wmdp", "--data", suite_data("wmdp"), "--output", tmp_path / output]
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("folder.json", "folder.json: a folder; name a file in it"),
+        ("beside.json", "beside.samples.jsonl: a folder; name a file in it"),
+        ("file/new/found.json", "file (not a directory); name another file"),
+        ("locked/new/found.json", "locked (permission denied); name another file"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_model_loads(
+    output: str, said: str, letheon: Command, suite_data: Data, tiny_model_dir: Path, full_of_obstacles: Path
+) -> None:
+    arguments = ["--suite", "wmdp", "--data", suite_data("wmdp"), "--output", full_of_obstacles / output]
     code, _, err = letheon("evaluate", tiny_model_dir, *arguments)
     assert code == 2
     assert said in err
     assert "Traceback" not in err
-    assert not (tmp_path / "locked" / "new").exists()
+    assert not (full_of_obstacles / "locked" / "new").exists()
 
 
 def test_what_does_not_fit_is_refused_before_the_model_loads(
