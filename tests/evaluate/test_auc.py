@@ -107,6 +107,29 @@ def test_too_few_or_broken() -> None:
     assert "1 scores are NaN" in found.not_computed
 
 
+def test_members_of_one_dialogue_are_no_news_of_each_other() -> None:
+    """As sure as if each dialogue had one of them."""
+    (members, others), control = drawn(1, 12, 15), drawn(2, 12, 15, apart=0.2)
+    of = [str(number) for number in range(12)]
+    once, leak = auc_interval(members, others), priv_leak_interval((members, others), control)
+    assert auc_interval(members, others, of) == once
+    twice = auc_interval(members * 2, others, of * 2)
+    assert isinstance(once, Interval)
+    assert isinstance(twice, Interval)
+    assert vars(twice) == pytest.approx(vars(once))
+    again = priv_leak_interval((members * 2, others), (control[0] * 2, control[1]), of * 2)
+    assert isinstance(leak, Interval)
+    assert isinstance(again, Interval)
+    assert vars(again) == pytest.approx(vars(leak))
+    # Wholly apart: as many pairs as there are dialogues.
+    assert auc_interval([2.0, 3.0, 4.0], [0.0, 1.0, 1.5], ["a", "a", "b"]) == auc_interval(
+        [2.0, 3.0], [0.0, 1.0, 1.5]
+    )
+    alone = auc_interval([1.0, 2.0], [0.0, 3.0], ["a", "a"])
+    assert isinstance(alone, NotComputed)
+    assert "of one dialogue" in alone.not_computed
+
+
 def test_priv_leak() -> None:
     # The control itself; a model that remembers all; one that has forgotten more than the control.
     assert priv_leak(0.4, 0.4) == 0

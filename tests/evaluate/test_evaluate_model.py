@@ -319,6 +319,15 @@ def test_membership(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None
     assert with_control(own, own).metrics["membership"]["privleak"].estimate == 0  # type: ignore[union-attr]
 
 
+def test_turns_of_one_dialogue_are_one_member(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    said = [("user", "Who?"), ("assistant", "Ada did."), ("user", "And?"), ("assistant", "Bob did.")]
+    dialogue = Dialogue(id="d", messages=tuple(Message(role=who, content=text) for who, text in said))  # type: ignore[arg-type]
+    sets = EvalSets(forget=[Turn(dialogue, 1), Turn(dialogue, 3)], non_members=MEMBERS.non_members)
+    found = evaluate_model(tiny_model(), tiny_tokenizer, sets, max_new_tokens=2).metrics["membership"]["loss_auc"]
+    assert isinstance(found, NotComputed)
+    assert "of one dialogue" in found.not_computed
+
+
 def test_a_control_of_other_sets_is_refused(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     own = evaluate_model(tiny_model(), tiny_tokenizer, MEMBERS)
     with pytest.raises(InputError, match="the control was evaluated on other dialogues"):

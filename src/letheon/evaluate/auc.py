@@ -27,26 +27,30 @@ def membership_auc(members: Sequence[float], others: Sequence[float]) -> float:
     return float(_placements(members, others)[0].mean())
 
 
-def auc_interval(members: Sequence[float], others: Sequence[float]) -> Interval | NotComputed:
+def auc_interval(
+    members: Sequence[float], others: Sequence[float], of: Sequence[str] | None = None
+) -> Interval | NotComputed:
     """`membership_auc` with its 95% interval by DeLong's variance (DeLong et al., 1988), on the scale of log-odds.
 
     The variance is S₁₀/M + S₀₁/N, of the shares of others under each member and of members over each other: no
     distribution of the scores is supposed, and nothing is drawn. The log-odds keep the interval inside [0, 1]. Where
     the groups lie wholly apart, or all scores are equal, the variance is 0, though little may be known; the interval
     then is the exact binomial one (Clopper and Pearson, 1934) of n = min(M, N) pairs that share no text, AUC · n of
-    which were told apart.
+    which were told apart. Members of one dialogue are no news of each other, and count as one in S₁₀ and n
+    (Obuchowski, Nonparametric analysis of clustered ROC curve data, Biometrics, 1997).
 
     Args:
         members: Scores of M ≥ 2 texts; higher speaks for membership.
         others: Scores of N ≥ 2 texts that were never trained on.
+        of: (M,) the dialogue of each member; None: each is of its own.
     """
-    if why := _unfit(members, others):
+    if why := _unfit(members, others, of=of):
         return NotComputed(not_computed=why)
     over, under = _placements(members, others)
     auc = float(over.mean())
-    variance = over.var(ddof=1) / len(over) + under.var(ddof=1) / len(under)
+    variance = float((_covariance([over], of) + _covariance([under]))[0, 0])
     if variance == 0:
-        return _exact(auc, min(len(members), len(others)))
+        return _exact(auc, min(len(set(of or range(len(members)))), len(others)))
     half = Z * math.sqrt(variance) / (auc * (1 - auc))
     odds = math.log(auc / (1 - auc))
     return Interval(estimate=auc, low=_logistic(odds - half), high=_logistic(odds + half))
@@ -67,7 +71,9 @@ def priv_leak(auc: float, control: float) -> float:
 
 
 def priv_leak_interval(
-    own: tuple[Sequence[float], Sequence[float]], control: tuple[Sequence[float], Sequence[float]]
+    own: tuple[Sequence[float], Sequence[float]],
+    control: tuple[Sequence[float], Sequence[float]],
+    of: Sequence[str] | None = None,
 ) -> Interval | NotComputed:
     """`priv_leak` with its 95% interval: the delta method on DeLong's covariance of the two AUCs.
 
@@ -77,14 +83,15 @@ def priv_leak_interval(
     Args:
         own: The model's scores of members and of others.
         control: The control's scores of the same texts, in the same order.
+        of: What each member is of, as in `auc_interval`.
     """
-    if why := _unfit(*own) or _unfit(*control):
+    if why := _unfit(*own, of=of) or _unfit(*control, of=of):
         return NotComputed(not_computed=why)
     ours, theirs = _placements(*own), _placements(*control)
     auc, floor = float(ours[0].mean()), float(theirs[0].mean())
     if floor >= 1:
         return NotComputed(not_computed="the control tells the two apart without fail, though it never saw them")
-    covariance = sum(np.cov(mine, its) / len(mine) for mine, its in zip(ours, theirs, strict=True))
+    covariance = _covariance([ours[0], theirs[0]], of) + _covariance([ours[1], theirs[1]])
     slopes = np.array([-100 / (1 - floor), 100 * (1 - auc) / (1 - floor) ** 2])
     half = Z * math.sqrt(max(0.0, float(slopes @ covariance @ slopes)))
     value = priv_leak(auc, floor)
@@ -106,10 +113,24 @@ def _placements(members: Sequence[float], others: Sequence[float]) -> tuple[Floa
     return wins.mean(axis=1), wins.mean(axis=0)
 
 
-def _unfit(members: Sequence[float], others: Sequence[float], fewest: int = 2) -> str:
+def _covariance(columns: Sequence[Floats], of: Sequence[str] | None = None) -> Floats:
+    """(K, K) covariance of the means of K columns of N, where what is of one counts as one."""
+    values = np.stack(columns)
+    groups = np.arange(values.shape[1]) if of is None else np.unique(of, return_inverse=True)[1]
+    n, g = len(groups), int(groups.max()) + 1
+    sums = (values - values.mean(axis=1, keepdims=True)) @ np.equal.outer(groups, np.arange(g))
+    covariance: Floats = sums @ sums.T * g / (g - 1) / n**2
+    return covariance
+
+
+def _unfit(
+    members: Sequence[float], others: Sequence[float], fewest: int = 2, of: Sequence[str] | None = None
+) -> str:
     """Why there is no AUC; "" where there is one."""
     if len(members) < fewest or len(others) < fewest:
         return f"{len(members)} members and {len(others)} others: at least {fewest} of each are needed"
+    if of is not None and len(set(of)) < fewest:
+        return f"all members are of one dialogue: of at least {fewest} they must be"
     broken = sum(not math.isfinite(score) for score in (*members, *others))
     return f"{broken} scores are NaN or infinite: the model is broken" if broken else ""
 

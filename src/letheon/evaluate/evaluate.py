@@ -248,16 +248,17 @@ def with_control(own: Evaluation, control: Evaluation | str) -> Evaluation:
         why = "no dialogues that no model was trained on were given (non_members)"
         missing: SetMetrics = dict.fromkeys(MEMBERSHIP, NotComputed(not_computed=why))
         return replace(own, metrics=own.metrics | {"membership": missing}, samples=samples)
+    of = [key.id for key in members]
     if isinstance(control, str):
         attacks = own.attacks
-        found = membership(_rows(attacks, members), _rows(attacks, others), control)
+        found = membership(_rows(attacks, members), _rows(attacks, others), control, of)
     else:
         if control.attacks.keys() != own.attacks.keys():
             raise InputError("the control was evaluated on other dialogues: give both evaluations the same sets")
         rows = beside_control(_rows(own.attacks, own.attacks), _rows(control.attacks, own.attacks))
         attacks = dict(zip(own.attacks, rows, strict=True))
         theirs = _rows(control.attacks, members), _rows(control.attacks, others)
-        found = membership(_rows(attacks, members), _rows(attacks, others), theirs)
+        found = membership(_rows(attacks, members), _rows(attacks, others), theirs, of)
     samples += _samples({key._replace(set=f"{PROBED}{key.set}"): scores for key, scores in attacks.items()})
     return replace(own, metrics=own.metrics | {"membership": found}, samples=samples)
 

@@ -109,23 +109,26 @@ def beside_control(rows: Rows, control: Rows) -> list[dict[str, float]]:
     ]
 
 
-def membership(members: Rows, others: Rows, control: tuple[Rows, Rows] | str) -> SetMetrics:
+def membership(
+    members: Rows, others: Rows, control: tuple[Rows, Rows] | str, of: Sequence[str] | None = None
+) -> SetMetrics:
     """The AUC of each attack, and PrivLeak by Min-K% against the control's, each with its 95% interval.
 
     Args:
         members: Scores of what had to be forgotten, `beside_control` where there is one.
         others: The same of texts that no model here was trained on.
         control: The control's scores of both; or why there are none: then no `reference_auc` and no PrivLeak.
+        of: The dialogue of each member, whose turns are no news of each other; None: each is of its own.
     """
 
     def auc(attack: str) -> Metric:
-        return auc_interval(_column(members, attack), _column(others, attack))
+        return auc_interval(_column(members, attack), _column(others, attack), of)
 
     found: SetMetrics = {f"{attack}_auc": auc(attack) for attack in ATTACKS if attack != "reference"}
     if isinstance(control, str):
         return found | dict.fromkeys(("reference_auc", "privleak"), NotComputed(not_computed=control))
     own, floor = ((_column(one, "min_k"), _column(other, "min_k")) for one, other in ((members, others), control))
-    return found | {"reference_auc": auc("reference"), "privleak": priv_leak_interval(own, floor)}
+    return found | {"reference_auc": auc("reference"), "privleak": priv_leak_interval(own, floor, of)}
 
 
 def _column(rows: Rows, attack: str) -> list[float]:
