@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 
+from letheon.evaluate.reduce import Floats, covariance_of_means
 from letheon.records import Interval, NotComputed
 
-Floats = NDArray[np.float64]
 Z = 1.959964
 """Of the middle 95%."""
 COVERAGE = 0.95
@@ -48,7 +47,7 @@ def auc_interval(
         return NotComputed(not_computed=why)
     over, under = _placements(members, others)
     auc = float(over.mean())
-    variance = float((_covariance([over], of) + _covariance([under]))[0, 0])
+    variance = float((covariance_of_means([over], of) + covariance_of_means([under]))[0, 0])
     if variance == 0:
         return _exact(auc, min(len(set(of or range(len(members)))), len(others)))
     half = Z * math.sqrt(variance) / (auc * (1 - auc))
@@ -91,7 +90,7 @@ def priv_leak_interval(
     auc, floor = float(ours[0].mean()), float(theirs[0].mean())
     if floor >= 1:
         return NotComputed(not_computed="the control tells the two apart without fail, though it never saw them")
-    covariance = _covariance([ours[0], theirs[0]], of) + _covariance([ours[1], theirs[1]])
+    covariance = covariance_of_means([ours[0], theirs[0]], of) + covariance_of_means([ours[1], theirs[1]])
     slopes = np.array([-100 / (1 - floor), 100 * (1 - auc) / (1 - floor) ** 2])
     half = Z * math.sqrt(max(0.0, float(slopes @ covariance @ slopes)))
     value = priv_leak(auc, floor)
@@ -111,16 +110,6 @@ def _placements(members: Sequence[float], others: Sequence[float]) -> tuple[Floa
     apart = np.subtract.outer(np.asarray(members, np.float64), np.asarray(others, np.float64))
     wins = (apart > 0) + (apart == 0) / 2
     return wins.mean(axis=1), wins.mean(axis=0)
-
-
-def _covariance(columns: Sequence[Floats], of: Sequence[str] | None = None) -> Floats:
-    """(K, K) covariance of the means of K columns of N, where what is of one counts as one."""
-    values = np.stack(columns)
-    groups = np.arange(values.shape[1]) if of is None else np.unique(of, return_inverse=True)[1]
-    n, g = len(groups), int(groups.max()) + 1
-    sums = (values - values.mean(axis=1, keepdims=True)) @ np.equal.outer(groups, np.arange(g))
-    covariance: Floats = sums @ sums.T * g / (g - 1) / n**2
-    return covariance
 
 
 def _unfit(

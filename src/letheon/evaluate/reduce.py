@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from letheon.records import Estimate, Metric, NotComputed
+
+Floats = NDArray[np.float64]
 
 
 def reduce_scores(scores: Sequence[float], of: Sequence[str] | None = None) -> Metric:
@@ -26,7 +30,7 @@ def reduce_scores(scores: Sequence[float], of: Sequence[str] | None = None) -> M
         return broken
     n = len(scores)
     mean = math.fsum(scores) / n
-    return Estimate(mean=mean, stderr=_stderr([score - mean for score in scores], of), n=n)
+    return Estimate(mean=mean, stderr=_stderr(scores, of), n=n)
 
 
 def ratio_of_means(after: Sequence[float], before: Sequence[float], of: Sequence[str] | None = None) -> Metric:
@@ -65,13 +69,29 @@ def _broken(scores: Sequence[float]) -> NotComputed | None:
     return NotComputed(not_computed=f"{broken} of {len(scores)} scores are NaN or infinite: the model is broken")
 
 
-def _stderr(deviations: Sequence[float], of: Sequence[str] | None) -> float | None:
-    """Of a mean, by the N deviations from it; None for a single group."""
-    groups: dict[object, float] = defaultdict(float)
-    for group, deviation in zip(of or range(len(deviations)), deviations, strict=True):
-        groups[group] += deviation
-    n = len(groups)
-    return math.sqrt(math.fsum(one**2 for one in groups.values()) * n / (n - 1)) / len(deviations) if n > 1 else None
+def _stderr(values: Sequence[float], of: Sequence[str] | None) -> float | None:
+    """Of the mean of N values; None for a single group."""
+    if len(values if of is None else set(of)) < 2:
+        return None
+    return math.sqrt(covariance_of_means([np.asarray(values)], of)[0, 0])
+
+
+def covariance_of_means(columns: Sequence[Floats], of: Sequence[str] | None = None) -> Floats:
+    """(K, K) covariance G / (G − 1) · Σ_g d_g d_gᵀ / N² of the means of K columns of N values.
+
+    d_g is the sum of the deviations from the means in group g; see `reduce_scores`.
+
+    Args:
+        columns: (N,) values each, of the same samples.
+        of: (N,) what each sample is of, of G ≥ 2; None: each is of its own.
+    """
+    values = np.stack(columns)
+    groups = np.arange(values.shape[1]) if of is None else np.unique(of, return_inverse=True)[1]
+    deviations = values - values.mean(axis=1, keepdims=True)
+    sums = np.stack([np.bincount(groups, weights=row) for row in deviations])
+    n, g = len(groups), sums.shape[1]
+    covariance: Floats = sums @ sums.T * g / (g - 1) / n**2
+    return covariance
 
 
 def harmonic_mean(values: Sequence[float]) -> float:
