@@ -363,8 +363,7 @@ def evaluate(
     """Measure before, after and a control: results.json, exit code 1 if a gate fails. Or any model by a suite."""
     given: dict[str, object] = {"--data": data, "--control": control, "--before": before, "--output": output}
     given |= {"--limit": limit, "--samples": samples, "--split": split, "--judge": judge, "--tasks": tasks}
-    # A run heeds it as well.
-    given |= {"--show-texts": show_texts and suite is not None}
+    given |= {"--show-texts": show_texts}
     check_options(suite, given)
     if suite is None:
         _evaluate_run(where, overrides or [], show_texts=show_texts)
@@ -383,8 +382,8 @@ def evaluate(
     chosen: dict[str, Any] = {
         name: value for name, value in (("samples", samples), ("split", split)) if value is not None
     }
-    options = Options(limit=limit, judge=judge, model=str(where), before=before, control=control, **chosen)
-    run_suite(Plan(suite, str(where), data or Path(), control, before, output, show_texts, options), Console())
+    options = Options(str(where), before, control, limit=limit, judge=judge, **chosen)
+    run_suite(Plan(suite, data or Path(), output, show_texts, options), Console())
 
 
 def _after_screening(where: Path, overrides: list[str], console: Console) -> Run:

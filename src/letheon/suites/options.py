@@ -11,11 +11,11 @@ from letheon.errors import InputError
 LM_EVAL = "lm-eval"
 OURS = ("leak", "harm", "hallucination", "tofu", "muse", "wmdp")
 NAMES = (*OURS, LM_EVAL)
-OF = {
+OF: dict[str, tuple[str | None, ...]] = {
     "--data": OURS,
     "--control": OURS,
     "--before": OURS,
-    "--show-texts": OURS,
+    "--show-texts": (*OURS, None),
     "--samples": ("leak", "tofu"),
     "--split": ("tofu",),
     "--judge": ("harm",),
@@ -23,7 +23,7 @@ OF = {
     "--output": NAMES,
     "--limit": NAMES,
 }
-"""Which suites heed an option."""
+"""Which suites heed an option; None: a run's evaluation does."""
 IN_A_RECIPE = {
     "--control": "evaluate.control",
     "--samples": "evaluate.samples",
@@ -34,25 +34,25 @@ IN_A_RECIPE = {
 
 @dataclass(frozen=True)
 class Options:
-    """How a suite is read.
+    """What is measured by a suite, and how that is read.
 
     Attributes:
+        model: Folder or hub id of the model.
+        before: Of the model before unlearning, or None.
+        control: Of a model that never saw what was to be forgotten, or None.
         limit: Most rows of each file, evenly spaced; None: all.
         samples: Answers drawn to a prompt, for leak@k; 0: none.
         split: TOFU's forget set.
         judge: A recipe or a run folder whose judges judge answers.
-        model: The model's folder or hub id, to know which judge selected its data, and what it has learnt.
-        before: Likewise the model before, or None.
-        control: Likewise the control, or None.
     """
 
+    model: str = ""
+    before: str | None = None
+    control: str | None = None
     limit: int | None = None
     samples: int = 8
     split: str = "forget10"
     judge: Path | None = None
-    model: str = ""
-    before: str | None = None
-    control: str | None = None
 
 
 def check_options(suite: str | None, given: Mapping[str, object]) -> None:
@@ -71,7 +71,8 @@ def check_options(suite: str | None, given: Mapping[str, object]) -> None:
     faults = []
     for option, value in given.items():
         if value is not None and value is not False and suite not in OF[option]:
-            which = f"of the suite{'s' * (len(OF[option]) > 1)} {', '.join(OF[option])}"
+            suites = [name for name in OF[option] if name]
+            which = f"of the suite{'s' * (len(suites) > 1)} {', '.join(suites)}"
             field = IN_A_RECIPE.get(option)
             hint = "leave it out" if suite is not None else "name one with --suite"
             hint += f"; of a run, set {field} in the recipe" if suite is None and field else ""

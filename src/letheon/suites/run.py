@@ -48,20 +48,14 @@ class Plan:
 
     Attributes:
         suite: Name of the suite, one of `SUITES`.
-        model: Folder or hub id.
         data: The suite's folder.
-        control: A model that never saw what was to be forgotten, or None.
-        before: The model before unlearning, or None.
         output: The results file; the scores of each sample lie beside it, as .samples.jsonl.
         show_texts: Whether the samples file holds prompts and answers.
-        options: How the suite is read.
+        options: The models, and how the suite is read.
     """
 
     suite: str
-    model: str
     data: Path
-    control: str | None
-    before: str | None
     output: Path
     show_texts: bool
     options: Options
@@ -81,11 +75,12 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
     check_output(plan.output, samples)
     if not plan.data.is_dir():
         raise InputError(f"--data {plan.data}: no such folder; docs/metrics.md says what a suite's folder holds")
-    named = {OWN: plan.model, BEFORE: plan.before, CONTROL: plan.control}
+    options = plan.options
+    named = {OWN: options.model, BEFORE: options.before, CONTROL: options.control}
     models = {which: name for which, name in named.items() if name is not None}
     for name in models.values():
         check_model(name)
-    suite = SUITES[plan.suite](plan.data, plan.options)
+    suite = SUITES[plan.suite](plan.data, options)
     tokenizers = {which: _tokenizer_for(suite, name) for which, name in models.items()}
     no_kl = _no_kl(suite, models, tokenizers)
     seen: dict[str, Seen] = {}
@@ -93,13 +88,13 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
 
     def say_estimate(total: float) -> None:
         given, asked = (sum(map(len, sets.values())) for sets in (suite.given, suite.asked))
-        drawn = sum(len(suite.asked[name]) for name in suite.drawn) if plan.options.samples else 0
-        more = f", {drawn} of them {plan.options.samples} times more" if drawn else ""
+        drawn = sum(len(suite.asked[name]) for name in suite.drawn) if options.samples else 0
+        more = f", {drawn} of them {options.samples} times more" if drawn else ""
         work = f"{given} answers to score, {asked} prompts to answer{more}"
         console.say(f"{plan.suite}: {work}; about {span(total * len(models))} in all, by what a few took")
 
     # It has to be there while others are compared with it.
-    before = load_model(plan.before).eval() if plan.before is not None and suite.kept else None
+    before = load_model(options.before).eval() if options.before is not None and suite.kept else None
     for which, name in models.items():
         with Measured() as cost:
             console.say(f"{which}: {name}")
@@ -108,7 +103,7 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
                 tokenizers[which],
                 suite,
                 console,
-                samples=plan.options.samples,
+                samples=options.samples,
                 before=no_kl.get(which, before),
                 say_estimate=say_estimate if which == OWN else None,
             )
@@ -125,9 +120,9 @@ def run_suite(plan: Plan, console: Console) -> SuiteResults:
         suite=plan.suite,
         models={w: Examined(name=name, hash=model_hash(name), seconds=seconds[w]) for w, name in models.items()},
         data={str(path.relative_to(plan.data)): fingerprint(path) for path in suite.files},
-        limit=plan.options.limit,
-        samples=plan.options.samples if suite.drawn else 0,
-        notes=[*suite.notes, *_limited(plan.options.limit)],
+        limit=options.limit,
+        samples=options.samples if suite.drawn else 0,
+        notes=[*suite.notes, *_limited(options.limit)],
         metrics={which: one.values for which, one in found.items()},
     )
     results.save(plan.output)
