@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 TORCH := 2.13.0
 GROWTH := --rounds 1 --steps 2 --batch 4 --tuning lora --method npo default --csv benchmarks/results/growth.csv
-# Of the tests: each of two workers computes on one thread.
+# Tests run in a process a core, each on one thread; eight take some ten gigabytes.
+WORKERS := $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 8 ? cores : 8)))
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -34,7 +35,7 @@ demo: setup  ## Run the whole story on a small real model; options in ARGS, e.g.
 	$(BIN)/letheon demo $(ARGS)
 
 test: setup  ## Run the tests, without the slow ones; options in ARGS, e.g. ARGS="-k stop"
-	$(PYTEST) -n 2 --dist worksteal $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-slow: setup  ## Run the tests that need the real demo model or minutes
 	$(PYTEST) -m slow $(ARGS)

@@ -26,6 +26,7 @@ with tempfile.TemporaryDirectory() as scratch:
             "model": tiny_folder(Path(scratch) / "model"),
             "output": Path(scratch) / "run",
             "data": {"dialogues": few},
+            "objective": {"normal": {"rehearsal": False}},
             "train": {"max_steps": 4, "stop_rule": False},
             "evaluate": {"max_new_tokens": 8},
         }
