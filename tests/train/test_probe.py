@@ -70,6 +70,41 @@ def test_guards_are_means_over_all_normal_tokens(tiny_model: Callable[..., Any],
     assert not math.isfinite(prober.whole(after, 3).kl)
 
 
+def test_a_whole_probe_sees_all_of_either_kind(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    model, many = tiny_model(), drawn(COUNT)
+    reference = ReferenceCache(Store(), None, top_k=4, pad_token_id=0, batch_size=5)(model, many)
+    after = shaken(model)
+    found = [
+        Prober(old, normal, reference, tokenizer=tiny_tokenizer, size=1, batch_size=5).whole(after, 3)
+        for old, normal in ((many[:1], many), (many, many[:1]), (many, many))
+    ]
+    assert found[0].normal_ratio == pytest.approx(found[2].normal_ratio)
+    assert found[1].probability == pytest.approx(found[2].probability)
+
+
+def test_old_answers_count_alike_and_what_ends_a_turn_is_no_content(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any
+) -> None:
+    """One is known by heart but for its end, of the other, longer one nothing is."""
+    model = tiny_model()
+
+    def said(size: int, *, by_heart: bool) -> list[int]:
+        ids = [5, 6, 7]
+        with torch.no_grad():
+            for place in range(size):
+                logits = model(torch.tensor([ids])).logits[0, -1]
+                ids.append(int(logits.argmax() if by_heart and place < size - 1 else logits.argmin()))
+        return ids
+
+    old = [
+        Encoded(ids, [False] * 3 + [True] * (len(ids) - 3))
+        for ids in (said(4, by_heart=True), said(9, by_heart=False))
+    ]
+    found = Prober(old, [], [], tokenizer=tiny_tokenizer, size=2, batch_size=2).quick(model, 0)
+    assert found.extraction_strength == 0.5
+    assert found.probability == pytest.approx(sum(math.exp(-mean_loss(model, one)) for one in old) / 2, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("size", "own", "pooled"), [(COUNT + 5, range(COUNT), range(COUNT + 5)), (3, (0, 3, 6), (0, 4, 9))]
 )
