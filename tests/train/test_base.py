@@ -53,6 +53,18 @@ def test_what_the_base_said_is_its_softmax(
     assert 0 <= said.extraction_strength < 0.2
 
 
+def test_the_level_is_that_of_what_is_probed(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any, targets: list[Target], said: BaseSaid
+) -> None:
+    turns = [target.turn for target in targets]
+    found, alone = (ask_base(tiny_model(), tiny_tokenizer, asked, turns[:1]) for asked in (turns, turns[:1]))
+    assert found.probability == pytest.approx(alone.probability)
+    assert found.probability != pytest.approx(said.probability)
+    assert len(found.log_probs) == len(turns)
+    with pytest.raises(InputError, match="at most 12 fit"):
+        ask_base(tiny_model(), tiny_tokenizer, turns[:1], max_length=12)
+
+
 def test_old_answers_go_back_to_the_base_and_stay(
     make_trainer: Make, tiny_model: Callable[..., Any], tiny_tokenizer: Any, targets: list[Target], said: BaseSaid
 ) -> None:

@@ -33,6 +33,7 @@ class Looks:
 
     def __init__(self, quick: Look, whole: Look | None = None, repetition: Callable[[float], float] = lambda at: 0.0):
         self._quick, self._whole, self._repetition = quick, whole or quick, repetition
+        self.options: dict[str, Any] = {}
 
     def quick(self, model: nn.Linear, step: int) -> Probe:
         return replace(self._quick(model.weight.item()), step=step)
@@ -59,7 +60,7 @@ def begun(tmp_path: Path, model: nn.Linear, monkeypatch: pytest.MonkeyPatch) -> 
         args = UnlearnConfig(output_dir=str(tmp_path), use_cpu=True, stop_every=1, **settings)
         given: dict[str, Any] = {"tokenizer": None, "log": lambda seen: None, "autocast": nullcontext}
         found = Watch(args, None, Watched([], [], []), on=True, folder=tmp_path, **given)
-        monkeypatch.setattr(watch_module, "Prober", lambda *data, **options: looks)
+        monkeypatch.setattr(watch_module, "Prober", lambda *data, **options: looks.options.update(options) or looks)
 
         class Cache:
             batch_size, prefix = 1, None
@@ -169,10 +170,12 @@ def test_the_limits_are_those_of_the_settings(begun: Callable[..., Watch]) -> No
         "stop_kl_budget": 0.5,
         "stop_normal_kept": 0.6,
     }
-    watch = begun(Looks(lambda at: probe()), stop_patience=7, **settings)
+    looks = Looks(lambda at: probe())
+    watch = begun(looks, stop_patience=7, probe_size=5, **settings)
     assert [*watch.rule.limits().values()] == [*settings.values()]
     assert (watch.rule.every, watch.rule.patience) == (1, 7)
     assert math.isinf(watch.rule.best_remaining)
+    assert looks.options["size"] == 5
 
 
 def test_the_best_state_is_that_of_its_weights(begun: Callable[..., Watch], model: nn.Linear) -> None:
