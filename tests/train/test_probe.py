@@ -14,7 +14,7 @@ import torch
 
 from letheon.chat import Encoded
 from letheon.store import Store
-from letheon.train.probe import FEW, Prober
+from letheon.train.probe import FEW, GENERATED, Prober
 from letheon.train.reference import ReferenceCache
 from letheon.train.stop import Probe
 
@@ -144,6 +144,20 @@ def test_repetition_is_that_of_unpunished_answers(tiny_model: Callable[..., Any]
     model.generation_config.no_repeat_ngram_size = 2
     # Ten times "a a a", all of them alike.
     assert prober.with_answers(model, Probe(0, 0.5, 0.5, 1.0, 0.0)).repetition == pytest.approx(0.9)
+
+
+def test_greedy_answers_are_to_spread_questions(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[int]] = []
+
+    def generate(model: Any, tokenizer: Any, prompts: Any, *given: Any, **options: Any) -> list[list[int]]:
+        asked.extend(prompts)
+        return [[5] for _ in prompts]
+
+    monkeypatch.setattr("letheon.train.probe.generate", generate)
+    old = drawn(2 * GENERATED)
+    prober = Prober(old, [], [], tokenizer=tiny_tokenizer, size=1, batch_size=1)
+    assert prober.with_answers(torch.nn.Linear(1, 1), Probe(0, 0.5, 0.5, 1.0, 0.0)).repetition == 0.0
+    assert asked == [one.ids[: one.answer_mask.index(True)] for one in old[::2]]
 
 
 def mean_loss(model: Any, sequence: Encoded) -> float:

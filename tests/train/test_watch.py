@@ -151,6 +151,17 @@ def test_scaled_back_answers_must_not_repeat_themselves(
         assert watch.probes[-1].repetition == repetition
 
 
+def test_what_is_forgotten_beyond_the_guards_alone_is_said(
+    begun: Callable[..., Watch], walk: Callable[..., None], model: nn.Linear
+) -> None:
+    watch = begun(Looks(lambda at: probe(0.9 - at, kl=0.5 * at**2)))
+    walk(watch, 0.85)
+    assert watch.stop is not None
+    assert watch.stop.reason == "forgotten only beyond the guards; 56% of the change was kept"
+    assert watch.stop.within_guards
+    assert model.weight.item() == pytest.approx(0.85 * 0.5625)
+
+
 def test_a_checkpoint_holds_all_that_a_watch_knows(begun: Callable[..., Watch]) -> None:
     looks = Looks(lambda at: probe(0.9))
     one, other = begun(looks), begun(looks)
