@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from letheon import forward
 from letheon.chat import Encoded
-from letheon.forward import answer_logits, can_pack, collate, hold_in_bf16, real_places
+from letheon.forward import answer_logits, batches, can_pack, collate, hold_in_bf16, real_places
 
 SEQUENCES = [
     Encoded([7, 8, 9, 10, 11], [False, False, False, True, True]),
@@ -37,6 +38,15 @@ BRANCHING = [
     Encoded([1, 2, 3, 4, 5], [False, False, True, True, True]),
     Encoded([4, 5], [False, True]),
 ]
+
+
+def test_batches_are_of_like_length_and_have_room_for_their_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "CHUNK", 8)
+    sequences = [Encoded([1] * size, [False] + [True] * (size - 1)) for size in (2, 3, 9, 4, 2, 2, 2)]
+    # The longest alone, though it has no room; four of the shortest would have it.
+    assert list(batches(sequences, 3)) == [[2], [3, 1], [0, 4, 5], [6]]
+    # Where answers are short long prompts need none.
+    assert list(batches([Encoded([1] * 30, [False] * 29 + [True])] * 4, 8)) == [[0, 1, 2, 3]]
 
 
 def test_pack_holds_each_beginning_once() -> None:

@@ -60,6 +60,18 @@ def test_skipping_changes_nothing(tiny_model: Callable[..., Any], packed: bool, 
                 torch.testing.assert_close(skipping[1][name], gradient, **limits)
 
 
+def test_prefixes_of_two_depths_share_a_store(tiny_model: Callable[..., Any]) -> None:
+    """As a kept cache is: of another choice of layers, what is known of a sequence is of another layer."""
+    model, store = tiny_model(num_hidden_layers=4), Store()
+    can_pack(model)
+    for lowest in (1, 2):
+        model.requires_grad_(False)
+        model.model.layers[lowest].requires_grad_(True)
+        prefix = frozen_prefix(model, 0, store)
+        batch = collate(SEQUENCES, 0, packed=True, prefix=prefix)
+        torch.testing.assert_close(answer_logits(model, batch, prefix)[0], answer_logits(model, batch)[0])
+
+
 def test_the_lower_layers_run_once(tiny_model: Callable[..., Any]) -> None:
     model = top_lora(tiny_model(num_hidden_layers=3), [2])
     prefix = frozen_prefix(model, 0, Store())
@@ -170,6 +182,9 @@ def test_what_ran_ahead_does_not_run_again(tiny_model: Callable[..., Any]) -> No
     logits, *_ = answer_logits(model, batch, prefix)
     assert not calls
     torch.testing.assert_close(logits, answer_logits(model, batch)[0])
+    calls.clear()
+    prefix.run_ahead(model, [*OTHERS, *SEQUENCES], most=2)
+    assert not calls
 
 
 def test_a_forward_of_the_models_own_comes_back(tiny_model: Callable[..., Any]) -> None:

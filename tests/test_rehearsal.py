@@ -97,6 +97,8 @@ def test_questions_beyond_the_context_are_left_out(tiny_model: Callable[..., Any
     longest = len(encode_prompt(tiny_tokenizer, prompt(ASKED[2])))
     model = tiny_model(max_position_embeddings=longest + LONGEST_ANSWER - 1)
     assert len(rehearse(model, tiny_tokenizer, questions=ASKED)) == 2
+    fewest = longest + LONGEST_ANSWER - 1
+    assert len(rehearse(tiny_model(), tiny_tokenizer, questions=ASKED, max_length=fewest)) == 2
 
 
 def test_the_trainer_keeps_what_was_rehearsed(

@@ -71,6 +71,14 @@ def test_the_judge_passes_samples_that_are_finished(draws: Any, tiny_model: Any,
     assert sample_passing(tiny_model(), tiny_tokenizer, [TURN], judge, **OPTIONS) == [["a good one"]]
 
 
+def test_dropout_rests(tiny_model: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, training = tiny_model().train(), []
+    monkeypatch.setattr(sampling, "generate", lambda model, *given, **options: training.append(model.training) or [])
+    sample_alternates(model, tiny_tokenizer, [TURN], **OPTIONS)
+    assert training == [False]
+    assert model.training
+
+
 def test_draws_are_of_the_seed_alone(talk: Any, tiny_tokenizer: Any) -> None:
     model = load_model("model")
     first, again = (sample_alternates(model, tiny_tokenizer, [TURN, TURN], **OPTIONS) for _ in range(2))

@@ -189,6 +189,15 @@ def test_paraphrases_are_the_probe_where_there_are_any() -> None:
     assert found.paraphrase_of == {"p-bad-0-test": "bad-0", "p-bad-1-test": "bad-1"}
 
 
+def test_a_rewording_expects_what_it_names_or_else_what_its_dialogue_does() -> None:
+    dialogues, verdicts = log(2, 2)
+    dialogues[0] = dialogues[0].model_copy(update={"expected": ("its own",)})
+    asked = [dialogue("p-0"), dialogue("p-1").model_copy(update={"expected": ("another",)})]
+    paraphrases = [Paraphrase(dialogue=one, of="bad-0", split="probe") for one in asked]
+    found = split(dialogues, verdicts, paraphrases, **SETTINGS)
+    assert [turn.expected for turn in found.probe] == [("its own",), ("another",)]
+
+
 def test_review_is_used_for_nothing() -> None:
     dialogues = [dialogue("bad", 2), dialogue("ok"), dialogue("other", 2)]
     verdicts = [verdict("bad", 1, "normal"), verdict("bad", 3), verdict("ok", 1)]

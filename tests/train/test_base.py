@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from letheon.objective.negative.base import SURER
 from letheon.recipe import check_recipe
 from letheon.train import UnlearnTrainer
 from letheon.train.base import ABOVE_EXTRACTION, ABOVE_PROBABILITY, BaseSaid, ask_base
+from letheon.train.check import check_asked
 from letheon.train.recipe_run import probed_of
 
 Make = Callable[..., UnlearnTrainer]
@@ -51,6 +53,18 @@ def test_what_the_base_said_is_its_softmax(
         known.append(math.exp(wanted.mean()))
     assert said.probability == pytest.approx(sum(known) / len(known), rel=2e-2)
     assert 0 <= said.extraction_strength < 0.2
+
+
+def test_the_level_is_that_of_what_is_probed(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any, targets: list[Target], said: BaseSaid
+) -> None:
+    turns = [target.turn for target in targets]
+    found, alone = (ask_base(tiny_model(), tiny_tokenizer, asked, turns[:1]) for asked in (turns, turns[:1]))
+    assert found.probability == pytest.approx(alone.probability)
+    assert found.probability != pytest.approx(said.probability)
+    assert len(found.log_probs) == len(turns)
+    with pytest.raises(InputError, match="at most 12 fit"):
+        ask_base(tiny_model(), tiny_tokenizer, turns[:1], max_length=12)
 
 
 def test_old_answers_go_back_to_the_base_and_stay(
@@ -112,6 +126,15 @@ def test_all_that_does_not_go_together_is_told_at_once(make_trainer: Make) -> No
     assert workers.startswith("dataloader_persistent_workers=True: ")
     assert base == "BaseOdds needs base: what the model said before"
     assert robust.startswith("robust=True: the base knows the old answers")
+
+
+@pytest.mark.parametrize("asked", [{"sam_rho": 0.1}, {"robust": True}])
+def test_weights_go_to_and_fro_in_one_process(asked: dict[str, Any]) -> None:
+    plain = {"dataloader_persistent_workers": False, "load_best_model_at_end": False, "sam_rho": 0.0, "robust": False}
+    for processes in (1, 2):
+        args: Any = SimpleNamespace(**{**plain, **asked}, world_size=processes)
+        with nullcontext() if processes == 1 else pytest.raises(InputError, match="in one process"):
+            check_asked(args, Objective(), forget=["old"], normal=["kept"], base=None)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,12 @@ def test_usual_rates_of_135_million_one_billion_and_seven(
         assert default_learning_rate(model, contrast=contrast) == rate
 
 
+def test_an_adapter_makes_no_model_larger() -> None:
+    with torch.device("meta"):
+        model: Any = Adapted(1000, 300_000, bias=False)
+    assert default_learning_rate(model, contrast=False) == 5e-4
+
+
 def test_senseless_settings_are_refused_all_at_once() -> None:
     with pytest.raises(ValueError, match="per_device_train_batch_size=0: at least 1; max_length=1: at least 2; max_"):
         UnlearnConfig(per_device_train_batch_size=0, max_length=1, max_steps=0)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from letheon.chat import Encoded
 from letheon.errors import InputError
-from letheon.forward import collate
+from letheon.forward import can_pack, collate
+from letheon.objective import Objective
+from letheon.store import Store
+from letheon.train import UnlearnConfig
 from letheon.train.contrast import Moments, contrast_directions
+from letheon.train.dataset import Forget, UnlearnDataset
+from letheon.train.prepare import contrasted, prepare
+from letheon.train.reference import ReferenceCache
 
 
 def second_moment(rows: torch.Tensor) -> torch.Tensor:
@@ -100,3 +111,46 @@ def test_moments_of_a_layer_that_reads_a_list_of_tokens() -> None:
             layer(given)
         found.append(moments.mean("q").tolist())
     assert found[0] == found[1] == [[2.5, 2.5], [2.5, 5.0]]
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_changes_look_where_old_answers_differ_from_whole_normal_dialogues(
+    tiny_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tuning: str
+) -> None:
+    monkeypatch.setattr("letheon.train.contrast.STRIDE", 1)
+    monkeypatch.setattr("letheon.train.prepare.LOOKED_AT", 3)
+    draw = torch.Generator().manual_seed(0)
+    drawn = [torch.randint(3, 90, (12,), generator=draw).tolist() for _ in range(12)]
+    sequences = [Encoded(ids, [False] * 8 + [True] * 4) for ids in drawn]
+    old, normal = sequences[:6], sequences[6:]
+    model, new = tiny_model(), "contrast" if tuning == "lora" else None
+    if tuning == "lora":
+        model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    # Packed, what predicts nothing is not there.
+    assert can_pack(model)
+    args = UnlearnConfig(output_dir=str(tmp_path), directions=2, damping=None)
+    found = prepare(
+        model,
+        contrasted(model, args, new),
+        UnlearnDataset([Forget(one, (), ()) for one in old], normal),
+        ReferenceCache(Store(), None, top_k=4, pad_token_id=0, batch_size=4),
+        objective=Objective(),
+        args=args,
+        adapter_init=new,
+        unasked=list,
+    )
+    layer = model.get_decoder().layers[0].self_attn.q_proj
+    read: list[torch.Tensor] = []
+    layer.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0][0]))
+
+    def moment(sequences: Sequence[Encoded], first: int) -> torch.Tensor:
+        read.clear()
+        for sequence in sequences:
+            model(torch.tensor([sequence.ids]))
+        return second_moment(torch.cat([rows[first:-1] for rows in read]).detach())
+
+    rows = found.directions[layer.weight] if tuning == "full" else layer.lora_A["default"].weight
+    assert rows.requires_grad is False
+    wanted = contrast_directions(moment(old, 7), moment(normal[::2], 0), 2)
+    # Their signs are nobody's choice.
+    torch.testing.assert_close(rows.T @ rows, wanted.T @ wanted, rtol=1e-3, atol=1e-4)

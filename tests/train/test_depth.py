@@ -15,7 +15,7 @@ from letheon.expected import Target
 from letheon.recipe import Full, Lora, Tuning
 from letheon.records import Dialogue, LayerTrial, TriedLayers
 from letheon.train import UnlearnConfig, UnlearnTrainer, adapter_for, choose_layers
-from letheon.train.depth import AS_BLUNT, EVERY, STEPS, pick
+from letheon.train.depth import AS_BLUNT, EVERY, PROBED, STEPS, _settings, pick
 from letheon.train.scope import freeze_others
 
 Curve = list[tuple[float, float]]
@@ -238,6 +238,15 @@ def test_a_diverged_depth_has_no_figures(memorised: Callable[[], Any], choose: C
     trial = choose(memorised(), Tuning(lora=Lora(init="random")), adapter_init="random", learning_rate=1e30)
     assert [(one.forgetting, one.kl, one.harm) for one in trial.tried] == [((), (), None)] * 2
     assert trial.chosen == "top-66%"
+
+
+def test_a_trial_looks_at_many_and_has_the_other_settings_of_the_run() -> None:
+    for size, probed in ((PROBED - 1, PROBED), (PROBED + 1, PROBED + 1)):
+        args = UnlearnConfig(probe_size=size, seed=3, learning_rate=0.5, keep_cache=True, save_strategy="steps")
+        found = _settings(args, "trial")
+        assert (found.probe_size, found.seed, found.learning_rate) == (probed, 3, 0.5)
+        assert (found.output_dir, found.cache_dir, found.keep_cache) == ("trial", None, False)
+        assert (args.probe_size, args.keep_cache) == (size, True)
 
 
 @pytest.mark.parametrize(("kind", "default"), [("lora", "top-66%"), ("full", "all")])

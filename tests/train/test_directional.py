@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from letheon.train import UnlearnConfig
 from letheon.train.contrast import Moments, layer_directions
 from letheon.train.directional import SCALE, DirectionalAdamW, directional_layers
+from letheon.train.prepare import Prepared
 
 
 def test_it_is_an_adapter_with_a_fixed_a() -> None:
@@ -61,6 +63,18 @@ def test_its_moments_are_small_and_are_saved() -> None:
     other = DirectionalAdamW({nn.Parameter(torch.ones(3, 4)): torch.eye(4)[:2]}, lr=0.1)
     other.load_state_dict(state)
     assert torch.equal(other.state_dict()["state"][0]["exp_avg"], state["state"][0]["exp_avg"])
+
+
+def test_it_has_the_settings_of_adam() -> None:
+    args = UnlearnConfig(learning_rate=0.3, adam_beta1=0.5, adam_beta2=0.6, adam_epsilon=1e-3)
+    optimizer = Prepared(directions={nn.Parameter(torch.ones(3, 4)): torch.eye(4)[:2]}).optimizer(args)
+    assert optimizer is not None
+    assert {name: optimizer.defaults[name] for name in ("lr", "betas", "eps", "weight_decay")} == {
+        "lr": 0.3,
+        "betas": (0.5, 0.6),
+        "eps": 1e-3,
+        "weight_decay": 0.0,
+    }
 
 
 def test_directions_of_another_width_are_refused() -> None:

@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, IA3Config, LoraConfig
+from peft import AutoPeftModelForCausalLM, IA3Config, LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import TrainerCallback
 
+from letheon.chat import Encoded
 from letheon.errors import InputError
 from letheon.forward import hold_in_bf16
 from letheon.models import save_model
 from letheon.objective import CrossEntropy, InvertedHinge, Objective
 from letheon.train import UnlearnTrainer
 from letheon.train.contrast import lora_layers
-from letheon.train.fila import FLOOR, doubled, fisher, leading_part, second_halves
+from letheon.train.fila import FLOOR, doubled, fisher, leading_part, second_halves, start_adapters
 
 Make = Callable[..., UnlearnTrainer]
 Resume = Callable[[Make, int], UnlearnTrainer]
@@ -139,6 +140,20 @@ def trained(make_trainer: Make) -> tuple[UnlearnTrainer, dict[str, Tensor], Tens
     said = logits(trainer.model)
     trainer.train()
     return trainer, before, said
+
+
+def test_as_many_normal_answers_as_old_ones_are_weighed(
+    tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences, weighed = [Encoded([5, 6, 7 + n], [False, False, True]) for n in range(9)], []
+
+    def noted(model: Any, layers: Any, some: list[Encoded], *given: Any) -> Any:
+        weighed.append(some)
+        return fisher(model, layers, some, *given)
+
+    monkeypatch.setattr("letheon.train.fila.fisher", noted)
+    start_adapters(get_peft_model(tiny_model(), adapter(r=4)), sequences[:3], sequences[3:], 0)
+    assert weighed == [sequences[:3], sequences[3::2]]
 
 
 def test_adapters_start_as_the_leading_part_and_change_nothing(make_trainer: Make) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from letheon.chat import Encoded
 from letheon.store import Store
-from letheon.train.probe import FEW, Prober
+from letheon.train.probe import FEW, GENERATED, Prober
 from letheon.train.reference import ReferenceCache
 from letheon.train.stop import Probe
 
@@ -70,6 +70,41 @@ def test_guards_are_means_over_all_normal_tokens(tiny_model: Callable[..., Any],
     assert not math.isfinite(prober.whole(after, 3).kl)
 
 
+def test_a_whole_probe_sees_all_of_either_kind(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    model, many = tiny_model(), drawn(COUNT)
+    reference = ReferenceCache(Store(), None, top_k=4, pad_token_id=0, batch_size=5)(model, many)
+    after = shaken(model)
+    found = [
+        Prober(old, normal, reference, tokenizer=tiny_tokenizer, size=1, batch_size=5).whole(after, 3)
+        for old, normal in ((many[:1], many), (many, many[:1]), (many, many))
+    ]
+    assert found[0].normal_ratio == pytest.approx(found[2].normal_ratio)
+    assert found[1].probability == pytest.approx(found[2].probability)
+
+
+def test_old_answers_count_alike_and_what_ends_a_turn_is_no_content(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any
+) -> None:
+    """One is known by heart but for its end, of the other, longer one nothing is."""
+    model = tiny_model()
+
+    def said(size: int, *, by_heart: bool) -> list[int]:
+        ids = [5, 6, 7]
+        with torch.no_grad():
+            for place in range(size):
+                logits = model(torch.tensor([ids])).logits[0, -1]
+                ids.append(int(logits.argmax() if by_heart and place < size - 1 else logits.argmin()))
+        return ids
+
+    old = [
+        Encoded(ids, [False] * 3 + [True] * (len(ids) - 3))
+        for ids in (said(4, by_heart=True), said(9, by_heart=False))
+    ]
+    found = Prober(old, [], [], tokenizer=tiny_tokenizer, size=2, batch_size=2).quick(model, 0)
+    assert found.extraction_strength == 0.5
+    assert found.probability == pytest.approx(sum(math.exp(-mean_loss(model, one)) for one in old) / 2, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("size", "own", "pooled"), [(COUNT + 5, range(COUNT), range(COUNT + 5)), (3, (0, 3, 6), (0, 4, 9))]
 )
@@ -109,6 +144,20 @@ def test_repetition_is_that_of_unpunished_answers(tiny_model: Callable[..., Any]
     model.generation_config.no_repeat_ngram_size = 2
     # Ten times "a a a", all of them alike.
     assert prober.with_answers(model, Probe(0, 0.5, 0.5, 1.0, 0.0)).repetition == pytest.approx(0.9)
+
+
+def test_greedy_answers_are_to_spread_questions(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[int]] = []
+
+    def generate(model: Any, tokenizer: Any, prompts: Any, *given: Any, **options: Any) -> list[list[int]]:
+        asked.extend(prompts)
+        return [[5] for _ in prompts]
+
+    monkeypatch.setattr("letheon.train.probe.generate", generate)
+    old = drawn(2 * GENERATED)
+    prober = Prober(old, [], [], tokenizer=tiny_tokenizer, size=1, batch_size=1)
+    assert prober.with_answers(torch.nn.Linear(1, 1), Probe(0, 0.5, 0.5, 1.0, 0.0)).repetition == 0.0
+    assert asked == [one.ids[: one.answer_mask.index(True)] for one in old[::2]]
 
 
 def mean_loss(model: Any, sequence: Encoded) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +14,10 @@ import torch
 from letheon.chat import Encoded
 from letheon.forward import can_pack
 from letheon.records import Dialogue, Message
-from letheon.store import Store
-from letheon.train import UnlearnTrainer
+from letheon.store import Store, digest
+from letheon.train import UnlearnConfig, UnlearnTrainer
 from letheon.train.contrast import Moments
-from letheon.train.reference import ReferenceCache
+from letheon.train.reference import ReferenceCache, informative, open_cache
 
 SEQUENCES = [
     Encoded([5, 6, 7, 8, 9], [False, False, True, True, True]),
@@ -47,6 +49,21 @@ def test_equals_a_plain_softmax(tiny_model: Callable[..., Any]) -> None:
         torch.testing.assert_close(known.top_log_probs, top.values)
         assert known.top_ids.tolist() == top.indices.tolist()
         assert known.counts.all()
+
+
+def test_dropout_rests(tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model(attention_dropout=0.5)
+    at_rest, training = new_cache()(model, SEQUENCES), new_cache()(model.train(), SEQUENCES)
+    assert all(torch.equal(one.log_prob, other.log_prob) for one, other in zip(at_rest, training, strict=True))
+    assert model.training
+
+
+def test_informative_tokens_are_those_that_the_prompt_makes_twice_as_likely() -> None:
+    blind = torch.full((4,), -3.0)
+    gained = torch.tensor([0.69, 0.7, -2.0, 2.0])
+    assert informative(blind + gained, blind).tolist() == [False, True, False, True]
+    # No answer is left out.
+    assert informative(blind, blind).all()
 
 
 def test_a_sequence_is_run_once(tiny_model: Callable[..., Any]) -> None:
@@ -128,3 +145,19 @@ def test_a_kept_cache_is_read_by_the_next_run_on_the_same_model(
         assert bool(list((tmp_path / "cache").glob("*"))) == (run != "without")
     for other in weights[1:]:
         assert all(torch.equal(other[name], value) for name, value in weights[0].items())
+
+
+@pytest.mark.parametrize("other", [{"top_k": 3}, {"bf16": True}])
+def test_a_kept_cache_of_other_settings_is_not_read(
+    tiny_model: Callable[..., Any], tmp_path: Path, other: dict[str, Any]
+) -> None:
+    alone: Any = SimpleNamespace(num_processes=1, autocast=nullcontext)
+    known = f"{digest(SEQUENCES[0])}.log_prob"
+
+    def opened(**settings: Any) -> ReferenceCache:
+        kept = {"keep_cache": True, "cache_dir": str(tmp_path / "cache"), "bf16": False, **settings}
+        return open_cache(tiny_model(), UnlearnConfig(output_dir=str(tmp_path), **kept), alone, 0)
+
+    opened()(tiny_model(), SEQUENCES)
+    assert known in opened().store
+    assert known not in opened(**other).store

@@ -145,6 +145,16 @@ def test_what_is_taught_depends_on_step_and_seed_alone(make_trainer: Make, memor
     assert not torch.equal(place(1), place(1, seed=1))
 
 
+def test_dropout_rests_while_it_is_taught(memorised: Callable[[], Any], old: list[Encoded]) -> None:
+    places = []
+    for model in (memorised(), memorised().train()):
+        for layer in model.model.layers:
+            layer.self_attn.attention_dropout = 0.5
+        with relearning(model, old).taught(0):
+            places.append([weight.detach().clone() for weight in what_is_taught(model)])
+    assert all(torch.equal(*weights) for weights in zip(*places, strict=True))
+
+
 @pytest.mark.parametrize("kept", [CrossEntropy(), None], ids=["with normal", "alone"])
 def test_a_step_has_the_negative_gradient_of_there_and_the_others_of_here(
     make_trainer: Make, one_descent: dict[str, Any], kept: Any

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ from safetensors.torch import load_file
 from letheon.chat import Encoded, encode_prompt
 from letheon.errors import InputError
 from letheon.expected import Target
-from letheon.objective import NPO, LogOddsHinge, Objective, log_odds_margin
+from letheon.objective import MASC, NPO, LogOddsHinge, Objective, log_odds_margin
 from letheon.quantise import linear_weights, round_absmax
 from letheon.recipe import check_recipe
 from letheon.rephrasing import templates
 from letheon.train import UnlearnConfig, UnlearnTrainer
 from letheon.train.dataset import Forget, UnlearnDataset
 from letheon.train.recipe_run import training_settings
-from letheon.train.robust import lowered, rounding_shift, ways_of
+from letheon.train.robust import lowered, rounding_shift, ways_of, with_wider_margin
 
 Make = Callable[..., UnlearnTrainer]
 
@@ -126,6 +127,15 @@ def test_it_changes_what_is_trained(make_trainer: Make, targets: list[Target]) -
     assert 0 < hinge.rho < 0.2
     assert isinstance(plain.objective.negative, LogOddsHinge)
     assert plain.objective.negative.rho == 0.2
+
+
+@pytest.mark.parametrize("distance", [LogOddsHinge(rho=0.3), MASC(rho=0.6)])
+def test_hinges_push_as_much_further(tiny_model: Callable[..., Any], distance: Any) -> None:
+    model, old = tiny_model(), [encoded(5, 6, 7), encoded(8, 9)]
+    wider = with_wider_margin(Objective(distance), model, old, 2)
+    rho = lowered(distance.rho, rounding_shift(model, old, 2))
+    assert 0 < rho < distance.rho
+    assert wider == Objective(replace(distance, rho=rho))
 
 
 def test_other_distances_keep_their_own(make_trainer: Make) -> None:

@@ -101,6 +101,11 @@ def test_by_default_the_lowest_third_has_none(tiny_model: Callable[..., Any]) ->
     assert {name.split(".")[0] for name in adapted(tiny_model(num_hidden_layers=3), layers="all")} == {"0", "1", "2"}
 
 
+def test_an_adapter_has_the_rank_scale_and_dropout_of_its_recipe(tiny_model: Callable[..., Any]) -> None:
+    config = adapter_for(tiny_model(), Tuning(lora=Lora(r=3, alpha=12, dropout=0.25)))
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (3, 12, 0.25)
+
+
 def test_chosen_modules(tiny_model: Callable[..., Any]) -> None:
     chosen = {"target_modules": ["q_proj", "down_proj"], "exclude_modules": [], "layers": "top-1"}
     assert adapted(tiny_model(), **chosen) == {"1.self_attn.q_proj", "1.mlp.down_proj"}

@@ -10,6 +10,7 @@ import torch
 
 from letheon.chat import Encoded
 from letheon.forward import answer_logits, collate
+from letheon.train import sensitivity as sensitivity_module
 from letheon.train.sensitivity import Sensitivity, measure_sensitivity
 
 
@@ -79,3 +80,53 @@ def test_the_same_seed_measures_the_same(tiny_model: Callable[..., Any]) -> None
     gradient = torch.ones(layers["q"].weight.shape)
     assert torch.equal(first.spare(gradient), second.spare(gradient))
     assert not torch.equal(first.spare(gradient), other.spare(gradient))
+
+
+def measured(model: Any, sequences: list[Encoded], **options: Any) -> Sensitivity:
+    layers = {"up": model.model.layers[0].mlp.up_proj}
+    given = {"damping": 0.1, "pad_token_id": 0, "batch_size": 2, "seed": 0, **options}
+    return measure_sensitivity(model, layers, sequences, **given)["up"]
+
+
+def test_it_is_of_the_drawn_token_where_it_is_predicted(
+    tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layer feels it at the places before, too: attention has read them."""
+    monkeypatch.setattr(sensitivity_module, "_drawn", lambda logits, draw: logits.argmin(dim=1))
+    model, kept = tiny_model(), []
+    found = measured(model, [Encoded([5, 6, 7, 8], [False, False, False, True])])
+    layer = model.model.layers[0].mlp.up_proj
+
+    def keep(module: Any, inputs: Any, output: torch.Tensor) -> None:
+        output.retain_grad()
+        kept.append(output)
+
+    handle = layer.register_forward_hook(keep)
+    logits = model(torch.tensor([[5, 6, 7]])).logits[0, -1]
+    handle.remove()
+    torch.nn.functional.cross_entropy(logits[None], logits.argmin()[None]).backward()
+    gradient = kept[0].grad[0]
+    assert gradient[:2].any()
+    felt = torch.randn(gradient.size(1), 2)
+    torch.testing.assert_close(found.spare(felt), Sensitivity(gradient[2:], 0.1).spare(felt), rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_answered_does_not_matter(tiny_model: Callable[..., Any]) -> None:
+    model, gradient = tiny_model(), torch.ones(64, 1)
+    spared = [
+        measured(model, [Encoded([5, 6, 7, last], [False, False, False, True])]).spare(gradient) for last in (8, 9)
+    ]
+    assert torch.equal(*spared)
+
+
+def test_a_few_spread_sequences_and_positions_are_looked_at(
+    tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensitivity_module, "SEQUENCES", 4)
+    monkeypatch.setattr(sensitivity_module, "POSITIONS", 4)
+    model, gradient = tiny_model(), torch.ones(64, 1)
+    many = [Encoded([5, 6, 20 + n, 8, 9], [False, False, True, True, True]) for n in range(8)]
+    found = measured(model, many)
+    assert torch.equal(found.spare(gradient), measured(model, many[::2]).spare(gradient))
+    # Of two batches, two positions each.
+    assert len(found._felt) == 4

@@ -107,6 +107,21 @@ def test_only_what_the_negative_term_reads_goes_through_again(
     assert trainer.state.num_input_tokens_seen == sum(read)
 
 
+def test_elsewhere_the_negative_term_alone_has_weight(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though expected answers are there, for it to read."""
+    weighed: list[dict[str, float]] = []
+    total = Objective.total
+
+    def noted(parts: Any, weights: dict[str, float], scale: float = 1.0) -> Any:
+        weighed.append({part: weights[part] for part in parts})
+        return total(parts, weights, scale)
+
+    monkeypatch.setattr(Objective, "total", staticmethod(noted))
+    objective = Objective(DPO(), weights=(0.5, 0.25, 2.5))
+    make_trainer(objective=objective, sam_rho=0.05, max_steps=1, directions=0).train()
+    assert weighed == [{"negative": 0.0, "positive": 0.25, "normal": 2.5}, {"negative": 0.5, "positive": 0.0}]
+
+
 def test_it_leads_elsewhere_and_logs_what_it_would(make_trainer: Make, lora: Callable[[], Any]) -> None:
     runs = [
         make_trainer(f"{rho}", sam_rho=rho, peft_config=lora(), adapter_init="random", learning_rate=1e-2)

@@ -324,6 +324,21 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(
     assert distance(first, run(2)) > 1e-5
 
 
+def test_the_seed_is_that_of_a_new_adapter_and_of_all_draws(make_trainer: Make, lora: Callable[[], Any]) -> None:
+    def new(seed: int) -> tuple[dict[str, Tensor], list[list[list[int]]]]:
+        torch.rand(7)
+        trainer = make_trainer(seed=seed, peft_config=lora(), adapter_init="random", robust=True)
+        assert trainer._reader.seed == seed
+        dataset = trainer.train_dataset
+        return weights(trainer), [[one.encoded.ids for one in dataset[n]] for n in range(len(dataset))]
+
+    first, again, other = new(1), new(1), new(2)
+    assert distance(first[0], again[0]) == 0.0
+    assert first[1] == again[1]
+    assert distance(first[0], other[0]) > 1e-3
+    assert first[1] != other[1]
+
+
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_gradient_checkpointing_changes_nothing(make_trainer: Make, lora: Callable[[], Any], tuning: str) -> None:
     runs = []

@@ -55,6 +55,30 @@ def test_what_is_drawn_depends_on_seed_epoch_and_index_alone() -> None:
     assert all_of(made_up(seed=1), 3) != in_order
 
 
+def test_draws_decks_and_order_are_each_of_the_seed() -> None:
+    first, other = (made_up(forget=30, seed=seed) for seed in (0, 1))
+    for part in ("positive", "normal"):
+        drawn = [
+            [one.encoded for item in all_of(dataset, 2) for one in item if one.part == part]
+            for dataset in (first, other)
+        ]
+        assert drawn[0] != drawn[1]
+    assert list(ByLength(first, 2)) != list(ByLength(other, 2))
+
+
+def test_what_is_rejected_is_said_to_the_item_itself() -> None:
+    """Another way may have begun the answer: the rest of it alone is no answer to a normal question."""
+    way = Forget(encoded(0, 1, 3), (encoded(1, 1, 6),), (1.0,))
+    item = Forget(encoded(0, 3), (encoded(1, 5, 6, answer=2),), (1.0,), (way,))
+    dataset = UnlearnDataset([item], [encoded(2, 4)], rejecting=True)
+    seen = set()
+    for epoch in range(20):
+        _, positive, _, rejected = all_of(dataset, epoch)[0]
+        seen.add(tuple(positive.encoded.ids))
+        assert rejected.encoded == encoded(2, 5, 6, answer=2)
+    assert seen == {(1, 5, 6), (1, 1, 6)}
+
+
 @pytest.mark.parametrize("per_forget", [1, 2, 9])
 def test_normal_dialogues_are_used_equally(per_forget: int) -> None:
     dataset = made_up(normal_per_forget=per_forget)

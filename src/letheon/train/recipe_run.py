@@ -367,6 +367,10 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         self.path = run.training_file
         if not append:
             self.path.unlink(missing_ok=True)
+        elif self.path.exists():
+            # The next line would go on where one was cut off, and no reader could make sense of it.
+            written = self.path.read_bytes()
+            self.path.write_bytes(written[: written.rfind(b"\n") + 1])
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Write a line: parts of the loss and weights, or a probe."""
