@@ -43,6 +43,7 @@ from letheon.train import Probe, UnlearnConfig, UnlearnTrainer
 from letheon.train import trainer as trainer_module
 from letheon.train.parts import StepSums
 from letheon.train.probe import Prober
+from letheon.train.scope import what_learns
 from letheon.train.trainer import STATE_FILE
 from letheon.train.watch import Watch
 
@@ -482,11 +483,14 @@ def test_a_loss_that_is_not_a_number_stops_the_run(make_trainer: Make) -> None:
 
     for stop_rule in (False, True):
         trainer = make_trainer(callbacks=[Break()], max_steps=9, stop_rule=stop_rule)
+        start = {name: value.clone() for name, value in what_learns(trainer.model).items()}
         trainer.train()
         assert trainer.stop is not None
         assert trainer.stop.reason.startswith("diverged")
+        assert trainer.stop.reason.endswith("the weights are again those before training")
         assert not trainer.stop.within_guards
         assert trainer.state.global_step == 3
+        assert all(torch.equal(value, start[name]) for name, value in what_learns(trainer.model).items())
 
 
 def test_a_broken_model_is_not_forgotten_without_normal_data(make_trainer: Make) -> None:

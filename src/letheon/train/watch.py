@@ -192,6 +192,8 @@ class Watch:
             self.stop = self._stop(step, f"reached the limit of steps {until}")
         if self.on:
             self.stop = self._settle(step, self.stop.reason, line)
+        elif not self.stop.within_guards:
+            self.stop = self._undone(step, self.stop.reason, line)
         self.best.remove()
 
     def _settle(self, step: int, reason: str, line: Line) -> Stop:
@@ -204,12 +206,13 @@ class Watch:
         ended = "forgotten only beyond the guards" if rule.forgotten(last) else reason
         kept: Probe | None = None
         # Where the loss was not finite, no probe has been taken.
-        if last.step == step and rule.is_finite(last):
+        finite = last.step == step and rule.is_finite(last)
+        if finite:
             line.end()
             end = last if last.repetition is not None else self._whole(step)
             alpha, kept = scale_back(line, rule, before, end, lambda: self._whole(step))
             share = f"; {alpha:.0%} of the change was kept" if alpha < 1 else ""
-            if alpha < 1 or kept.repetition is None:
+            if kept.repetition is None:
                 kept = self._with_answers(kept)
             if alpha < 1:
                 self._record(replace(kept, alpha=alpha))
@@ -228,10 +231,17 @@ class Watch:
             if kept is None:
                 why = f"{ended}; no state passed the guards; went back to step {best}, the nearest: {breach}"
                 return self._stop(best, why, within_guards=False)
+        if not finite:
+            return self._undone(step, ended, line)
         if kept is None:
             return self._stop(step, f"{ended}; no state passed the guards", within_guards=False)
         line.go(alpha)
         return self._stop(step, ended + share)
+
+    def _undone(self, step: int, reason: str, line: Line) -> Stop:
+        """What training has left is no model any more: go back to the one before."""
+        line.go(0)
+        return self._stop(step, f"{reason}; the weights are again those before training", within_guards=False)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold to go on as if never interrupted; the best state lies beside it."""

@@ -51,14 +51,14 @@ class Weights:
         self._dual = DualWeight(normal, floor, args.dual_rate, args.normal_budget)
 
     def after(self, sums: StepSums, *, dual: bool) -> dict[str, float]:
-        """Adapt to a step, the normal weight only if `dual`; what a log says of the step."""
+        """Adapt to a step, the normal weight only if `dual`; what a log says of the step, with what it weighed."""
+        had = {**{f"weight_{part}": weight for part, weight in self.of.items()}, "scale": self.balance.scale}
         if self.balances:
             self.balance.update(math.sqrt(sums.normal_square), math.sqrt(sums.negative_square))
-        had = {f"weight_{part}": weight for part, weight in self.of.items()}
         if dual and sums.normal_tokens:
             self._dual.update(sums.normal_loss / sums.normal_tokens, sums.normal_reference / sums.normal_tokens)
             self.of["normal"] = self._dual.value
-        return {**sums.losses, **had, "scale": self.balance.scale}
+        return {**sums.losses, **had}
 
     def state(self) -> dict[str, float]:
         """What a checkpoint must hold of them."""
