@@ -59,6 +59,14 @@ def test_a_stage_without_its_files_is_not_done(finished: Path, name: str, left: 
     assert current(Run.open(finished / "recipe.yaml")) == left
 
 
+def test_an_attack_without_its_file_is_not_done(finished: Path) -> None:
+    run = Run.open(finished / "recipe.yaml")
+    run.finish("stress", run.key("stress"))
+    assert not run.is_current("stress")
+    run.stress_file.write_text("{}")
+    assert run.is_current("stress")
+
+
 def test_files_count_by_content(finished: Path) -> None:
     log = finished / "log.jsonl"
     log.touch()
@@ -124,6 +132,14 @@ def test_a_paragraph_in_which_nothing_can_be_predicted(talk: Path) -> None:
     with pytest.raises(InputError, match="paragraph 2: a text of 1 token") as caught:
         run.check(whole=True)
     assert len(caught.value.faults) == 1
+
+
+def test_a_non_member_that_is_longer_than_the_context(talk: Path) -> None:
+    (talk / "unseen.jsonl").write_text(json.dumps({"id": "u", "question": "Long?", "answer": "a" * 300}) + "\n")
+    with pytest.raises(InputError) as caught:
+        Run.open(talk / "recipe.yaml", ["evaluate.non_members=unseen.jsonl"]).check()
+    (fault,) = caught.value.faults
+    assert fault.startswith("unseen.jsonl: dialogue 'u'")
 
 
 def test_general_text(talk: Path) -> None:
