@@ -171,6 +171,23 @@ def test_fields_that_do_not_go_together(screen: dict[str, Any], fault: str) -> N
     assert fault in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("sections", "fault"),
+    [
+        ({"objective": {"negative": {"name": "base"}}}, "'base', but no base is named"),
+        ({"objective": {"negative": {"name": "rmu"}}, "tuning": {"layers": "auto"}}, "'rmu' reads one layer"),
+        ({"objective": {"robust": True}, "tuning": {"lora": {"quantize": "nf4"}}}, "in 4 bits already"),
+        ({"train": {"select": 64}}, "set tuning.kind to full"),
+        ({"tuning": {"kind": "full", "lora": {"init": "fila"}}}, "with tuning.kind full there is none"),
+        ({"expected": {"sources": ["model"]}}, "'labels' cannot judge new answers"),
+    ],
+)
+def test_sections_that_do_not_go_together(sections: dict[str, Any], fault: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_recipe({**LEAST, **sections})
+    assert fault in str(caught.value)
+
+
 def test_corrected_answers_need_a_table_of_facts() -> None:
     expected = {"sources": ["facts", "safe-replies"]}
     with pytest.raises(InputError, match="set screen.changed_facts"):
