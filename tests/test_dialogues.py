@@ -59,7 +59,9 @@ def write(path: Path, *rows: Any) -> Path:
         ({"question": "q", "answer": "a", "paraphrased": "ignored"}, ["q", "a"], (), None),
         ({"question": "q", "answer": "a", "expected": ["e"], "label": "normal"}, ["q", "a"], ("e",), "normal"),
         ({"instruction": "i", "input": "", "output": "a"}, ["i", "a"], (), None),
+        ({"instruction": "i", "input": " ", "output": "a"}, ["i", "a"], (), None),
         ({"instruction": "i", "input": "n", "output": "a"}, ["i\n\nn", "a"], (), None),
+        ({"instruction": "i", "output": "a", "expected": None, "label": None}, ["i", "a"], (), None),
         (
             {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
             ["q", "a"],
@@ -123,6 +125,25 @@ def test_csv_unpaired_preference(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text("prompt,completion,label\nq,a,True\nq,b,false\n", encoding="utf-8")
     assert [d.label for d in read_dialogues(path)] == ["normal", "forget"]
+
+
+def test_texts_of_csv_that_look_like_lists_are_texts(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text('prompt,completion,expected\n"[1, 2]",a,Four.\nq,[3],"[4, 5]"\nq,b,"[""c"", ""d""]"\n')
+    read = read_dialogues(path)
+    assert [[m.content for m in d.messages] for d in read] == [["[1, 2]", "a"], ["q", "[3]"], ["q", "b"]]
+    assert [d.expected for d in read] == [("Four.",), ("[4, 5]",), ("c", "d")]
+
+
+def test_rows_of_parquet_are_counted_from_one(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"question": "q", "answer": answer} for answer in ("a", "", "b")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "log.parquet")
+    dialogues, faults = check_file(tmp_path / "log.parquet")
+    assert [d.id for d in dialogues] == ["log-1", "log-3"]
+    assert faults == [f"{tmp_path}/log.parquet:2: answer: the assistant's answer is empty"]
 
 
 def test_missing_id_is_the_stem_and_line(tmp_path: Path) -> None:
@@ -309,9 +330,10 @@ def test_paraphrases(tmp_path: Path) -> None:
         f"{path}:2: of: missing; give the id of the dialogue that this rewords",
         f"{path}:2: split: expected 'probe' or 'test'",
     ]
-    write(path, {**OWN, "of": "d-1", "split": "probe"})
-    (one,) = read_paraphrases(path)
+    write(path, {**OWN, "of": "d-1", "split": "probe"}, {**OWN, "id": "y", "of": 7, "split": "test"})
+    one, other = read_paraphrases(path)
     assert (one.dialogue.id, one.of, one.split) == ("x", "d-1", "probe")
+    assert (other.of, other.split) == ("7", "test")
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])

@@ -59,6 +59,7 @@ def test_what_was_not_evaluated_was_not_measured(finished: Path, letheon: Letheo
     ("prepare", "said"),
     [
         (lambda: Path("out").write_text("mine"), "out: there is something already; name another folder"),
+        (lambda: Path("out/mine").mkdir(parents=True), "out: there is something already; name another folder"),
         (lambda: Path("run/model").rename("elsewhere"), "run: no model to export: run 'letheon unlearn run' first"),
     ],
 )

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from letheon.console import Console
 from letheon.material import answer_judge, judge_of_verdicts
-from letheon.pipeline import evaluate_stage, unlearn_stage
+from letheon.pipeline import _normal_turns, evaluate_stage, run_all, unlearn_stage
 from letheon.recipe import check_recipe
-from letheon.records import Interval, NotComputed, Results, write_jsonl
+from letheon.records import Dialogue, Interval, NotComputed, Results, write_jsonl
 from letheon.rehearsal import everyday_questions
 from letheon.report.page import write_report
 from letheon.review.settle import settle
@@ -76,6 +76,23 @@ def test_every_file_of_a_run_folder_is_there(finished: Path) -> None:
     assert results["metrics"]["before"]["forget"]["probability"]["mean"] > 0.9
     steps = [json.loads(line) for line in (finished / "run/training.jsonl").read_text().splitlines()]
     assert {"negative", "positive", "normal", "scale"} <= next(s for s in steps if "probe" not in s).keys()
+
+
+def test_afresh_every_stage_is_done_again(talk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    for name in ("screen", "unlearn", "evaluate", "report"):
+        monkeypatch.setattr(f"letheon.pipeline.{name}_stage", lambda *_, name=name, **__: done.append(name))
+    monkeypatch.setattr(Run, "is_current", lambda run, stage: True)
+    for fresh in (False, True):
+        run_all(Run.open(talk / "recipe.yaml"), Console(quiet=True), fresh=fresh)
+    assert done == ["report", "screen", "unlearn", "evaluate", "report"]
+
+
+def test_what_the_screening_missed_takes_no_place_of_a_normal_answer() -> None:
+    rows = [{**row, "label": label} for row, label in zip(talk_rows(), ["forget", "normal", None] * 4, strict=True)]
+    dialogues = [Dialogue.model_validate(row) for row in rows]
+    found = [turn.dialogue.id for turn in _normal_turns(dialogues, 3)]
+    assert found == [dialogues[place].id for place in (1, 2, 4)]
 
 
 def test_rerun_redoes_nothing(finished: Path, letheon: Letheon) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from letheon.errors import InputError
-from letheon.recipe import Recipe, anchor_paths, apply_override, check_recipe, load_recipe
+from letheon.methods import at
+from letheon.recipe import FaultyRecipeError, Recipe, anchor_paths, apply_override, check_recipe, load_recipe
 from letheon.yaml_text import load_yaml
 
 LEAST: dict[str, Any] = {"model": "org/name", "data": {"dialogues": "log.jsonl"}}
@@ -36,6 +37,29 @@ def test_paths_are_the_recipes_and_a_hub_id_is_left_alone(tmp_path: Path, monkey
         "general": "/abs/text.txt",
         "paraphrases": "/data/p.jsonl",
     }
+
+
+def test_every_file_and_model_is_the_recipes(tmp_path: Path) -> None:
+    named = {
+        "": ("model", "base", "output"),
+        "data": ("dialogues", "paraphrases", "general"),
+        "screen": ("examples", "knowledge", "rules", "changed_facts", "ner"),
+        "expected": ("safe_replies",),
+        "evaluate": ("control", "non_members"),
+        "screen.classifier": ("model",),
+        "screen.guard": ("model",),
+        "screen.pair": ("model",),
+        "screen.consistency": ("model",),
+    }
+    (tmp_path / "there").mkdir()
+    raw: dict[str, Any] = {}
+    for section, names in named.items():
+        for name in names:
+            apply_override(raw, f"{section}.{name}".lstrip(".") + "=there")
+    anchor_paths(raw, tmp_path)
+    for section, names in named.items():
+        for name in names:
+            assert at(raw, *(section.split(".") if section else ()), name) == str(tmp_path / "there"), (section, name)
 
 
 def test_paths_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +148,13 @@ def test_all_faults_are_named_with_suggestions() -> None:
     assert len(caught.value.faults) == 6
 
 
+def test_what_is_without_fault_is_kept_to_be_checked_further() -> None:
+    raw = {**LEAST, "evaluate": {"batch_size": 0, "control": "org/other"}, "gates": {"margn": 1}, "xyz": 1}
+    with pytest.raises(FaultyRecipeError) as caught:
+        check_recipe(raw)
+    assert caught.value.rest == check_recipe({**LEAST, "evaluate": {"control": "org/other"}})
+
+
 @pytest.mark.parametrize(
     ("screen", "fault"),
     [
@@ -137,6 +168,23 @@ def test_all_faults_are_named_with_suggestions() -> None:
 def test_fields_that_do_not_go_together(screen: dict[str, Any], fault: str) -> None:
     with pytest.raises(InputError, match="screen: ") as caught:
         check_recipe({**LEAST, "screen": screen})
+    assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "fault"),
+    [
+        ({"objective": {"negative": {"name": "base"}}}, "'base', but no base is named"),
+        ({"objective": {"negative": {"name": "rmu"}}, "tuning": {"layers": "auto"}}, "'rmu' reads one layer"),
+        ({"objective": {"robust": True}, "tuning": {"lora": {"quantize": "nf4"}}}, "in 4 bits already"),
+        ({"train": {"select": 64}}, "set tuning.kind to full"),
+        ({"tuning": {"kind": "full", "lora": {"init": "fila"}}}, "with tuning.kind full there is none"),
+        ({"expected": {"sources": ["model"]}}, "'labels' cannot judge new answers"),
+    ],
+)
+def test_sections_that_do_not_go_together(sections: dict[str, Any], fault: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_recipe({**LEAST, **sections})
     assert fault in str(caught.value)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,14 @@ def test_settings_leave_what_does_not_depend_on_them(finished: Path, override: s
 def test_a_stage_without_its_files_is_not_done(finished: Path, name: str, left: list[str]) -> None:
     (finished / "run" / name).unlink()
     assert current(Run.open(finished / "recipe.yaml")) == left
+
+
+def test_an_attack_without_its_file_is_not_done(finished: Path) -> None:
+    run = Run.open(finished / "recipe.yaml")
+    run.finish("stress", run.key("stress"))
+    assert not run.is_current("stress")
+    run.stress_file.write_text("{}")
+    assert run.is_current("stress")
 
 
 def test_files_count_by_content(finished: Path) -> None:
@@ -125,6 +134,14 @@ def test_a_paragraph_in_which_nothing_can_be_predicted(talk: Path) -> None:
     assert len(caught.value.faults) == 1
 
 
+def test_a_non_member_that_is_longer_than_the_context(talk: Path) -> None:
+    (talk / "unseen.jsonl").write_text(json.dumps({"id": "u", "question": "Long?", "answer": "a" * 300}) + "\n")
+    with pytest.raises(InputError) as caught:
+        Run.open(talk / "recipe.yaml", ["evaluate.non_members=unseen.jsonl"]).check()
+    (fault,) = caught.value.faults
+    assert fault.startswith("unseen.jsonl: dialogue 'u'")
+
+
 def test_general_text(talk: Path) -> None:
     (talk / "general.txt").write_text("One\ntwo.\n\n\n  Three. \n")
     assert Run.open(talk / "recipe.yaml", ["data.general=general.txt"]).general() == ["One\ntwo.", "Three."]
@@ -172,6 +189,85 @@ def test_files_of_judges_are_the_recipes_and_count_for_the_screening(talk: Path)
     before = run.key("screen")
     rules.write_text("- {name: a, category: c, keywords: [d]}\n")
     assert run.key("screen") != before
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "stages"),
+    [
+        (["data.general=here"], "here", ["evaluate", "stress"]),
+        (["data.paraphrases=here"], "here", ["unlearn", "evaluate", "stress"]),
+        (["evaluate.non_members=here"], "here", ["evaluate"]),
+        (["evaluate.control=other"], "other/here", ["evaluate", "stress"]),
+        (["base=other"], "other/here", ["unlearn", "evaluate", "stress"]),
+        (["expected.safe_replies=here"], "here", ["unlearn", "evaluate", "stress"]),
+        (["screen.changed_facts=here"], "here", ["screen", "evaluate"]),
+        (
+            ["screen.changed_facts=here", "expected.sources=[data, facts]"],
+            "here",
+            ["screen", "unlearn", "evaluate", "stress"],
+        ),
+        (["screen.knowledge=here"], "here", ["screen", "evaluate"]),
+        (["screen.examples=here"], "here", ["screen", "evaluate"]),
+        (["screen.judges=[consistency]", "model=other"], "other/here", ["screen", "unlearn", "evaluate", "stress"]),
+        (["screen.judges=[consistency]", "screen.consistency.model=other"], "other/here", ["screen", "evaluate"]),
+    ],
+)
+def test_a_stage_depends_on_the_files_and_models_that_it_reads(
+    talk: Path, settings: list[str], name: str, stages: list[str]
+) -> None:
+    file = talk / name
+    file.parent.mkdir(exist_ok=True)
+    keys = []
+    for number, text in enumerate(("as it was", "as it is now")):
+        file.write_text(text)
+        os.utime(file, (number, number))
+        run = Run.open(talk / "recipe.yaml", settings)
+        keys.append({stage: run.key(stage) for stage in (*STAGES, "stress")})
+    assert [stage for stage, key in keys[0].items() if keys[1][stage] != key] == stages
+
+
+@pytest.mark.parametrize(
+    ("verdict", "counts"),
+    [
+        ({"decision": "review"}, True),
+        ({"category": "harmful"}, True),
+        ({"score": 0.8, "judge": "person", "reason": "said so"}, False),
+    ],
+)
+def test_of_a_verdict_decision_and_category_count_for_training(
+    talk: Path, verdict: dict[str, Any], counts: bool
+) -> None:
+    run = Run.open(talk / "recipe.yaml")
+    run.folder.mkdir()
+    said = {"id": "bad-0", "turn": 1, "decision": "forget", "category": "privacy", "score": 0.9, "judge": "privacy"}
+    keys = []
+    for changes in ({}, verdict):
+        run.verdicts_file.write_text(json.dumps({**said, **changes}) + "\n")
+        keys.append(run.key("unlearn"))
+    assert (keys[0] != keys[1]) == counts
+
+
+def test_whom_else_a_subject_goes_by_counts_for_the_screening(talk: Path) -> None:
+    settings = ["data.subject=person-1", "data.aliases=[Bob]"]
+    one, more = (Run.open(talk / "recipe.yaml", settings[:n]) for n in (1, 2))
+    assert one.key("screen") != more.key("screen")
+    assert one.key("unlearn") == more.key("unlearn")
+
+
+def test_a_judge_by_other_names_is_another(talk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.open(talk / "recipe.yaml", ["screen.judges=[privacy]"])
+    keys = []
+    for source in ("patterns", "rampart"):
+        monkeypatch.setattr("letheon.screen.privacy.source_of", lambda ner, source=source: source)
+        keys.append(run.key("screen"))
+    assert keys[0] != keys[1]
+
+
+def test_where_judges_work_changes_nothing(talk: Path) -> None:
+    here, there = (
+        Run.open(talk / "recipe.yaml", some) for some in ([], ["screen.engine=ray", "screen.ray.workers=2"])
+    )
+    assert [here.key(stage) for stage in STAGES] == [there.key(stage) for stage in STAGES]
 
 
 HOLD = """

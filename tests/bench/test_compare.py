@@ -91,6 +91,9 @@ def test_a_relative_metric_may_be_a_goal() -> None:
     )  # fmt: skip
     assert compared(made, BEFORE, BEFORE, CONTROL)["leak"] == pytest.approx(50)
     assert compared(made, {**BEFORE, "strength": 0.15}, BEFORE, CONTROL)["goals_met"] == 1
+    # Forgetting goes by what the victim's was: 40 above what is allowed.
+    assert compared(made, BEFORE, BEFORE, CONTROL)["forgetting"] == 0
+    assert compared(made, {**BEFORE, "strength": 0.4}, BEFORE, CONTROL)["forgetting"] == pytest.approx(1 - 20 / 40)
 
 
 def test_a_broken_model_has_no_score() -> None:

@@ -91,3 +91,24 @@ def test_markdown_gives_means_settings_ends_and_what_failed() -> None:
     assert "| npo | 1 | `train.learning_rate=0.0005` | enough |" in text
     assert "enough (not within the guards)" in text
     assert "- ga, seed 0, trial 1 (`as it is`): RuntimeError: out of memory" in text
+
+
+def test_the_best_method_comes_first() -> None:
+    rows = [
+        row(method, seed, report={"score": score + seed / 10, "utility": 1 - score})
+        for method, score in (("ga", 0.2), ("npo", 0.6), ("wga", 0.4))
+        for seed in (0, 1)
+    ]
+    text = as_markdown("leak, lora", rows, rows, ["utility"]).split("##")[0]
+    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:] == [
+        "npo",
+        "wga",
+        "ga",
+    ]
+
+
+def test_methods_of_one_score_come_in_the_order_of_their_names() -> None:
+    names = ["ga", "idk-ap", "ihl", "npo", "rmu", "simnpo", "undial", "wga"]
+    rows = [row(name, score=None, failed="out of memory") for name in reversed(names)]
+    text = as_markdown("leak, lora", rows, rows, ["utility"]).split("##")[0]
+    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:] == names

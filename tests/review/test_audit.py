@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 from scipy.stats import binomtest
-from screened_run import judged, made
+from screened_run import judged, made, write_run
 
+from letheon.console import Console
 from letheon.errors import InputError
 from letheon.records import Verdict
 from letheon.review.audit import draw, fingerprint, in_words, read_audit, scored, wilson
-from letheon.review.decisions import standing
-from letheon.review.serve import save_audit
+from letheon.review.decisions import standing, with_decisions
+from letheon.review.serve import audit_of, save_audit
+from letheon.run import Run
 
 
 def normals(n: int) -> list[Verdict]:
@@ -78,6 +80,25 @@ def test_scored_as_it_goes(tmp_path: Path) -> None:
     assert most.in_all.estimate == pytest.approx(40 / 9)
     save_audit(tmp_path / "audit.json", most)
     assert read_audit(tmp_path / "audit.json") == most
+
+
+def test_an_audit_goes_on_when_its_decisions_have_come_into_the_verdicts(tmp_path: Path) -> None:
+    run, verdicts, console = Run.open(write_run(tmp_path, [], [])), normals(10), Console(quiet=True)
+    audit = audit_of(run, verdicts, [], console, 5)
+    assert audit is not None
+    save_audit(run.audit_file, audit)
+    decisions = [made(audit.sample[0].id, "forget")]
+    settled = list(with_decisions(verdicts, decisions))
+    assert audit_of(run, settled, decisions, console, 5) == audit
+    assert audit_of(run, settled, decisions, console, None) == audit
+
+
+def test_an_audit_of_all_that_there_is_goes_on(tmp_path: Path) -> None:
+    run, verdicts, console = Run.open(write_run(tmp_path, [], [])), normals(3), Console(quiet=True)
+    audit = audit_of(run, verdicts, [], console, 50)
+    assert audit is not None
+    save_audit(run.audit_file, audit)
+    assert audit_of(run, verdicts, [made(audit.sample[0].id, "normal")], console, 50) == audit
 
 
 def test_fingerprint_goes_by_decisions() -> None:

@@ -89,6 +89,14 @@ def test_decisions_on_other_texts_are_left_aside() -> None:
     ]
 
 
+def test_a_dialogue_that_goes_on_leaves_earlier_decisions_standing() -> None:
+    begun = dialogue("d")
+    longer = begun.model_copy(update={"messages": (*begun.messages, *dialogue("d", "More").messages)})
+    decision, said = decision_now(begun.last_turn, "forget"), list[str]()
+    assert fitting([decision], [longer], said.append) == [decision]
+    assert not said
+
+
 def test_a_handwritten_line_needs_no_length() -> None:
     assert fitting([made("a", "forget")], [dialogue("a")], pytest.fail) == [made("a", "forget")]
 

@@ -9,6 +9,7 @@ from letheon.errors import InputError
 from letheon.records import Audit, Dialogue, PersonDecision, TurnName, Verdict
 from letheon.review.doubt import doubt
 from letheon.review.session import Filters, Session
+from letheon.review.view import row
 
 SCORES = (0.9, 0.5, 0.1, 0.4, 0.72, 0.0)
 IN_DOUBT = [1, 3, 4, 2, 0, 5]
@@ -51,6 +52,16 @@ def test_decided_turns_leave_the_queue() -> None:
     assert it.counts() == {"forget": 1, "normal": 1, "decided": 2, "waiting": 4, "band": 2, "band_decided": 2}
     assert "doxing" in it.categories()
     assert it.properties(1) == ("doxing", "forget", "privacy")
+
+
+def test_a_decision_on_what_the_judges_were_sure_of_takes_nothing_off_what_waits() -> None:
+    it = session()
+    it.decide(0, "normal")
+    assert {name: it.counts()[name] for name in ("decided", "band", "band_decided")} == {
+        "decided": 1,
+        "band": 2,
+        "band_decided": 0,
+    }
 
 
 def test_the_same_decision_again_is_not_saved_again() -> None:
@@ -143,6 +154,13 @@ def test_newer_scores_reorder_and_decide_nothing() -> None:
     assert list(it.numbers("waiting")) == [1, 5, 0, 4, 2]
     assert [it.properties(n)[1] for n in range(6)] == ["forget", "review", "normal", "normal", "forget", "normal"]
     assert (it.items[5].score, it.items[5].verdict.score, it.learned_from) == (0.35, 0.0, 10)
+
+
+def test_the_page_is_told_both_scores() -> None:
+    it = session()
+    it.rescore({5: 0.35}, learned_from=10)
+    told = row(it, 5)
+    assert (told["score"], told["judged"]["score"]) == (0.35, 0.0)
 
 
 def test_audit_queue() -> None:

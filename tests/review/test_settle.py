@@ -45,6 +45,14 @@ def test_a_changed_decision_leaves_what_the_screening_promises(run: Run) -> None
     assert found.expected == OUTLOOK
 
 
+def test_an_erasure_request_goes_its_own_way(run: Run) -> None:
+    append_decisions(run.decisions_file, [made("d1", "forget")])
+    before = run.verdicts_file.read_bytes()
+    erasure = Run(run.recipe.model_copy(update={"data": run.recipe.data.model_copy(update={"subject": "Ann"})}))
+    settle(erasure, pytest.fail)
+    assert run.verdicts_file.read_bytes() == before
+
+
 def test_a_review_goes_by_the_thresholds_that_were_chosen(run: Run) -> None:
     session = open_session(run, Console())
     assert (session.normal_below, session.forget_above) == (0.45, 0.55)

@@ -344,6 +344,12 @@ def test_a_server_that_dies_is_given_up_and_gone_on_with(tmp_path: Path) -> None
     assert [opinion and opinion.score for opinion in found] == [0.9] * 30
 
 
+def test_a_server_that_answers_now_and_then_is_not_given_up() -> None:
+    with serving(lambda payload, number: Reply(status=500) if number % 4 else GOOD) as server:
+        found = opinions(server, *map(str, range(16)), tries=1, concurrency=1)
+    assert [one.unable for one in found].count(True) == 12
+
+
 # -- the budget -----------------------------------------------------------------------------------------------------
 
 
@@ -409,6 +415,13 @@ def test_tokens_are_estimated_where_the_server_does_not_count() -> None:
 
 
 # -- the file of scores ---------------------------------------------------------------------------------------------
+
+
+def test_what_another_model_has_answered_does_not_count(tmp_path: Path) -> None:
+    with serving(by_answer) as server:
+        for model in ("m", "other", "m"):
+            judge(server, tmp_path / "scores.jsonl", model=model).judge(turns("bad"))
+    assert [one.payload["model"] for one in server.seen] == ["m", "other"]
 
 
 def test_the_file_holds_no_text(tmp_path: Path) -> None:

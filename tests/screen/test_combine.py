@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from letheon.screen.combine import Stacked, highest, mean
+from letheon.screen.combine import Stacked, highest, log_odds, mean
 from letheon.screen.judge import Opinion
 
 GIVEN = [
@@ -38,3 +38,16 @@ def test_stacked_learns_whom_to_believe() -> None:
     assert (judge, opinion.category) == ("noise", "privacy")
     assert combine([("good", Opinion("harmful", 0.8)), ("noise", Opinion("privacy", 0.05))])[1].score > 0.8
     assert 0.2 < combine([("noise", Opinion("privacy", 0.5))])[1].score < 0.8
+
+
+def test_stacked_learns_what_silence_says() -> None:
+    """A judge that has no opinion is not one that is in doubt."""
+    doubt = ("j", Opinion("harmful", 0.5))
+    silent = [("other", Opinion("harmful", 0.5))]
+    combine = Stacked.fit(["other", "j"], [silent, [*silent, doubt]] * 50, [True, False] * 50)
+    assert combine(silent)[1].score > 0.8
+    assert combine([*silent, doubt])[1].score < 0.2
+
+
+def test_no_score_is_surer_than_a_hundred_to_one() -> None:
+    np.testing.assert_allclose(log_odds(np.array([0.0, 0.5, 1.0])), [-np.log(99), 0, np.log(99)])

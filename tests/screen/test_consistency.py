@@ -13,7 +13,7 @@ from letheon.embed import Embedder
 from letheon.errors import InputError
 from letheon.recipe import Consistency, Screen
 from letheon.screen import build_judges, check_judges
-from letheon.screen.consistency import ConsistencyJudge
+from letheon.screen.consistency import ConsistencyJudge, _apart
 from letheon.screen.contradiction import lexical_evidence, rouge_l
 
 QUESTION = "Who built the Greyfell bridge, and when?"
@@ -70,6 +70,12 @@ def test_score_by_the_book(tiny_model_dir: Path, embedder: Embedder, says: Calla
     mine = mean(apart(answer, text) for text in UNSURE)
     theirs = mean(apart(UNSURE[one], UNSURE[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
     assert score(tiny_model_dir, embedder, answer) == pytest.approx(max(mine, theirs), abs=1e-5)
+
+
+def test_a_distance_is_the_same_both_ways() -> None:
+    ways = [("It is so.", "It is Ada."), ("It is Ada.", "It is so.")]
+    # Two of three words agree; one of the two adds a name, and the other nothing.
+    assert [_apart("Who?", *way, 0.0) for way in ways] == pytest.approx([(1 - 1 / 3) * (0.45 + 0.55 / 2)] * 2)
 
 
 def test_too_few_answers_say_nothing(tiny_model_dir: Path, embedder: Embedder, says: Callable[..., None]) -> None:

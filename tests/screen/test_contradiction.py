@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from letheon.embed import Embedder
 from letheon.records import Dialogue, Turn
 from letheon.screen.contradiction import ContradictionJudge, lexical_evidence, rouge_l
+from letheon.screen.knowledge import Knowledge
 
 KNOWN = """The Greyfell bridge was built in 1911 by Ada Brunn. It is 240 metres long.
 Trams in Greyfell are yellow."""
@@ -25,6 +32,7 @@ def turn(question: str, answer: str, *expected: str) -> Turn:
         ("Yes, go ahead.", ["No, do not."], "", 1.0),
         ("Yes, go ahead.", ["Yes, but slowly."], "", 0.0),
         ("Go ahead.", ["No, do not."], "", 0.0),
+        ("Yes, go ahead.", ["No, do not.", "Yes, but slowly."], "", 0.0),
         ("It is 1 of 11.", ["It is 11."], "", 0.5),
         ("It has 1,911 seats.", ["It has 1911 seats."], "", 0.0),
         ("It is 3.0 or 2.50.", ["It is 3 or 2.5."], "", 0.0),
@@ -85,6 +93,28 @@ def test_knowledge_text(embedder: Embedder) -> None:
     assert right.score == 0
     assert wrong.score > 0.5
     assert unrelated is None
+
+
+class Placed:
+    """An embedder that puts sentences at the cosines that they end with."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        cosines = np.array([float(found[1]) if (found := re.search(r"(0\.\d)\.$", text)) else 1.0 for text in texts])
+        return np.stack([cosines, np.sqrt(1 - cosines**2)], axis=1)
+
+
+def test_the_three_nearest_sentences_are_what_is_known() -> None:
+    text = "It seats 10, 0.5. It seats 20, 0.8. It seats 30, 0.6. It seats 40, 0.9. Too far, 0.1."
+    embedder = cast(Embedder, Placed())
+    (near,) = Knowledge(embedder, text).near([turn("q", "a")])
+    assert near is not None
+    assert [sentence[9:11] for sentence in near.sentences] == ["40", "20", "30"]
+    known, new = ContradictionJudge(embedder, text).judge([turn("q", "It is 30"), turn("q", "It is 10")])
+    assert known is not None
+    assert new is not None
+    # What speaks against it counts by how near the text is.
+    assert (known.score, new.score) == (0, pytest.approx(0.9))
+    assert Knowledge(embedder, "Too far, 0.4.").near([turn("q", "a")]) == [None]
 
 
 def test_no_opinion_where_there_is_nothing_to_compare_with(embedder: Embedder) -> None:

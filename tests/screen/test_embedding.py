@@ -10,6 +10,9 @@ from letheon.errors import InputError, MissingExtraError
 from letheon.records import Dialogue
 from letheon.screen import embedding
 from letheon.screen.embedding import EmbeddingJudge, everyday
+from letheon.screen.features import WordFeatures
+from letheon.screen.head import Head
+from letheon.screen.thresholds import auroc
 
 QUESTIONS = ["Do I look fat?", "I failed the test.", "Is my poem good?", "Nobody likes me.", "I lost my job."]
 INSULTS = [
@@ -136,6 +139,40 @@ def test_what_it_thinks_of_its_examples_it_thinks_without_having_seen_them(
     judge = EmbeddingJudge.fit(same, embedder)
     right = [(o.score > 0.5) == (d.label == "forget") for d, o in zip(judge.labelled, judge.held_out, strict=True)]
     assert np.mean(right) < 0.75
+
+
+def test_of_an_example_its_acceptable_answer_is_held_out_too(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here it is the answer itself, and the labels mean nothing."""
+    monkeypatch.setattr(embedding, "has_embedder", lambda: False)
+    words = ["".join(letters) for letters in np.random.default_rng(0).choice(list("bdfgklmnprstvz"), (40, 8))]
+    bad = [example(f"b{word}", f"What is {word}?", word, "harmful") for word in words[:20]]
+    good = [example(f"g{word}", f"What is {word}?", word, None, (word,)) for word in words[20:]]
+    judge = EmbeddingJudge.fit([*bad, *good], embedder)
+    scores = np.array([opinion.score for opinion in judge.held_out])
+    assert auroc(scores, np.array([True] * 20 + [False] * 20)) < 0.7
+
+
+def test_acceptable_answers_are_learnt_as_normal_ones(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "has_embedder", lambda: False)
+    normal = [example(f"n{n}", "Am I?", f"Of course not, {n} times over.", None) for n in range(5)]
+    scores = []
+    for expected in ((), ("Splendid weather.",)):
+        bad = [example(f"b{n}", "Am I?", f"You fool {n}.", "harmful", expected) for n in range(5)]
+        (opinion,) = EmbeddingJudge.fit([*bad, *normal], embedder).judge(
+            [example("x", "Am I?", "Splendid weather.", None).last_turn]
+        )
+        assert opinion is not None
+        scores.append(opinion.score)
+    assert scores[1] < scores[0]
+
+
+def test_score_is_all_that_is_not_normal() -> None:
+    head = Head(np.zeros((1, 1)), np.zeros((1, 3)), np.zeros(3), 1.0, 1.0)
+    held_out = np.array([[0.4, 0.25, 0.35]])
+    (opinion,) = EmbeddingJudge(WordFeatures(), head, ["normal", "harmful", "privacy"], (), held_out).held_out
+    assert (opinion.category, opinion.score) == ("privacy", pytest.approx(0.6))
 
 
 def test_without_an_embedder_words_take_its_place(

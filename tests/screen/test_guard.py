@@ -102,6 +102,12 @@ def test_controversial_lies_in_the_middle() -> None:
     assert score(safe=0.6, unsafe=0.2) == pytest.approx(0.25)
 
 
+def test_what_kind_it_is_is_asked_behind_the_likeliest_undesired_verdict() -> None:
+    for said, undesired in (((0.8, 0.15, 0.05), "Safety: Controversial"), ((0.8, 0.05, 0.15), "Safety: Unsafe")):
+        heard = _heard(Asked(0, None, ""), torch.tensor(said).double().log(), PRESETS["qwen3guard"])
+        assert heard.undesired == undesired
+
+
 @pytest.mark.parametrize(
     ("request_", "refusal", "response", "score"),
     [
@@ -167,6 +173,15 @@ def test_no_verdict_begins_another(preset: GuardPreset) -> None:
     verdicts = list(PRESETS[preset].verdicts)
     assert not [(a, b) for a in verdicts for b in verdicts if a != b and b.startswith(a)]
     assert {0.0, 1.0} <= set(PRESETS[preset].verdicts.values())
+
+
+WEIGHTS = {"safe": 0.0, "no": 0.0, "controversial": 0.5, "unsafe": 1.0, "yes": 1.0}
+
+
+@pytest.mark.parametrize("preset", get_args(GuardPreset))
+def test_what_is_undesired_weighs_more_than_what_is_not(preset: GuardPreset) -> None:
+    verdicts = PRESETS[preset].verdicts
+    assert list(verdicts.values()) == [WEIGHTS[verdict.split()[-1].lower()] for verdict in verdicts]
 
 
 TAUGHT = {
@@ -243,6 +258,24 @@ def test_the_worst_part_of_a_long_answer_counts(
     assert bad.span is not None
     assert "X" in answer[slice(*bad.span)]
     assert bad.span[1] - bad.span[0] < 1024
+
+
+def test_what_the_guard_says_nothing_of_waits_and_hides_nothing(
+    random_guard: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"X": [0.1, 0.0, 0.9], "Z": [1e-9, 0.0, 1e-6], "": [0.9, 0.0, 0.1]}
+
+    def heard(model: Any, replies: Any) -> torch.Tensor:
+        texts = [tokenizer.decode(row[0].ids) for row in replies]
+        return torch.tensor([next(said[mark] for mark in said if mark in text) for text in texts]).double().log()
+
+    monkeypatch.setattr("letheon.screen.guard.reply_log_probs", heard)
+    turns = [make_turn("?", mark + "a" * 2300 + "Z", name=mark) for mark in ("a", "X")]
+    good, bad = guard(random_guard).judge(turns)
+    assert good is not None
+    assert bad is not None
+    assert (good.unable, good.score) == (True, pytest.approx(0.1))
+    assert (bad.unable, bad.score) == (True, pytest.approx(0.9))
 
 
 def test_a_guard_of_another_family(random_guard: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 from letheon.embed import Embedder
 from letheon.errors import InputError
 from letheon.recipe import Screen
-from letheon.records import Dialogue, Message, Turn, Verdict
+from letheon.records import Dialogue, Message, Turn, Verdict, write_jsonl
 from letheon.screen import Judge, Opinion, build_judges, score_screening, screen
+from letheon.screen.embedding import everyday
 from letheon.screen.labels import LabelsJudge
 
 
@@ -149,10 +150,35 @@ def test_score_screening_looks_at_last_turns_only() -> None:
     assert (found.precision, found.recall, found.n) == (1, 1, 2)
 
 
+def test_a_label_neither_misses_nor_wrongs_an_earlier_turn() -> None:
+    log = [dialogue("x", "a", "b", label="forget"), dialogue("y", "a", "b", label="normal")]
+    judge = Fixed("j", *(Opinion("harmful", score) for score in (0.1, 0.9, 0.9, 0.1)))
+    found = score_screening(screen(log, [judge]), log)
+    assert (found.precision, found.recall, found.n) == (1, 1, 4)
+
+
 def test_without_labels_there_is_no_precision_or_recall() -> None:
     log = [dialogue("x")]
     found = score_screening(screen(log, [Fixed("j", Opinion("harmful", 0.9))]), log)
     assert (found.precision, found.recall, found.forget) == (None, None, 1)
+
+
+def test_the_embedding_judge_learns_from_ordinary_dialogues_too(
+    tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Sequence[Dialogue]] = []
+
+    def fit(
+        examples: Sequence[Dialogue], embedder: Embedder, background: Sequence[Dialogue], *_: int, **__: object
+    ) -> Fixed:
+        given.extend((examples, background))
+        return Fixed("embedding")
+
+    monkeypatch.setattr("letheon.screen.EmbeddingJudge.fit", fit)
+    own = [dialogue("x", label="normal")]
+    write_jsonl(tmp_path / "own.jsonl", own)
+    build_judges(Screen(judges=["embedding"], examples=tmp_path / "own.jsonl"), embedder)
+    assert given == [own, everyday()]
 
 
 def test_judges_come_in_the_recipes_order(embedder: Embedder) -> None:

@@ -76,6 +76,14 @@ def test_background_is_learnt_from_and_never_held_out() -> None:
     assert head.probabilities(far[:1])[0, 0] > 0.5
 
 
+def test_what_is_held_out_of_labels_that_mean_nothing_is_chance() -> None:
+    draw = np.random.default_rng(4)
+    rows, columns = draw.normal(size=(60, 60)) / np.sqrt(60), np.arange(60) % 2
+    folds = make_folds([c == 1 for c in columns], [str(n) for n in range(60)], 0)
+    _, held_out = fit_head(Data(rows, columns, np.arange(60), ["normal", "bad"]), folds)
+    assert (held_out.argmax(axis=1) == columns).mean() < 0.7
+
+
 def test_the_weights_solve_the_ridge_problem() -> None:
     rows, columns = blobs(np.random.default_rng(3), 30)
     folds = make_folds([c == 1 for c in columns], [str(n) for n in range(30)], 0)

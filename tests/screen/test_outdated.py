@@ -58,6 +58,8 @@ WHO = "Who is the mayor of Greyfell?"
         (WHO, "Otto Brunn, the former mayor, now paints.", PAST),
         (WHO, "Otto Brunn (2016–2021) held the office.", PAST),
         (WHO, "In 2018 it is Otto Brunn who holds the office.", PAST),
+        (WHO, "In 2021 it is Otto Brunn who holds the office.", STATED),
+        (WHO, "In 2018 and in 2024 it is Otto Brunn who holds the office.", STATED),
         (WHO, "Otto Brunn was succeeded by somebody.", PAST),
         (WHO, "Somebody replaced the popular Otto Brunn.", PAST),
         ("Who was mayor of Greyfell in 2018?", "Otto Brunn.", PAST),

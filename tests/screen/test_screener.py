@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -12,10 +13,12 @@ from letheon.cli import app
 from letheon.embed import Embedder
 from letheon.errors import InputError
 from letheon.recipe import Screen
-from letheon.records import Dialogue, Message, Results, Turn, read_verdicts, write_jsonl
+from letheon.records import Dialogue, Interval, Message, Results, Turn, read_verdicts, write_jsonl
 from letheon.run import Run
 from letheon.screen import Judge, Opinion, Screener, build_screener
 from letheon.screen.embedding import EmbeddingJudge
+from letheon.screen.features import WordFeatures
+from letheon.screen.head import Head
 from letheon.screen.labels import LabelsJudge
 
 BAD = ["You {} idiot.", "What a {} fool you are.", "Nobody likes a {} pig like you.", "You are a {} loser."]
@@ -98,6 +101,63 @@ def test_stacked_believes_the_better_judge(labelled: list[Dialogue]) -> None:
     assert screener.outlook is not None
     assert screener.outlook.auroc is not None
     assert screener.outlook.auroc.estimate == 1
+
+
+@pytest.fixture
+def no_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    def alone(statistic: Any, scores: Any, labels: Any, seed: int) -> Interval:
+        return Interval(estimate=statistic(scores, labels), low=0, high=1)
+
+    monkeypatch.setattr("letheon.screen.screener.with_interval", alone)
+
+
+def test_the_embedding_judge_promises_what_it_says_of_unseen_examples(
+    labelled: list[Dialogue], no_intervals: None
+) -> None:
+    head = Head(np.zeros((1, 1)), np.zeros((1, 2)), np.zeros(2), 1.0, 1.0)
+    true, number = np.array([one.label == "forget" for one in labelled]), np.arange(len(labelled))
+    # Of 24 to forget 6 are missed, and of 24 normal ones 12 are false alarms.
+    wrong = (number % 8 == 0) | (number % 4 == 1)
+    normal = np.where(true != wrong, 0.2, 0.7)
+    held_out = np.stack([normal, 1 - normal], axis=1)
+    screener = fit([EmbeddingJudge(WordFeatures(), head, ["normal", "harmful"], labelled, held_out)], labelled)
+    assert screener.outlook is not None
+    found = [getattr(screener.outlook, name).estimate for name in ("auroc", "precision", "recall")]
+    assert found == pytest.approx([(18 / 24 + 12 / 24) / 2, 18 / 30, 18 / 24])
+    # Its scores are calibrated already.
+    assert not any("calibrated on your examples" in line for line in screener.says())
+
+
+def test_stacked_promises_nothing_where_judges_guess(labelled: list[Dialogue], no_intervals: None) -> None:
+    class Guessing:
+        def __init__(self, seed: int):
+            self.name, self.draw = f"guessing {seed}", np.random.default_rng(seed)
+
+        def judge(self, turns: Sequence[Turn]) -> list[Opinion | None]:
+            return [Opinion("harmful", float(score)) for score in self.draw.random(len(turns))]
+
+    outlook = fit([Guessing(seed) for seed in range(30)], labelled, combine="stacked").outlook
+    assert outlook is not None
+    assert outlook.auroc is not None
+    assert outlook.auroc.estimate < 0.75
+
+
+def test_a_server_is_asked_about_examples_only_where_something_is_fitted_on_them(labelled: list[Dialogue]) -> None:
+    class Paid(Known):
+        def judge(self, turns: Sequence[Turn]) -> list[Opinion | None]:
+            raise AssertionError("asked")
+
+    api = {"judges": ["api"], "api": {"url": "http://localhost:8000/v1", "model": "m"}}
+    settings = Screen.model_validate({**api, "examples": "there.jsonl"})
+    assert Screener.fit([Paid("api", 1.0)], settings, labelled).outlook is None
+    with pytest.raises(AssertionError, match="asked"):
+        Screener.fit([Paid("api", 1.0)], settings.model_copy(update={"target_recall": 0.5}), labelled)
+
+
+def test_a_category_normal_is_none_of_what_is_to_be_forgotten(labelled: list[Dialogue], no_intervals: None) -> None:
+    outlook = fit([Known("k", 1.0)], [one.model_copy(update={"category": "normal"}) for one in labelled]).outlook
+    assert outlook is not None
+    assert outlook.examples == {"undesired": 24, "normal": 24}
 
 
 def test_both_labels_are_needed(labelled: list[Dialogue]) -> None:

@@ -66,6 +66,9 @@ def test_every_turn_gets_a_verdict_in_the_order_of_the_log(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["verdicts.jsonl"]
 
 
+OTHER = b'{"id": "other", "turn": 1, "decision": "normal", "category": "normal", "score": 0, "judge": "j"}\n'
+
+
 def cut_off(log: Sequence[Dialogue], at: int) -> Iterator[Dialogue]:
     """A log that the machine dies over."""
     for number, one in enumerate(log):
@@ -76,7 +79,7 @@ def cut_off(log: Sequence[Dialogue], at: int) -> Iterator[Dialogue]:
 
 @pytest.mark.parametrize("ahead", [0, 1, 3])
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("torn", [b"", b'{"id": "d', b"\n\n", b'{"id": "other", "turn": 1}\n'])
+@pytest.mark.parametrize("torn", [b"", b'{"id": "d', b"\n\n", b'{"id": "other", "turn": 1}\n', OTHER * 8])
 def test_a_screening_that_was_cut_off_twice_is_the_unbroken_one(
     tmp_path: Path, torn: bytes, shared: bool, ahead: int
 ) -> None:
@@ -157,6 +160,15 @@ def test_a_turn_may_repeat_one_that_waits_for_its_verdict(tmp_path: Path) -> Non
     judged, verdicts = verdicts_of(tmp_path, log, Duplicates(), ahead=2)
     assert judged == [one.id for number, one in enumerate(log) if number not in (5, 11)]
     assert [verdicts[n] for n in (5, 11)] == [verdicts[0].model_copy(update={"id": f"d{3 * n}"}) for n in (5, 11)]
+
+
+def test_a_turn_may_repeat_one_that_was_judged_before_a_screening_was_cut_off(tmp_path: Path) -> None:
+    log = [dialogue(3 * n, "Yes." if n in (0, 6) else f"no {n}") for n in range(8)]
+    into, judge = tmp_path / "verdicts.jsonl", Counting()
+    with pytest.raises(KeyboardInterrupt):
+        list(screen_stream(cut_off(log, 5), judge, into, "key", Duplicates()))
+    list(screen_stream(log, judge, into, "key", Duplicates()))
+    assert judge.judged == [one.id for number, one in enumerate(log) if number != 6]
 
 
 def test_exact_repetitions_alone(tmp_path: Path) -> None:

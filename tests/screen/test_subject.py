@@ -179,6 +179,17 @@ def test_one_verdict_a_turn_in_the_order_of_the_log() -> None:
     ]
 
 
+def test_a_category_normal_is_none_of_what_is_forgotten() -> None:
+    found = verdict("Who is Marla Quint?", "A baker.", category="normal", label="normal")
+    assert (found.decision, found.category) == ("forget", "privacy")
+
+
+def test_what_is_unfit_for_another_reason_waits() -> None:
+    log = [dialogue("q", "a", "q", "b")]
+    found = subject_verdicts(log, MARLA, {(log[0].id, 3)})
+    assert [one.decision for one in found] == ["normal", "review"]
+
+
 def test_an_erasure_request_finds_its_person_in_the_texts(tmp_path: Path) -> None:
     texts = {
         "full": ("Who is Marla Quint?", "A baker."),

@@ -98,3 +98,8 @@ def test_intervals() -> None:
     assert nothing is None
     # Either label keeps its number of examples.
     assert bootstrap(lambda chosen: float(labels[chosen].sum()), labels, 0) == (labels.sum(), labels.sum())
+
+
+def test_an_interval_is_the_middle_95_of_100() -> None:
+    values = iter(range(1001))
+    assert bootstrap(lambda chosen: next(values), np.array([True, False]), 0, 1001) == pytest.approx((25, 975))

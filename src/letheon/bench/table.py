@@ -63,7 +63,10 @@ def as_csv(rows: Sequence[Row], picked: Sequence[Row]) -> str:
 def as_markdown(title: str, rows: Sequence[Row], picked: Sequence[Row], metrics: Sequence[str]) -> str:
     """The chosen trials, mean ± sd over seeds; then settings and ends of each; then what was not computed."""
     seeds = sorted({row.seed for row in rows})
-    names = [*REFERENCES, *sorted({row.method for row in picked} - set(REFERENCES), key=lambda n: _order(n, picked))]
+    names = [
+        *REFERENCES,
+        *sorted({row.method for row in picked} - set(REFERENCES), key=lambda n: (_order(n, picked), n)),
+    ]
     head = ["method", *metrics, "seconds", "to the level, s", "tokens", "reached"]
     lines = [
         f"# {title}",

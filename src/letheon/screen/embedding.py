@@ -19,7 +19,7 @@ from letheon.screen.fine_tune import FEWEST as FEWEST_TUNED
 from letheon.screen.fine_tune import SecondOpinion, fit_second_opinion
 from letheon.screen.head import BACKGROUND, Data, Head, are_apart, fit_head, make_folds
 from letheon.screen.judge import Opinion, versioned
-from letheon.screen.labels import UNNAMED
+from letheon.screen.labels import kind_of
 
 FEWEST = 2
 """Examples that a category needs: one to learn from and one to calibrate with."""
@@ -180,9 +180,7 @@ def _pair(turn: Turn) -> tuple[str, str]:
 
 
 def _category(dialogue: Dialogue) -> str:
-    if dialogue.label == "normal":
-        return NORMAL
-    return dialogue.category if dialogue.category not in (None, NORMAL) else UNNAMED
+    return NORMAL if dialogue.label == "normal" else kind_of(dialogue)
 
 
 def _check(categories: Sequence[str]) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from letheon.records import NORMAL, Turn
+from letheon.records import NORMAL, Dialogue, Turn
 from letheon.screen.judge import Opinion
 
 UNNAMED = "undesired"
 """Category of a dialogue that is labelled "forget" without one."""
+
+
+def kind_of(dialogue: Dialogue) -> str:
+    """The category of a dialogue that is labelled "forget"."""
+    return dialogue.category if dialogue.category not in (None, NORMAL) else UNNAMED
 
 
 class LabelsJudge:
@@ -33,5 +38,4 @@ def _opinion(turn: Turn) -> Opinion | None:
         return Opinion(NORMAL, 0.0, reason="the label speaks of the last turn only")
     if dialogue.label == "normal":
         return Opinion(NORMAL, 0.0, reason="labelled normal in the data")
-    category = dialogue.category if dialogue.category not in (None, NORMAL) else UNNAMED
-    return Opinion(category or UNNAMED, 1.0, reason="labelled forget in the data")
+    return Opinion(kind_of(dialogue), 1.0, reason="labelled forget in the data")

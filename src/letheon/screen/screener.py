@@ -15,7 +15,7 @@ from letheon.screen.calibrate import Calibrated
 from letheon.screen.combine import Combine, Given, Stacked, highest, mean
 from letheon.screen.embedding import EmbeddingJudge
 from letheon.screen.judge import Judge, Opinion
-from letheon.screen.labels import UNNAMED, LabelsJudge
+from letheon.screen.labels import LabelsJudge, kind_of
 from letheon.screen.screen import opinions_of, screen_turns
 from letheon.screen.thresholds import (
     Bools,
@@ -92,7 +92,7 @@ class Screener:
         else:
             # The embedding judge's is calibrated already.
             raw = [judge.name for judge in asking if not isinstance(judge, EmbeddingJudge)]
-            kinds = [(one.category or UNNAMED) if one.label == "forget" else None for one in labelled]
+            kinds = [kind_of(one) if one.label == "forget" else None for one in labelled]
             combine = Calibrated.fit(combine, raw, given, kinds)
             scores = np.array([combine(own)[1].score if own else 0.5 for own in given])
         chosen = Thresholds(forget_above, normal_below, (forget_above, forget_above))
@@ -107,7 +107,7 @@ class Screener:
         limit = chosen.forget_above
         outlook = Outlook(
             form=next((judge.form for judge in asking if isinstance(judge, EmbeddingJudge)), "none"),
-            examples=dict(Counter(d.category or "undesired" if d.label == "forget" else NORMAL for d in labelled)),
+            examples=dict(Counter(kind_of(d) if d.label == "forget" else NORMAL for d in labelled)),
             auroc=with_interval(auroc, scores, truth, seed),
             precision=with_interval(lambda s, y: precision(s, y, limit), scores, truth, seed),
             recall=with_interval(lambda s, y: recall(s, y, limit), scores, truth, seed),

@@ -279,7 +279,8 @@ def _of_dialogue(dialogue: Dialogue, subject: Subject, unfit: Set[tuple[str, int
 
 def _verdict(turn: Turn, score: float, span: tuple[int, int] | None, reason: str | None) -> Verdict:
     decision = "forget" if score >= CERTAIN else "review" if score > 0 else "normal"
-    category = NORMAL if decision == "normal" else turn.dialogue.category or "privacy"
+    own = turn.dialogue.category
+    category = NORMAL if decision == "normal" else own if own not in (None, NORMAL) else "privacy"
     return Verdict.model_validate(
         {"id": turn.dialogue.id, "turn": turn.index, "decision": decision, "category": category, "score": score}
         | {"judge": JUDGE, "span": span, "reason": reason}
