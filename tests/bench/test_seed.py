@@ -78,6 +78,12 @@ def test_the_level_is_the_controls_on_the_first_half(
 
 def test_all_that_a_row_depends_on_is_in_its_key(task: Task) -> None:
     paraphrases = [one.model_copy(update={"split": "test"}) for one in task.paraphrases]
+    part = task.parts[REPORT]
+    fewer: list[dict[str, Any]] = [
+        {"given": {**part.given, "old": ()}},
+        {"asked": {**part.asked, "old": ()}},
+        {"texts": ["One more."]},
+    ]
     others = [
         seed(task, budget=30),
         seed(task, overrides=["stop.every=3"]),
@@ -88,6 +94,7 @@ def test_all_that_a_row_depends_on_is_in_its_key(task: Task) -> None:
         seed(replace(task, files={"replies.yaml": ""})),
         seed(replace(task, answer_tokens=7)),
         seed(replace(task, schooling=replace(task.schooling, epochs=1))),
+        *(seed(replace(task, parts=task.parts | {REPORT: replace(part, **less)})) for less in fewer),
     ]
     keys = [one.key("ga", {}) for one in (seed(task), *others)]
     keys += [seed(task).key("ga", {"train": {"learning_rate": 1.0}}), seed(task).key("npo", {})]

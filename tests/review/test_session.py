@@ -109,6 +109,16 @@ def test_skipped_turns_come_last_in_their_order() -> None:
     assert list(it.numbers("waiting")) == [4, 2, 0, 5, 1]
 
 
+def test_undo_of_a_second_skip_leaves_the_first() -> None:
+    it = session()
+    for number in (1, 3, 1):
+        it.skip(number)
+    seen = []
+    while it.undo() is not None:
+        seen.append(list(it.numbers("waiting")))
+    assert seen == [[4, 2, 0, 5, 1, 3], [3, 4, 2, 0, 5, 1], IN_DOUBT]
+
+
 def test_a_decision_that_cannot_be_saved_does_not_count() -> None:
     def full(decision: PersonDecision) -> None:
         raise OSError(28, "No space left on device")

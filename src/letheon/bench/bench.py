@@ -30,7 +30,7 @@ from letheon.methods import METHODS, at, merged
 from letheon.models import Model, Tokenizer, check_model, load_model, load_tokenizer, model_hash
 from letheon.pipeline import screen_stage
 from letheon.recipe import Recipe, apply_override, check_recipe
-from letheon.records import write_jsonl
+from letheon.records import Turn, write_jsonl
 from letheon.run import Run
 from letheon.split import Split
 
@@ -199,8 +199,7 @@ class _Seed:
         log = [dialogue.model_dump(mode="json") for dialogue in (*task.victim, *task.log)]
         reworded = [(one.of, one.split, one.dialogue.model_dump(mode="json")) for one in task.paraphrases]
         measured = {
-            name: {kind: [(turn.question, turn.answer) for turn in turns] for kind, turns in part.given.items()}
-            for name, part in task.parts.items()
+            name: [_told(part.given), _told(part.asked), list(part.texts)] for name, part in task.parts.items()
         }
         parts = [plan.task, self.seed, own, plan.budget, model, vars(task.schooling), dict(task.recipe), log]
         parts += [reworded, dict(task.files), measured, task.answer_tokens]
@@ -344,6 +343,11 @@ class _Seed:
             return all(found[name] <= limit for name, limit in limits.items())
 
         return reached
+
+
+def _told(sets: Mapping[str, Sequence[Turn]]) -> dict[str, list[tuple[str, str]]]:
+    """What is measured in sets of turns."""
+    return {name: [(turn.question, turn.answer) for turn in turns] for name, turns in sets.items()}
 
 
 def _in_words(error: Exception) -> str:

@@ -78,7 +78,8 @@ def draw(verdicts: Sequence[Verdict], decided: Collection[TurnKey], size: int, s
 def scored(audit: Audit, standing: Mapping[TurnKey, PersonDecision]) -> Audit:
     """The audit with what a person has decided so far (and not undone).
 
-    The part that is labelled is a random sample, too: the sample is in random order, and shown in it.
+    The part that is labelled is a random sample, too, as far as it was labelled in the tab of the audit: that shows
+    the sample in random order.
     """
     keys = [(turn.id, turn.turn) for turn in audit.sample]
     made = [standing[key].decision for key in keys if key in standing]

@@ -52,11 +52,11 @@ class Filters:
 
 @dataclass(frozen=True)
 class _Step:
-    """What undo takes back: a decision on the turn (before which this one stood), or that it was skipped."""
+    """What undo takes back: a decision, before which this one stood, or a skip, before which these did."""
 
     number: int
     before: PersonDecision | None
-    skipped: bool = False
+    skipped: tuple[int, ...] | None = None
 
 
 class Session:
@@ -210,9 +210,9 @@ class Session:
         with self.lock:
             if number in self._decided:
                 return
+            self._steps.append(_Step(number, None, skipped=tuple(self._skipped)))
             self._skipped.pop(number, None)
             self._skipped[number] = None
-            self._steps.append(_Step(number, None, skipped=True))
 
     def undo(self) -> int | None:
         """Take back the latest change of this session; returns its turn."""
@@ -220,8 +220,8 @@ class Session:
             if not self._steps:
                 return None
             step = self._steps[-1]
-            if step.skipped:
-                self._skipped.pop(step.number, None)
+            if step.skipped is not None:
+                self._skipped = dict.fromkeys(step.skipped)
             elif step.before is not None:
                 again = step.before
                 self._put(step.number, decision_now(self.items[step.number].turn, again.decision, again.category))

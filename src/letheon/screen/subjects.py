@@ -20,7 +20,7 @@ class SubjectRow:
 
     Attributes:
         kind: "person", "e-mail", "phone", or "subject" for a `subject` of a row that no text names.
-        label: The longest form of the name in the log, of those the commonest; personal data.
+        label: The commonest form in the log, of those of several words where there are such; personal data.
         dialogues: Ids of the dialogues, in the order of the log.
     """
 
