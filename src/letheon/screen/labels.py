@@ -11,9 +11,9 @@ UNNAMED = "undesired"
 """Category of a dialogue that is labelled "forget" without one."""
 
 
-def kind_of(dialogue: Dialogue) -> str:
-    """The category of a dialogue that is labelled "forget"."""
-    return dialogue.category if dialogue.category not in (None, NORMAL) else UNNAMED
+def kind_of(dialogue: Dialogue, unnamed: str = UNNAMED) -> str:
+    """The category of a dialogue that is to be forgotten."""
+    return dialogue.category if dialogue.category not in (None, NORMAL) else unnamed
 
 
 class LabelsJudge:

@@ -26,6 +26,7 @@ import regex
 from rapidfuzz import fuzz
 
 from letheon.records import NORMAL, Dialogue, Turn, Verdict
+from letheon.screen.labels import kind_of
 from letheon.screen.refusal import is_refusal
 from letheon.screen.words import SPACELESS, keyword_pattern
 
@@ -279,8 +280,7 @@ def _of_dialogue(dialogue: Dialogue, subject: Subject, unfit: Set[tuple[str, int
 
 def _verdict(turn: Turn, score: float, span: tuple[int, int] | None, reason: str | None) -> Verdict:
     decision = "forget" if score >= CERTAIN else "review" if score > 0 else "normal"
-    own = turn.dialogue.category
-    category = NORMAL if decision == "normal" else own if own not in (None, NORMAL) else "privacy"
+    category = NORMAL if decision == "normal" else kind_of(turn.dialogue, unnamed="privacy")
     return Verdict.model_validate(
         {"id": turn.dialogue.id, "turn": turn.index, "decision": decision, "category": category, "score": score}
         | {"judge": JUDGE, "span": span, "reason": reason}
