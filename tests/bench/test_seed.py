@@ -123,4 +123,4 @@ def test_a_trial_leaves_the_victim_as_it_was(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.equal(victim.weight, before)
     assert not cast(Any, outcome.model).weight.any()
     assert (outcome.level_step, outcome.level_seconds) == (7, outcome.seconds)
-    assert 0 < outcome.seconds < 5
+    assert outcome.seconds > 0
