@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -466,6 +467,25 @@ def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
     """Write one JSON object a line, atomically; fields that are None are left out."""
     with _replacing(path) as stream:
         stream.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)
+
+
+def mend_end(path: Path) -> None:
+    """Cut a torn last line off a JSON Lines file, lest the next one run on; to a whole one, add its end.
+
+    There may be no file.
+    """
+    text = path.read_bytes() if path.is_file() else b""
+    start = text.rfind(b"\n") + 1
+    if start == len(text):
+        return
+    with path.open("r+b") as file:
+        try:
+            json.loads(text[start:])
+        except ValueError:
+            file.truncate(start)
+        else:
+            file.seek(0, os.SEEK_END)
+            file.write(b"\n")
 
 
 def stream_verdicts(path: Path) -> Iterator[Verdict]:

@@ -108,7 +108,8 @@ def test_the_last_checkpoint_is_the_whole_one_of_most_steps(tmp_path: Path) -> N
 def test_a_log_goes_on_after_a_line_that_was_cut_off(tmp_path: Path) -> None:
     run: Any = SimpleNamespace(training_file=tmp_path / "training.jsonl")
     state = SimpleNamespace(global_step=2)
-    for before, kept in (('{"step": 1}\n{"step": 2, "lo', [1]), ('{"step": 1}\n', [1]), ('{"st', []), (None, [])):
+    torn = ('{"step": 1}\n{"step": 2, "lo', [1]), ('{"st', [])
+    for before, kept in (*torn, ('{"step": 1}\n', [1]), ('{"step": 1}', [1]), (None, [])):
         run.training_file.unlink(missing_ok=True)
         if before is not None:
             run.training_file.write_text(before)

@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import BinaryIO
 
 from pydantic import ValidationError
 
 from letheon.errors import InputError
-from letheon.records import NORMAL, PERSON, Choice, Dialogue, PersonDecision, Turn, Verdict, first_fault
+from letheon.records import NORMAL, PERSON, Choice, Dialogue, PersonDecision, Turn, Verdict, first_fault, mend_end
 from letheon.screen.labels import UNNAMED
 
 TurnKey = tuple[str, int]
@@ -156,23 +155,11 @@ def append_decisions(path: Path, decisions: Sequence[PersonDecision]) -> None:
     """
     lines = "".join(decision.model_dump_json(exclude_none=True) + "\n" for decision in decisions)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        file.write(_mend_end(file) + lines.encode())
+    mend_end(path)
+    with path.open("ab") as file:
+        file.write(lines.encode())
         file.flush()
         os.fsync(file.fileno())
-
-
-def _mend_end(file: BinaryIO) -> bytes:
-    """Cut a torn last line off; of a whole one that lacks only its end, return the end."""
-    file.seek(0)
-    text = file.read()
-    start = text.rfind(b"\n") + 1
-    if start == len(text):
-        return b""
-    if _parsed(text[start:]) is not None:
-        return b"\n"
-    file.truncate(start)
-    return b""
 
 
 def _parsed(line: bytes) -> PersonDecision | None:

@@ -47,7 +47,7 @@ from letheon.objective import (
     Term,
 )
 from letheon.recipe import NegativeName, ObjectiveRecipe, Recipe, Tuning
-from letheon.records import LayerTrial, Stop, Turn, write_text
+from letheon.records import LayerTrial, Stop, Turn, mend_end, write_text
 from letheon.run import Run
 from letheon.split import Split
 from letheon.train.base import BaseSaid, ask_base
@@ -365,12 +365,10 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, run: Run, *, append: bool):
         self.path = run.training_file
-        if not append:
+        if append:
+            mend_end(self.path)
+        else:
             self.path.unlink(missing_ok=True)
-        elif self.path.exists():
-            # The next line would go on where one was cut off, and no reader could make sense of it.
-            written = self.path.read_bytes()
-            self.path.write_bytes(written[: written.rfind(b"\n") + 1])
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Write a line: parts of the loss and weights, or a probe."""
